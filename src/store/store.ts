@@ -1,0 +1,119 @@
+/**
+ * The Store contract: what the server asks of a database engine, and what any
+ * engine promises. One suite (`store_contract_test.ts`) holds every engine to
+ * it.
+ *
+ * Promises:
+ * 1. Acknowledged means durable. `write` resolves only when its commit has
+ *    passed the store's `Durability`; `read` and `watch` never hand out what a
+ *    power cut could still take back. A read that met such an entry is
+ *    answered when the entry is durable, not before.
+ * 2. All or nothing, per atomic write, however many share one commit.
+ * 3. Versionstamps strictly increase over commits and none is issued twice.
+ * 4. An entry is gone for reads, checks and watches from the very millisecond
+ *    of its `expireAtMs`, whenever its row is physically deleted. Deletion is
+ *    a commit of its own.
+ * 5. Every commit is in the mutation log, in the same transaction.
+ * 6. Everything is bounded: past the limit of waiting writes `write` rejects
+ *    with `UnavailableError`, past the limit of watches `watch` throws it.
+ *
+ * Engines differ in where the data is. One in the process (SQLite) answers
+ * reads at once, without a promise: the short cut that most requests take.
+ * One across a network answers with promises, and its commits issue the
+ * versionstamp. Callers handle both.
+ *
+ * Errors: `UnavailableError` (not now: nothing of the request was
+ * acknowledged, it may or may not have been applied and may be sent again).
+ * Requests are already checked; a store trusts their types and limits.
+ */
+import type { Bytes } from "../common/bytes.ts";
+import type {
+  AtomicWrite,
+  Entry,
+  ReadRange,
+  WriteOutcome,
+} from "../protocol/messages.ts";
+
+export interface Store {
+  /** A lowercase UUID that lives in the database and travels with it. */
+  readonly databaseId: string;
+  readonly isReadOnly: boolean;
+
+  /** All ranges from one snapshot; one list of entries for each, in order. */
+  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]>;
+
+  write(write: AtomicWrite): Promise<WriteOutcome>;
+
+  /**
+   * Begins a watch over the keys (already checked, at most 10).
+   * @throws UnavailableError past the limit of watches
+   */
+  watch(keys: readonly Bytes[]): Watch;
+
+  /** Numbers for metrics, gathered when asked. */
+  stats(): StoreStats;
+
+  /** Whether writes are taken at present, and if not, why in a sentence. */
+  health(): StoreHealth;
+
+  /**
+   * Refuses new writes, finishes the ones it has, and gives the file up in a
+   * state that opens without recovery. Safe to call twice.
+   */
+  close(): Promise<void>;
+}
+
+/** A watch over some keys of a store; end it with `cancel`. */
+export interface Watch {
+  /**
+   * The next state that differs from the last one handed out; the first call
+   * resolves with the present state, every key `changed`. Changes in between
+   * fold into the latest state, and each state is one snapshot. One call at a
+   * time. Resolves with null after `cancel`.
+   * @throws UnavailableError when the store closes or fails
+   */
+  next(): Promise<WatchState | null>;
+  cancel(): void;
+}
+
+export interface WatchState {
+  /** One for each watched key; null where it is absent. */
+  entries: (Entry | null)[];
+  /** One for each watched key: whether it differs from the last state. */
+  changed: boolean[];
+}
+
+export type StoreHealth =
+  | { writable: true }
+  | { writable: false; reason: string };
+
+/**
+ * Cumulative counts since the store was opened, unless said otherwise.
+ * Histograms count values by upper bound (`HistogramSnapshot`).
+ */
+export interface StoreStats {
+  /** The versionstamp of the last durable commit, its first 8 bytes. */
+  durableVersion: number;
+  commits: number;
+  atomicWrites: { committed: number; checkFailed: number; refused: number };
+  groupSizes: HistogramSnapshot;
+  syncSeconds: HistogramSnapshot;
+  syncFailures: number;
+  commitFailures: number;
+  checkpoints: number;
+  watches: number;
+  databaseBytes: number;
+  walBytes: number;
+  /** Entries past their expiry whose rows are still there, up to a bound. */
+  expiryBacklog: number;
+  expiredDeleted: number;
+  log: { floorVersion: number; headVersion: number; sizeBytes: number };
+}
+
+export interface HistogramSnapshot {
+  /** Upper bounds, ascending; one more bucket without a bound follows. */
+  bounds: readonly number[];
+  /** Values in each bucket, not cumulative; one longer than `bounds`. */
+  counts: readonly number[];
+  sum: number;
+}
