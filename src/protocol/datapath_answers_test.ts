@@ -1,0 +1,74 @@
+import assert from "node:assert/strict";
+import {
+  encodeAtomicWriteOutput,
+  encodeSnapshotReadOutput,
+  encodeWatchFrame,
+  WATCH_PING,
+} from "./datapath.ts";
+import { Encoding, type Entry } from "./messages.ts";
+
+const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(" ", ""));
+
+const ENTRY: Entry = {
+  key: hex("02 61 00"),
+  value: hex("ff0f4902"),
+  encoding: Encoding.V8,
+  version: 0x0102,
+  order: 3,
+};
+/** 1: key, 2: value, 3: encoding, 4: versionstamp; 25 bytes. */
+const ENTRY_HEX = "0a 03 026100  12 04 ff0f4902  18 01" +
+  "22 0a 00000000000001020003";
+
+Deno.test("the answer to a read has the bytes worked out by hand", () => {
+  const expected = "0a 1b 0a 19" + ENTRY_HEX + // a range of one entry
+    "0a 00" + // a range without any
+    "0a 36 0a 19" + ENTRY_HEX + "0a 19" + ENTRY_HEX + // of two
+    "20 01" + // read_is_strongly_consistent
+    "40 01"; // status: success
+  assert.equal(
+    encodeSnapshotReadOutput([[ENTRY], [], [ENTRY, ENTRY]]).toHex(),
+    hex(expected).toHex(),
+  );
+  assert.equal(encodeSnapshotReadOutput([]).toHex(), "20014001");
+});
+
+Deno.test("lengths of two and three bytes are written right", () => {
+  const value = new Uint8Array(65_536).fill(7);
+  const answer = encodeSnapshotReadOutput([[{ ...ENTRY, value }]]);
+  // Entry: 5 + (1 + 3 + 65536) + 14 = 65559 = 0x10017; range: 1 + 3 + that.
+  const head = hex("0a 9b8004  0a 978004  0a 03 026100  12 808004");
+  assert.equal(answer.slice(0, head.length).toHex(), head.toHex());
+  assert.equal(answer.length, 4 + 65_563 + 4);
+});
+
+Deno.test("the answers to an atomic write have the bytes worked out by hand", () => {
+  assert.equal(
+    encodeAtomicWriteOutput({ status: "committed", version: 9, order: 1 })
+      .toHex(),
+    hex("08 01  12 0a 00000000000000090001").toHex(),
+  );
+  const failed = (failedChecks: number[]) =>
+    encodeAtomicWriteOutput({ status: "checkFailed", failedChecks }).toHex();
+  assert.equal(failed([]), "0802");
+  assert.equal(failed([0]), hex("08 02  22 01 00").toHex());
+  assert.equal(failed([1, 99]), hex("08 02  22 02 01 63").toHex());
+  assert.equal(
+    encodeAtomicWriteOutput({ status: "writeDisabled" }).toHex(),
+    "0805",
+  );
+});
+
+Deno.test("a watch frame has the bytes worked out by hand", () => {
+  const frame = encodeWatchFrame(
+    [ENTRY, null, null, ENTRY],
+    [true, true, false, false],
+  );
+  const expected = "08 01" + // status: success
+    "12 1d  08 01  12 19" + ENTRY_HEX + // changed, with its entry
+    "12 02  08 01" + // changed: gone
+    "12 00" + // not changed
+    "12 00";
+  assert.equal(frame.toHex(), hex("29000000" + expected).toHex());
+  assert.equal(WATCH_PING.toHex(), "00000000");
+});
