@@ -153,7 +153,7 @@ export function dataFieldSize(length: number): number {
 export class ProtoWriter {
   at = 0;
 
-  constructor(readonly out: Bytes) {}
+  constructor(public out: Bytes) {}
 
   /** A whole number from 0 to 2^53. */
   varint(value: number): void {

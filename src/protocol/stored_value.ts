@@ -1,0 +1,41 @@
+/**
+ * The kinds of stored value for which JavaScript's own object would be lossy
+ * or dangerous to make from a client's bytes. Every other kind is the object
+ * itself: Date, RegExp, Map, Set, ArrayBuffer, views, plain objects, arrays.
+ */
+
+/** The stored bytes are no value that can be shown; they stay as they are. */
+export class UnreadableValueError extends Error {
+  override name = "UnreadableValueError";
+}
+
+/** A KvU64, which is always a whole value and never part of one. */
+export class StoredU64 {
+  constructor(readonly value: bigint) {}
+}
+
+/** A boolean, number, bigint or string in its object form: `Object(5)`. */
+export class Boxed {
+  constructor(readonly value: boolean | number | bigint | string) {}
+}
+
+/**
+ * An array with holes or named properties, as V8 writes it when its length
+ * says little about what is in it. `items` holds elements by their decimal
+ * index and properties by their name, in the stored order.
+ */
+export class SparseArray {
+  readonly items = new Map<string, unknown>();
+  /** @param length 0 to 2^32 - 1 */
+  constructor(readonly length: number) {}
+}
+
+/** An error, as far as it is stored. */
+export class StoredError {
+  message: string | undefined;
+  stack: string | undefined;
+  /** Absent and `undefined` are two things: see `hasCause`. */
+  cause: unknown;
+  hasCause = false;
+  constructor(public name: string) {}
+}

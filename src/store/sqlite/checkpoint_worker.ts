@@ -1,0 +1,63 @@
+/**
+ * What runs in the checkpointer's thread: a connection of its own that copies
+ * the write-ahead log into the database when told to.
+ *
+ * The function is handed to the Worker as text, not as a module: a module
+ * would need permission to read this program's own source.
+ */
+import type { DatabaseSync } from "node:sqlite";
+
+export type CheckpointRequest =
+  | { kind: "checkpoint" }
+  | { kind: "close" };
+
+/** Frames in the log and how many of them are in the database. */
+export type CheckpointReply =
+  | { kind: "done"; logFrames: number; checkpointedFrames: number }
+  | { kind: "failed"; message: string }
+  | { kind: "closed" };
+
+/** The little of a Worker's global scope that is used here. */
+interface Scope {
+  onmessage: (event: { data: CheckpointRequest }) => void;
+  postMessage(reply: CheckpointReply): void;
+}
+
+/** Stands alone: nothing outside its own text is within its reach. */
+function work(Database: typeof DatabaseSync, path: string, scope: Scope) {
+  let db: DatabaseSync | undefined;
+  const open = () => {
+    const opened = new Database(path);
+    opened.exec(
+      "pragma busy_timeout = 1000; pragma synchronous = normal; pragma cache_size = -64; pragma mmap_size = 0",
+    );
+    return opened;
+  };
+  scope.onmessage = (event) => {
+    if (event.data.kind === "close") {
+      db?.close();
+      db = undefined;
+      scope.postMessage({ kind: "closed" });
+      return;
+    }
+    try {
+      db ??= open();
+      const row = db.prepare("pragma wal_checkpoint(passive)").get();
+      scope.postMessage({
+        kind: "done",
+        logFrames: Number(row?.log),
+        checkpointedFrames: Number(row?.checkpointed),
+      });
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      scope.postMessage({ kind: "failed", message });
+    }
+  };
+}
+
+/** The URL of a Worker that checkpoints the database at `path`. */
+export function checkpointWorkerUrl(path: string): string {
+  const source = `import { DatabaseSync } from "node:sqlite";
+(${work.toString()})(DatabaseSync, ${JSON.stringify(path)}, self);`;
+  return "data:application/javascript," + encodeURIComponent(source);
+}

@@ -1,0 +1,114 @@
+/**
+ * Keeps the write-ahead log bounded without stopping readers. The copying,
+ * and the syncs it takes, happen in a Worker's thread. When a first pass has
+ * caught up with all but the newest frames, commits are held for the moment
+ * that a second pass takes for the rest; then the next commit begins the log
+ * anew. The Worker starts with the first checkpoint, not with the server.
+ */
+import { messageOf } from "../../common/errors.ts";
+import {
+  type CheckpointReply,
+  type CheckpointRequest,
+  checkpointWorkerUrl,
+} from "./checkpoint_worker.ts";
+
+/** A log this long is worth a checkpoint. */
+const CHECKPOINT_AT_BYTES = 8 * 1024 * 1024;
+/** Frames that may be copied while commits wait: some milliseconds. */
+const MAX_HELD_FRAMES = 256;
+/** Passes beside running commits before commits are held all the same. */
+const MAX_FREE_PASSES = 4;
+
+export interface CheckpointerDeps {
+  databasePath: string;
+  /** Holds commits back until the returned function is called. */
+  holdCommits(): () => void;
+  /** A checkpoint failed: the disk did not take what is in the log. */
+  onFailure(message: string): void;
+}
+
+export class Checkpointer {
+  /** Checkpoints that reached the end of the log. */
+  completed = 0;
+  private worker: Worker | undefined;
+  private answer:
+    | { resolve(reply: CheckpointReply): void }
+    | undefined;
+  private running: Promise<void> | undefined;
+  private isStopped = false;
+
+  constructor(private readonly deps: CheckpointerDeps) {}
+
+  /** Called after commits; cheap while the log is short. */
+  maybeStart(walBytes: number): void {
+    if (walBytes < CHECKPOINT_AT_BYTES || this.running || this.isStopped) {
+      return;
+    }
+    this.running = this.checkpoint().finally(() => this.running = undefined);
+  }
+
+  private async checkpoint(): Promise<void> {
+    let release: (() => void) | undefined;
+    try {
+      for (let pass = 0;; pass++) {
+        const reply = await this.ask({ kind: "checkpoint" });
+        if (reply.kind === "failed") {
+          // A lock of another program's: the next commits try again.
+          if (!/locked/.test(reply.message)) this.deps.onFailure(reply.message);
+          return;
+        }
+        if (reply.kind !== "done" || this.isStopped) return;
+        const rest = reply.logFrames - reply.checkpointedFrames;
+        // After a held pass the rest is another program's reader in the way.
+        if (rest <= 0 || release) {
+          if (rest <= 0) this.completed++;
+          return;
+        }
+        if (rest <= MAX_HELD_FRAMES || pass >= MAX_FREE_PASSES) {
+          release = this.deps.holdCommits();
+        }
+      }
+    } catch (error) {
+      this.deps.onFailure(messageOf(error));
+    } finally {
+      release?.();
+    }
+  }
+
+  private ask(request: CheckpointRequest): Promise<CheckpointReply> {
+    if (!this.worker) {
+      this.worker = new Worker(checkpointWorkerUrl(this.deps.databasePath), {
+        type: "module",
+        name: "checkpointer",
+      });
+      this.worker.onmessage = (event: MessageEvent<CheckpointReply>) => {
+        this.answer?.resolve(event.data);
+      };
+      this.worker.onerror = (event) => {
+        event.preventDefault();
+        this.answer?.resolve({ kind: "failed", message: event.message });
+      };
+    }
+    const { promise, resolve } = Promise.withResolvers<CheckpointReply>();
+    this.answer = { resolve };
+    this.worker.postMessage(request);
+    return promise;
+  }
+
+  /**
+   * Waits for a running checkpoint and closes the Worker's connection. Begins
+   * anew with the next `maybeStart` after `resume`.
+   */
+  async suspend(): Promise<void> {
+    this.isStopped = true;
+    await this.running;
+    if (!this.worker) return;
+    await this.ask({ kind: "close" });
+    this.worker.terminate();
+    this.worker = undefined;
+  }
+
+  resume(): void {
+    this.isStopped = false;
+  }
+}

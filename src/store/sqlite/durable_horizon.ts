@@ -1,0 +1,252 @@
+/**
+ * The line between what is durable and what a power cut could still take
+ * back. Commits are announced here; their writers, and readers that met
+ * something newer than the line, are answered when the line has passed them.
+ *
+ * Invariant: whatever leaves the store is at or below `durableVersion`. The
+ * worst outcome of a mistake here is an acknowledged write that is lost.
+ */
+import { type Bytes, byteString, compareBytes } from "../../common/bytes.ts";
+import type { Clock } from "../../common/clock.ts";
+import { UnavailableError } from "../../common/errors.ts";
+import { Histogram } from "../../common/histogram.ts";
+import { NEVER_MS, type ReadRange } from "../../protocol/messages.ts";
+import type { Durability } from "../durability.ts";
+import type { Effect } from "../evaluate.ts";
+
+/** A transaction that is committed, but perhaps not yet durable. */
+export interface CommittedGroup {
+  /** Of the last commit in the group; the present one where it changed nothing. */
+  version: number;
+  /** Length of the write-ahead log behind it, and in which run of the log. */
+  walFrames: number;
+  walRun: number;
+  effects: readonly Effect[];
+  acknowledge(): void;
+  fail(error: Error): void;
+}
+
+interface Waiting extends CommittedGroup {
+  /** Of readers that met something of this group; made when the first does. */
+  readers: PromiseWithResolvers<void> | undefined;
+}
+
+/**
+ * Syncs that may run at once on a disk whose syncs are slow: one that takes
+ * 2 ms would otherwise make every second write wait for two of them. On a fast
+ * disk gathering behind a single one gives larger groups.
+ */
+const MAX_SYNCS = 4;
+const SLOW_SYNC_MS = 1;
+
+export class DurableHorizon {
+  durableVersion: number;
+  syncFailures = 0;
+  readonly syncSeconds = new Histogram([
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.1,
+    1,
+  ]);
+  /** The part of the write-ahead log that is known to be on the disk. */
+  durableFrames = 0;
+  private durableRun = 0;
+  private readonly waiting: Waiting[] = [];
+  /** The newest group that no sync has been started for. */
+  private unsynced: CommittedGroup | undefined;
+  private syncsRunning = 0;
+  private usualSyncMs = 0;
+  private order: Promise<void> = Promise.resolve();
+  private confirmations: Promise<void> = Promise.resolve();
+  private confirming = 0;
+  private failure: Error | undefined;
+  /**
+   * Keys that a commit above the line removed, or gave an expiry: a read that
+   * does not find them has met that commit. Set keys need no entry; their
+   * rows show the version.
+   */
+  private readonly removals = new Map<
+    string,
+    { key: Bytes; version: number }
+  >();
+
+  constructor(
+    private readonly deps: {
+      clock: Clock;
+      durability: Durability;
+      sync(): Promise<void>;
+      /** A sync is done: the next commit may follow. */
+      onSynced(): void;
+      /** These groups are acknowledged. */
+      onDurable(groups: readonly CommittedGroup[]): void;
+      onFailure(error: Error): void;
+    },
+    version: number,
+  ) {
+    this.durableVersion = version;
+  }
+
+  /** Whether a commit made now would start on its way to the disk at once. */
+  get takesCommits(): boolean {
+    return this.syncsRunning <
+      (this.usualSyncMs > SLOW_SYNC_MS ? MAX_SYNCS : 1);
+  }
+
+  get isIdle(): boolean {
+    return this.waiting.length === 0;
+  }
+
+  /** The version of the newest commit, durable or not. */
+  get committedVersion(): number {
+    return this.waiting.at(-1)?.version ?? this.durableVersion;
+  }
+
+  /** Takes a committed group and answers it when it is durable. */
+  add(group: CommittedGroup): void {
+    if (this.failure) return group.fail(this.failure);
+    if (group.version <= this.durableVersion && this.waiting.length === 0) {
+      // Nothing was written, and nothing unsettled was met.
+      return group.acknowledge();
+    }
+    for (const { key, value, expireAtMs } of group.effects) {
+      if (value !== null && expireAtMs === NEVER_MS) continue;
+      this.removals.set(byteString(key), { key, version: group.version });
+    }
+    // A group that changed nothing waits for the commits that it may have met.
+    const isNew = group.version > this.committedVersion;
+    this.waiting.push(Object.assign(group, { readers: undefined }));
+    if (!isNew) return;
+    this.unsynced = group;
+    this.startSync();
+  }
+
+  private startSync(): void {
+    const target = this.unsynced;
+    if (target === undefined || !this.takesCommits) return;
+    this.unsynced = undefined;
+    this.syncsRunning++;
+    const startedMs = this.deps.clock.monotonicMs();
+    const synced = this.deps.sync();
+    // A failure is dealt with in order, below; until then it is no crash.
+    synced.catch(() => {});
+    // In order: a later sync that succeeds says nothing of an earlier one.
+    this.order = this.order.then(() => synced).then(
+      () => this.onSynced(target, startedMs),
+      (error) => this.fail(error),
+    );
+  }
+
+  private onSynced(target: CommittedGroup, startedMs: number): void {
+    if (this.failure) return;
+    this.syncsRunning--;
+    const tookMs = this.deps.clock.monotonicMs() - startedMs;
+    this.syncSeconds.observe(tookMs / 1000);
+    this.usualSyncMs += (tookMs - this.usualSyncMs) / 8;
+    if (target.walRun >= this.durableRun) {
+      this.durableRun = target.walRun;
+      this.durableFrames = target.walFrames;
+    }
+    this.startSync();
+    this.deps.onSynced();
+    const confirmed = this.deps.durability.confirm(target.version);
+    if (confirmed === undefined && this.confirming === 0) {
+      return this.acknowledge(target.version);
+    }
+    this.confirmLater(target.version, confirmed);
+  }
+
+  private confirmLater(version: number, confirmed: void | Promise<void>): void {
+    this.confirming++;
+    const answer = Promise.resolve(confirmed);
+    answer.catch(() => {});
+    this.confirmations = this.confirmations.then(() => answer).then(
+      () => {
+        this.confirming--;
+        if (!this.failure) this.acknowledge(version);
+      },
+      (error) => this.fail(error),
+    );
+  }
+
+  private acknowledge(version: number): void {
+    if (version > this.durableVersion) this.durableVersion = version;
+    let count = 0;
+    const { waiting } = this;
+    // Groups that changed nothing share their predecessor's version.
+    while (count < waiting.length && waiting[count].version <= version) {
+      count++;
+    }
+    const done = waiting.splice(0, count);
+    if (waiting.length === 0) this.removals.clear();
+    else {
+      for (const [name, removal] of this.removals) {
+        if (removal.version <= version) this.removals.delete(name);
+      }
+    }
+    for (const group of done) {
+      group.acknowledge();
+      group.readers?.resolve();
+    }
+    this.deps.onDurable(done);
+  }
+
+  /** Fails everything that waits; the store decides what follows. */
+  fail(cause: unknown): void {
+    if (this.failure) return;
+    this.syncFailures++;
+    const error = cause instanceof UnavailableError
+      ? cause
+      : new UnavailableError(
+        `The disk did not make the last writes durable (${
+          cause instanceof Error ? cause.message : String(cause)
+        }). They were not acknowledged and may be lost; everything acknowledged is kept.`,
+      );
+    this.failure = error;
+    for (const group of this.waiting.splice(0)) {
+      group.fail(error);
+      group.readers?.reject(error);
+    }
+    this.deps.onFailure(error);
+  }
+
+  // ------------------------------------------------------------ for readers
+
+  /**
+   * Whether a row of this version, or the absence of this key, may be shown
+   * now.
+   */
+  isSettled(key: Bytes, version: number | undefined): boolean {
+    if (version !== undefined) return version <= this.durableVersion;
+    return this.removals.size === 0 || !this.removals.has(byteString(key));
+  }
+
+  /** Whether no removal that is not durable yet lies in the range. */
+  isRangeSettled(range: ReadRange): boolean {
+    if (this.removals.size === 0) return true;
+    for (const { key } of this.removals.values()) {
+      if (
+        compareBytes(key, range.start) >= 0 && compareBytes(key, range.end) < 0
+      ) return false;
+    }
+    return true;
+  }
+
+  /**
+   * Resolves when everything committed so far is durable.
+   * @throws UnavailableError where it will not be
+   */
+  whenSettled(): Promise<void> {
+    const newest = this.waiting.at(-1);
+    if (newest === undefined) {
+      return this.failure ? Promise.reject(this.failure) : Promise.resolve();
+    }
+    newest.readers ??= Promise.withResolvers();
+    return newest.readers.promise;
+  }
+}

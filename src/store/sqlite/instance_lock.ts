@@ -1,0 +1,35 @@
+/**
+ * One server per database file. The lock is on a file of its own: while a
+ * SQLite connection is open, opening and closing the database file itself
+ * would drop SQLite's locks, which belong to the process and not to the
+ * descriptor.
+ */
+import { messageOf, StartupError } from "../../common/errors.ts";
+
+export interface InstanceLock {
+  release(): void;
+}
+
+/** @throws StartupError where another server has the database open */
+export function lockInstance(databasePath: string): InstanceLock {
+  const path = `${databasePath}-lock`;
+  let file: Deno.FsFile;
+  try {
+    file = Deno.openSync(path, { create: true, read: true, write: true });
+  } catch (error) {
+    throw new StartupError(
+      `The lock file ${path} cannot be opened: ${
+        messageOf(error)
+      }. Nothing was opened; check that the folder exists and may be written.`,
+    );
+  }
+  if (!file.tryLockSync(true)) {
+    file.close();
+    throw new StartupError(
+      `Another denokv server has ${databasePath} open (it holds ${path}). Nothing was opened or changed; stop that server first, or use another --sqlite-path.`,
+    );
+  }
+  // The file stays: removing it would let two servers lock two files of one
+  // name. The kernel frees the lock with the process, however it ends.
+  return { release: () => file.close() };
+}

@@ -1,0 +1,202 @@
+/**
+ * The log's table. A row holds the entries of one or more whole commits of one
+ * group commit; its key is the version of the last of them. The newest row
+ * also tells which commit of ours was the last: a larger `data_version` is the
+ * trace of another program (docs/formats/log.md).
+ */
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { Bytes } from "../../common/bytes.ts";
+import { LogEncoder } from "../../log/entry.ts";
+import { prepareRows } from "./connection.ts";
+import type { StateTable } from "./state.ts";
+
+/** While nobody reads the log, it keeps about the last so many bytes. */
+const MAX_LOG_BYTES = 64 * 1024 * 1024;
+/** A row is closed at the first commit past this. */
+const ROW_BYTES = 512 * 1024;
+/** Rows trimmed in one commit: the work has to stay small beside the commit. */
+const TRIM_ROWS = 64;
+/** Trimming starts this far past the limit, so that it comes in batches. */
+const TRIM_SLACK_BYTES = 1024 * 1024;
+/** What a row costs beside its entries, counted so that empty rows count. */
+const ROW_OVERHEAD_BYTES = 32;
+
+export interface LogRow {
+  /** The versions of the first and last commit in the row. */
+  firstVersion: number;
+  version: number;
+  /** When the row was committed, milliseconds since the Unix epoch. */
+  timeMs: number;
+  /** See log/entry.ts; empty for commits that changed nothing. */
+  entries: Bytes;
+}
+
+export class MutationLog {
+  /** Entries of the commits of the present row. */
+  readonly encoder = new LogEncoder();
+  private firstVersion = 0;
+  private lastVersion = 0;
+  /** Cumulative bytes ever logged, up to the head and up to the floor. */
+  private endBytes = 0;
+  private floorBytes = 0;
+  private floor = 0;
+  private head = 0;
+  private uncommitted: {
+    endBytes: number;
+    floorBytes: number;
+    floor: number;
+    head: number;
+  };
+  private readonly insert: StatementSync;
+  private readonly oldest: StatementSync;
+  private readonly deleteUpTo: StatementSync;
+  private readonly readAfter: StatementSync;
+
+  constructor(
+    private readonly db: DatabaseSync,
+    private readonly state: StateTable,
+    private readonly maxBytes = MAX_LOG_BYTES,
+  ) {
+    this.insert = db.prepare(
+      "insert into denokv_log (version, first_version, time_ms, end_bytes, entries) values (?, ?, ?, ?, ?)",
+    );
+    this.oldest = prepareRows(
+      db,
+      `select version, end_bytes from denokv_log order by version limit ${TRIM_ROWS}`,
+    );
+    this.deleteUpTo = db.prepare("delete from denokv_log where version <= ?");
+    this.readAfter = prepareRows(
+      db,
+      "select first_version, version, time_ms, entries from denokv_log where version > ? order by version limit ?",
+    );
+    this.load();
+    this.uncommitted = this.position();
+  }
+
+  /** Every commit after this version is in the log. */
+  get floorVersion(): number {
+    return this.floor;
+  }
+
+  /** The version of the newest commit in the log. */
+  get headVersion(): number {
+    return this.head;
+  }
+
+  get sizeBytes(): number {
+    return this.endBytes - this.floorBytes;
+  }
+
+  private load(): void {
+    this.floor = this.state.getNumber("log_floor") ?? 0;
+    this.floorBytes = this.state.getNumber("log_floor_bytes") ?? 0;
+    const newest = prepareRows(
+      this.db,
+      "select version, end_bytes from denokv_log order by version desc limit 1",
+    ).get() as [number, number] | undefined;
+    this.head = newest?.[0] ?? this.floor;
+    this.endBytes = newest?.[1] ?? this.floorBytes;
+  }
+
+  private position() {
+    const { endBytes, floorBytes, floor, head } = this;
+    return { endBytes, floorBytes, floor, head };
+  }
+
+  /** A commit of this version is complete in `encoder`, or changed nothing. */
+  endCommit(version: number, timeMs: number): void {
+    if (this.firstVersion === 0) this.firstVersion = version;
+    this.lastVersion = version;
+    if (this.encoder.sizeBytes >= ROW_BYTES) this.writeRow(timeMs);
+  }
+
+  /** Within the transaction, before its commit: the last row, and trimming. */
+  writeAll(timeMs: number): void {
+    if (this.firstVersion !== 0) this.writeRow(timeMs);
+    if (this.sizeBytes > this.maxBytes + TRIM_SLACK_BYTES) this.trim();
+  }
+
+  private writeRow(timeMs: number): void {
+    this.endBytes += this.encoder.sizeBytes + ROW_OVERHEAD_BYTES;
+    this.insert.run(
+      this.lastVersion,
+      this.firstVersion,
+      timeMs,
+      this.endBytes,
+      this.encoder.bytes,
+    );
+    this.head = this.lastVersion;
+    this.firstVersion = 0;
+    this.encoder.clear();
+  }
+
+  private trim(): void {
+    const rows = this.oldest.all() as unknown as [number, number][];
+    let last: [number, number] | undefined;
+    for (const row of rows) {
+      // The newest row always stays: it names our last commit.
+      if (row[0] === this.head || this.endBytes - row[1] < this.maxBytes) break;
+      last = row;
+    }
+    if (last === undefined) return;
+    this.deleteUpTo.run(last[0]);
+    [this.floor, this.floorBytes] = last;
+    this.saveFloor();
+  }
+
+  private saveFloor(): void {
+    this.state.set("log_floor", this.floor);
+    this.state.set("log_floor_bytes", this.floorBytes);
+  }
+
+  /**
+   * Forgets everything up to `version`: another program wrote in between, so
+   * whoever follows the log has to start from a new snapshot. Within a
+   * transaction.
+   */
+  restartAt(version: number, timeMs: number): void {
+    this.db.prepare("delete from denokv_log").run();
+    this.encoder.clear();
+    this.firstVersion = 0;
+    this.floor = version;
+    this.floorBytes = this.endBytes;
+    this.head = version;
+    this.endBytes += ROW_OVERHEAD_BYTES;
+    this.insert.run(
+      version,
+      version,
+      timeMs,
+      this.endBytes,
+      this.encoder.bytes,
+    );
+    this.saveFloor();
+  }
+
+  /** The transaction's log is in the file. */
+  committed(): void {
+    this.uncommitted = this.position();
+  }
+
+  /** The transaction was rolled back: back to what the file has. */
+  rolledBack(): void {
+    this.encoder.clear();
+    this.firstVersion = 0;
+    Object.assign(this, this.uncommitted);
+  }
+
+  /** Rows after `version`, oldest first. */
+  read(version: number, limit: number): LogRow[] {
+    const rows = this.readAfter.all(version, limit) as unknown as [
+      number,
+      number,
+      number,
+      Bytes,
+    ][];
+    return rows.map((row) => ({
+      firstVersion: row[0],
+      version: row[1],
+      timeMs: row[2],
+      entries: row[3],
+    }));
+  }
+}

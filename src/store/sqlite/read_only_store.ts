@@ -1,0 +1,127 @@
+/**
+ * `--read-only`: a file that another program may be writing. It shows what
+ * that program has committed; what is durable is that program's business.
+ */
+import type { Bytes } from "../../common/bytes.ts";
+import type { Clock, Timer } from "../../common/clock.ts";
+import { Histogram } from "../../common/histogram.ts";
+import type {
+  Entry,
+  ReadRange,
+  WriteOutcome,
+} from "../../protocol/messages.ts";
+import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
+import { WatchHub, type WatchRead } from "../watch.ts";
+import {
+  openReadSession,
+  type ReadSession,
+  type SessionOptions,
+} from "./session.ts";
+
+/** How often a file that another program writes is looked at for watches. */
+const POLL_INTERVAL_MS = 250;
+
+/** @throws StartupError where the file cannot be read */
+export function openReadOnlyStore(
+  options: SessionOptions,
+  maxWatches: number,
+): Store {
+  const { session, databaseId } = openReadSession(options);
+  return new ReadOnlyStore(session, databaseId, options.clock, maxWatches);
+}
+
+class ReadOnlyStore implements Store {
+  readonly isReadOnly = true;
+  private readonly hub: WatchHub;
+  private readonly poll: Timer;
+  private seenVersion: number;
+
+  constructor(
+    private readonly session: ReadSession,
+    readonly databaseId: string,
+    private readonly clock: Clock,
+    maxWatches: number,
+  ) {
+    this.hub = new WatchHub({
+      clock,
+      maxWatches,
+      read: (keys) => this.readWatched(keys),
+    });
+    this.seenVersion = session.dataVersion();
+    this.poll = clock.every(POLL_INTERVAL_MS, () => this.lookForCommits());
+  }
+
+  private lookForCommits(): void {
+    if (this.hub.size === 0) return;
+    this.session.reader.endTurn();
+    const version = this.session.dataVersion();
+    if (version === this.seenVersion) return;
+    this.seenVersion = version;
+    this.hub.allChanged();
+  }
+
+  read(ranges: readonly ReadRange[]): Entry[][] {
+    const { reader } = this.session;
+    reader.beginTurn();
+    const nowMs = this.clock.nowMs();
+    return ranges.map((range) => reader.range(range, nowMs));
+  }
+
+  private readWatched(keys: readonly Bytes[]): WatchRead {
+    const { reader } = this.session;
+    reader.beginTurn();
+    const nowMs = this.clock.nowMs();
+    let nextExpiryMs = Infinity;
+    const entries = keys.map((key): Entry | null => {
+      const row = reader.row(key);
+      if (!row) return null;
+      const { value, encoding, version, expireAtMs } = row;
+      if (expireAtMs >= 0) {
+        if (expireAtMs <= nowMs) return null;
+        nextExpiryMs = Math.min(nextExpiryMs, expireAtMs);
+      }
+      return { key, value, encoding, version, order: 0 };
+    });
+    return { entries, nextExpiryMs };
+  }
+
+  write(): Promise<WriteOutcome> {
+    return Promise.resolve({ status: "writeDisabled" });
+  }
+
+  watch(keys: readonly Bytes[]): Watch {
+    return this.hub.watch(keys);
+  }
+
+  /** A server that takes no writes by choice is healthy. */
+  health(): StoreHealth {
+    return { writable: true };
+  }
+
+  stats(): StoreStats {
+    const none = new Histogram([]).snapshot();
+    return {
+      durableVersion: this.session.dataVersion(),
+      commits: 0,
+      atomicWrites: { committed: 0, checkFailed: 0, refused: 0 },
+      groupSizes: none,
+      syncSeconds: none,
+      syncFailures: 0,
+      commitFailures: 0,
+      checkpoints: 0,
+      watches: this.hub.size,
+      databaseBytes: this.session.databaseBytes(),
+      walBytes: 0,
+      expiryBacklog: this.session.expiryBacklog(this.clock.nowMs()),
+      expiredDeleted: 0,
+      log: { floorVersion: 0, headVersion: 0, sizeBytes: 0 },
+    };
+  }
+
+  close(): Promise<void> {
+    this.poll.stop();
+    this.hub.fail(new Error("The server is stopping."));
+    if (this.session.db.isOpen) this.session.close();
+    return Promise.resolve();
+  }
+}

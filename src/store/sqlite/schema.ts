@@ -1,0 +1,138 @@
+/**
+ * The file: what Deno's embedded KV and the Rust server keep in it, and the
+ * two tables of ours beside them (docs/formats/sqlite-file.md).
+ */
+import type { DatabaseSync } from "node:sqlite";
+import { StartupError } from "../../common/errors.ts";
+
+/** The newest schema that Deno's embedded KV and the Rust server know. */
+const SCHEMA_VERSION = 3;
+
+/** What leads from schema version N to N + 1; a new file starts at 0. */
+const MIGRATIONS: readonly string[] = [
+  `create table data_version (
+     k integer primary key,
+     version integer not null
+   );
+   insert into data_version (k, version) values (0, 0);
+   create table kv (
+     k blob primary key,
+     v blob not null,
+     v_encoding integer not null,
+     version integer not null
+   ) without rowid;`,
+  `create table queue (
+     ts integer not null,
+     id text not null,
+     data blob not null,
+     backoff_schedule text not null,
+     keys_if_undelivered blob not null,
+     primary key (ts, id)
+   );
+   create table queue_running (
+     deadline integer not null,
+     id text not null,
+     data blob not null,
+     backoff_schedule text not null,
+     keys_if_undelivered blob not null,
+     primary key (deadline, id)
+   );`,
+  `alter table kv add column seq integer not null default 0;
+   alter table data_version add column seq integer not null default 0;
+   alter table kv add column expiration_ms integer not null default -1;
+   create index kv_expiration_ms_idx on kv (expiration_ms);`,
+];
+
+const OWN_TABLES = `
+  create table if not exists denokv_state (
+    k text primary key,
+    v any not null
+  ) without rowid;
+  create table if not exists denokv_log (
+    version integer primary key,
+    first_version integer not null,
+    time_ms integer not null,
+    end_bytes integer not null,
+    entries blob not null
+  );`;
+
+/**
+ * Versions before it can corrupt a database when one connection checkpoints
+ * while another commits, which is how this engine works (sqlite.org/wal.html,
+ * "The WAL-Reset Bug").
+ */
+const OLDEST_SQLITE = [3, 51, 3];
+
+/** @throws StartupError where the SQLite library is too old to be safe */
+export function checkSqliteVersion(version: string): void {
+  const parts = version.split(".").map(Number);
+  for (let i = 0; i < OLDEST_SQLITE.length; i++) {
+    if (parts[i] > OLDEST_SQLITE[i]) return;
+    if (!(parts[i] >= OLDEST_SQLITE[i])) {
+      throw new StartupError(
+        `This runtime carries SQLite ${version}; before ${
+          OLDEST_SQLITE.join(".")
+        } a database can be corrupted when it is checkpointed beside a writer. Nothing was opened. Use Deno 2.9.6 or newer.`,
+      );
+    }
+  }
+}
+
+/**
+ * Brings the file to the present schema, in one transaction.
+ * @throws StartupError where the file is something else or newer
+ */
+export function migrate(db: DatabaseSync, path: string): void {
+  db.exec("begin immediate");
+  try {
+    let version = schemaVersion(db, path);
+    if (version < 0) {
+      db.exec(
+        "create table migration_state (k integer not null primary key, version integer not null)",
+      );
+      version = 0;
+    }
+    for (const step of MIGRATIONS.slice(version)) db.exec(step);
+    db.prepare(
+      "insert into migration_state (k, version) values (0, ?) on conflict (k) do update set version = excluded.version",
+    ).run(SCHEMA_VERSION);
+    db.exec(OWN_TABLES);
+    db.exec("commit");
+  } catch (error) {
+    if (db.isTransaction) db.exec("rollback");
+    throw error;
+  }
+}
+
+/**
+ * The schema version of the file; -1 where it is empty.
+ * @throws StartupError where it is no Deno KV file, or one from the future
+ */
+export function schemaVersion(db: DatabaseSync, path: string): number {
+  const objects = new Map(
+    db.prepare("select name, type from sqlite_schema").all()
+      .map((row) => [String(row.name), String(row.type)]),
+  );
+  if (objects.get("kv") === "view" || objects.has("tt_redo_log")) {
+    throw new StartupError(
+      `${path} was made by the Rust server's S3 sync: its data are views over that program's own tables. It was not changed. Check a version out of it into a plain file first.`,
+    );
+  }
+  if (!objects.has("migration_state")) {
+    if (objects.has("kv") || objects.has("data_version")) {
+      throw new StartupError(
+        `${path} has tables of the names that Deno KV uses, but no migration_state: it is not a Deno KV database. It was not changed.`,
+      );
+    }
+    return -1;
+  }
+  const row = db.prepare("select version from migration_state where k = 0")
+    .get();
+  const version = Number(row?.version ?? 0);
+  if (version > SCHEMA_VERSION) {
+    throw new StartupError(
+      `${path} has schema version ${version}; this server knows ${SCHEMA_VERSION}. It was written by a newer program and was not changed.`,
+    );
+  }
+  return version;
+}

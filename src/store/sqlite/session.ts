@@ -1,0 +1,297 @@
+/**
+ * Everything that lives as long as one opening of the file: the connection,
+ * its statements, and the write-ahead log beside it. After a failed sync the
+ * store closes its session and opens another.
+ */
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { Bytes } from "../../common/bytes.ts";
+import type { Clock } from "../../common/clock.ts";
+import { StartupError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import { type Random, randomUuid, uuidOf } from "../../common/random.ts";
+import { openConnection, prepareRows } from "./connection.ts";
+import { MutationLog } from "./mutation_log.ts";
+import { QueueTables } from "./queue.ts";
+import { Reader } from "./reader.ts";
+import { migrate, schemaVersion } from "./schema.ts";
+import { StateTable } from "./state.ts";
+import { WalFile } from "./wal.ts";
+
+export interface SessionOptions {
+  path: string;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  /** Default: see mutation_log.ts. */
+  maxLogBytes?: number;
+}
+
+/** A session that only reads: what every server needs of the file. */
+export class ReadSession {
+  readonly reader: Reader;
+  private readonly versionStatement: StatementSync;
+  private readonly sizeStatement: StatementSync;
+  private readonly freeStatement: StatementSync;
+  private readonly backlogStatement: StatementSync;
+  readonly pageBytes: number;
+
+  constructor(readonly db: DatabaseSync, clock: Clock) {
+    this.reader = new Reader(db, clock);
+    this.versionStatement = prepareRows(
+      db,
+      "select version from data_version where k = 0",
+    );
+    this.sizeStatement = prepareRows(db, "pragma page_count");
+    this.freeStatement = prepareRows(db, "pragma freelist_count");
+    this.backlogStatement = prepareRows(
+      db,
+      `select count(*) from (select 1 from kv where expiration_ms >= 0 and expiration_ms <= ? limit ${MAX_BACKLOG})`,
+    );
+    this.pageBytes = first(prepareRows(db, "pragma page_size"));
+  }
+
+  /** The version of the last commit, whoever made it. */
+  dataVersion(): number {
+    return first(this.versionStatement);
+  }
+
+  /** What the data take, without pages that wait for reuse. */
+  databaseBytes(): number {
+    const pages = first(this.sizeStatement) - first(this.freeStatement);
+    return pages * this.pageBytes;
+  }
+
+  /** Expired entries whose rows are still there, counted up to a bound. */
+  expiryBacklog(nowMs: number): number {
+    return Number(first(this.backlogStatement, nowMs));
+  }
+
+  close(): void {
+    this.reader.close();
+    if (this.db.isOpen) this.db.close();
+  }
+}
+
+/** Counting more of a backlog would cost more than the number is worth. */
+const MAX_BACKLOG = 10_000;
+
+function first(statement: StatementSync, ...values: number[]): number {
+  const row = statement.get(...values) as unknown as [number] | undefined;
+  return row?.[0] ?? 0;
+}
+
+/** A session that also writes. */
+export class WriteSession extends ReadSession {
+  readonly databaseId: string;
+  readonly state: StateTable;
+  readonly log: MutationLog;
+  readonly queue: QueueTables;
+  readonly wal: WalFile;
+  readonly beginStatement: StatementSync;
+  readonly commitStatement: StatementSync;
+  readonly rollbackStatement: StatementSync;
+  /** version, previous version: changes no row where another program wrote. */
+  readonly advance: StatementSync;
+  private readonly updateStatement: StatementSync;
+  private readonly upsertStatement: StatementSync;
+  private readonly deleteStatement: StatementSync;
+  private readonly expiredStatement: StatementSync;
+  private readonly earliestStatement: StatementSync;
+  private readonly walStatement: StatementSync;
+
+  constructor(db: DatabaseSync, private readonly options: SessionOptions) {
+    super(db, options.clock);
+    this.beginStatement = db.prepare("begin immediate");
+    this.commitStatement = db.prepare("commit");
+    this.rollbackStatement = db.prepare("rollback");
+    this.advance = db.prepare(
+      "update data_version set version = ? where k = 0 and version = ?",
+    );
+    // An update that leaves the expiry as it is does not touch the expiry
+    // index: 9 µs for a key that exists, against 15 µs for an upsert.
+    this.updateStatement = db.prepare(
+      "update kv set v = ?, v_encoding = ?, version = ?, seq = 0 where k = ? and expiration_ms = ?",
+    );
+    this.upsertStatement = db.prepare(
+      "insert into kv (k, v, v_encoding, version, seq, expiration_ms) values (?, ?, ?, ?, 0, ?) on conflict (k) do update set v = excluded.v, v_encoding = excluded.v_encoding, version = excluded.version, seq = 0, expiration_ms = excluded.expiration_ms",
+    );
+    this.deleteStatement = db.prepare("delete from kv where k = ?");
+    this.expiredStatement = prepareRows(
+      db,
+      "select k from kv where expiration_ms >= 0 and expiration_ms <= ? order by expiration_ms limit ?",
+    );
+    this.earliestStatement = prepareRows(
+      db,
+      "select expiration_ms from kv where expiration_ms >= 0 order by expiration_ms limit 1",
+    );
+    this.walStatement = prepareRows(db, "pragma wal_checkpoint(noop)");
+    this.state = new StateTable(db);
+    this.log = new MutationLog(db, this.state, options.maxLogBytes);
+    this.queue = new QueueTables(db, options.random);
+    this.databaseId = this.openHistory();
+    this.wal = new WalFile(`${options.path}-wal`);
+  }
+
+  /**
+   * Compares the file with the trace of our last commit, and notes a gap in
+   * the log where another program has used the file since.
+   */
+  private openHistory(): string {
+    this.db.exec("begin immediate");
+    const { state, log } = this;
+    let id = state.getText("database_id");
+    const version = this.dataVersion();
+    const isForeign = version !== log.headVersion ||
+      (state.getText("queue_contents") ?? "0") !== this.queue.contents;
+    if (isForeign) {
+      this.noteGap();
+      if (id !== undefined) {
+        this.options.logger.warn(
+          "Another program has written to the database since this server last did; all its data are kept. Backups and followers of the log have to begin with a new snapshot.",
+          { ourVersion: log.headVersion, version },
+        );
+      }
+    }
+    if (id === undefined) {
+      id = randomUuid(this.options.random);
+      state.set("database_id", id);
+    }
+    // Also makes sure that a write-ahead log is there to be opened.
+    state.set("opened_ms", this.options.clock.nowMs());
+    this.db.exec("commit");
+    this.committed();
+    return id;
+  }
+
+  /**
+   * Within a transaction: a version of our own stands for what the other
+   * program did, and the log begins anew behind it.
+   */
+  noteGap(): void {
+    const version = this.dataVersion();
+    const next = version + 1 + this.options.random.below(9);
+    this.advance.run(next, version);
+    this.log.restartAt(next, this.options.clock.nowMs());
+    this.queue.reload();
+    this.state.set("queue_contents", this.queue.contents);
+  }
+
+  /** The transaction is in the file. */
+  committed(): void {
+    this.log.committed();
+    this.queue.committed();
+  }
+
+  /** Leaves a transaction that failed, wherever it stands. */
+  rollback(): void {
+    if (this.db.isTransaction) this.rollbackStatement.run();
+    this.log.rolledBack();
+    this.queue.rolledBack();
+  }
+
+  set(
+    key: Bytes,
+    value: Bytes,
+    encoding: number,
+    version: number,
+    expireAtMs: number,
+  ): void {
+    const { changes } = this.updateStatement.run(
+      value,
+      encoding,
+      version,
+      key,
+      expireAtMs,
+    );
+    if (changes !== 0) return;
+    this.upsertStatement.run(key, value, encoding, version, expireAtMs);
+  }
+
+  delete(key: Bytes): void {
+    this.deleteStatement.run(key);
+  }
+
+  /** Keys whose expiry has passed, at most `limit`. */
+  expiredKeys(nowMs: number, limit: number): Bytes[] {
+    const rows = this.expiredStatement.all(nowMs, limit) as unknown as [
+      Bytes,
+    ][];
+    return rows.map((row) => row[0]);
+  }
+
+  /** The earliest expiry of any row, in milliseconds since the Unix epoch. */
+  earliestExpiryMs(): number | undefined {
+    const row = this.earliestStatement.get() as unknown as
+      | [number]
+      | undefined;
+    return row?.[0];
+  }
+
+  /** Outside a transaction: frames in the log and how many are copied back. */
+  walFrames(): { log: number; checkpointed: number } {
+    const row = this.walStatement.get() as unknown as [number, number, number];
+    return { log: row[1], checkpointed: row[2] };
+  }
+
+  override close(): void {
+    super.close();
+    this.wal.close();
+  }
+}
+
+/** @throws StartupError where the file cannot be opened or is not ours */
+export function openWriteSession(options: SessionOptions): WriteSession {
+  const db = openConnection(options.path, false);
+  try {
+    migrate(db, options.path);
+    return new WriteSession(db, options);
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+/**
+ * For `--read-only`: the file is taken as it is.
+ * @throws StartupError where it cannot be read
+ */
+export function openReadSession(
+  options: SessionOptions,
+): { session: ReadSession; databaseId: string } {
+  const { path } = options;
+  const db = openConnection(path, true);
+  try {
+    if (schemaVersion(db, path) < 3) {
+      throw new StartupError(
+        `${path} has an older schema and cannot be brought up to date read-only. It was not changed; open it once without --read-only.`,
+      );
+    }
+    return {
+      session: new ReadSession(db, options.clock),
+      databaseId: storedId(db) ?? idOfPath(path),
+    };
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+function storedId(db: DatabaseSync): string | undefined {
+  const table = db.prepare(
+    "select 1 from sqlite_schema where name = 'denokv_state'",
+  ).get();
+  return table && new StateTable(db).getText("database_id");
+}
+
+/**
+ * A file that no denokv server of ours has ever written has no id, and a
+ * reader cannot give it one: one made of its path is the same at every start.
+ */
+function idOfPath(path: string): string {
+  const bytes = new Uint8Array(16);
+  const text = new TextEncoder().encode(path);
+  for (let i = 0; i < text.length; i++) {
+    bytes[i % 16] = Math.imul(bytes[i % 16] ^ text[i], 167) + i;
+  }
+  return uuidOf(bytes, 8);
+}

@@ -1,0 +1,28 @@
+/** A few named values of ours, kept in the database (`denokv_state`). */
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+
+export class StateTable {
+  private readonly select: StatementSync;
+  private readonly upsert: StatementSync;
+
+  constructor(db: DatabaseSync) {
+    this.select = db.prepare("select v from denokv_state where k = ?");
+    this.upsert = db.prepare(
+      "insert into denokv_state (k, v) values (?, ?) on conflict (k) do update set v = excluded.v",
+    );
+  }
+
+  getText(name: string): string | undefined {
+    const value = this.select.get(name)?.v;
+    return value === undefined ? undefined : String(value);
+  }
+
+  getNumber(name: string): number | undefined {
+    const value = this.select.get(name)?.v;
+    return value === undefined ? undefined : Number(value);
+  }
+
+  set(name: string, value: string | number): void {
+    this.upsert.run(name, value);
+  }
+}

@@ -1,0 +1,194 @@
+/**
+ * The SQLite engine: one file, one writer, reads in the same thread. This is
+ * where its parts meet; each says in its own file what it is for.
+ */
+import type { Bytes } from "../../common/bytes.ts";
+import { type Clock, systemClock } from "../../common/clock.ts";
+import { StartupError, UnavailableError } from "../../common/errors.ts";
+import { type Logger, silentLogger } from "../../common/log.ts";
+import { type Random, systemRandom } from "../../common/random.ts";
+import type {
+  AtomicWrite,
+  Entry,
+  ReadRange,
+  WriteOutcome,
+} from "../../protocol/messages.ts";
+import { type Durability, localDurability } from "../durability.ts";
+import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
+import { WatchHub, type WatchRead } from "../watch.ts";
+import { type InstanceLock, lockInstance } from "./instance_lock.ts";
+import { openReadOnlyStore } from "./read_only_store.ts";
+import { type SessionOptions } from "./session.ts";
+import { Writing } from "./writing.ts";
+
+export interface SqliteStoreOptions {
+  /** The database file; made where it is missing, but not its folder. */
+  path: string;
+  clock?: Clock;
+  random?: Random;
+  logger?: Logger;
+  durability?: Durability;
+  readOnly?: boolean;
+  /** Milliseconds to gather writes before a commit. Default 0. */
+  batchTimeoutMs?: number;
+  /** Watches at once. Default 20,000. */
+  maxWatches?: number;
+  /** The mutation log's size while nobody reads it. Default 64 MiB. */
+  maxLogBytes?: number;
+}
+
+const DEFAULT_MAX_WATCHES = 20_000;
+
+/** @throws StartupError where the file cannot be opened, or is in use */
+export async function openSqliteStore(
+  options: SqliteStoreOptions,
+): Promise<Store> {
+  if (options.path === "" || options.path.startsWith(":")) {
+    throw new StartupError(
+      `"${options.path}" names no file; this server keeps its data in one.`,
+    );
+  }
+  const session: SessionOptions = {
+    path: options.path,
+    clock: options.clock ?? systemClock,
+    random: options.random ?? systemRandom,
+    logger: options.logger ?? silentLogger,
+    maxLogBytes: options.maxLogBytes,
+  };
+  const maxWatches = options.maxWatches ?? DEFAULT_MAX_WATCHES;
+  if (options.readOnly) return openReadOnlyStore(session, maxWatches);
+  const lock = lockInstance(options.path);
+  try {
+    const writing = await Writing.open({
+      ...session,
+      durability: options.durability ?? localDurability,
+      batchTimeoutMs: options.batchTimeoutMs ?? 0,
+    });
+    return new SqliteStore(writing, lock, session.clock, maxWatches);
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+class SqliteStore implements Store {
+  readonly isReadOnly = false;
+  private readonly hub: WatchHub;
+  private closing: Promise<void> | undefined;
+
+  constructor(
+    private readonly writing: Writing,
+    private readonly lock: InstanceLock,
+    private readonly clock: Clock,
+    maxWatches: number,
+  ) {
+    this.hub = new WatchHub({
+      clock,
+      maxWatches,
+      read: (keys) => this.readWatched(keys),
+    });
+    writing.onDurableKeys = (keys) => this.hub.changed(keys);
+    writing.onForeignWrite = () => this.hub.allChanged();
+  }
+
+  get databaseId(): string {
+    return this.writing.databaseId;
+  }
+
+  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]> {
+    const { session, horizon } = this.writing.current();
+    const { reader } = session;
+    reader.beginTurn();
+    const nowMs = this.clock.nowMs();
+    let isSettled = true;
+    const answer: Entry[][] = new Array(ranges.length);
+    for (let i = 0; i < ranges.length; i++) {
+      const range = ranges[i];
+      if (range.isPoint) {
+        const row = reader.row(range.start);
+        isSettled &&= horizon.isSettled(range.start, row?.version);
+        answer[i] = row !== undefined && isLive(row.expireAtMs, nowMs)
+          ? [{
+            key: range.start,
+            value: row.value,
+            encoding: row.encoding,
+            version: row.version,
+            order: 0,
+          }]
+          : [];
+        continue;
+      }
+      const entries = reader.range(range, nowMs);
+      for (let j = 0; isSettled && j < entries.length; j++) {
+        isSettled = entries[j].version <= horizon.durableVersion;
+      }
+      isSettled &&= horizon.isRangeSettled(range);
+      answer[i] = entries;
+    }
+    // What a power cut could still take back is shown when it no longer can.
+    return isSettled ? answer : horizon.whenSettled().then(() => answer);
+  }
+
+  private readWatched(keys: readonly Bytes[]): WatchRead | Promise<WatchRead> {
+    const { session, horizon } = this.writing.current();
+    session.reader.beginTurn();
+    const nowMs = this.clock.nowMs();
+    let isSettled = true;
+    let nextExpiryMs = Infinity;
+    const entries = keys.map((key): Entry | null => {
+      const row = session.reader.row(key);
+      isSettled &&= horizon.isSettled(key, row?.version);
+      if (row === undefined || !isLive(row.expireAtMs, nowMs)) return null;
+      if (row.expireAtMs >= 0) {
+        nextExpiryMs = Math.min(nextExpiryMs, row.expireAtMs);
+      }
+      const { value, encoding, version } = row;
+      return { key, value, encoding, version, order: 0 };
+    });
+    const state = { entries, nextExpiryMs };
+    return isSettled ? state : horizon.whenSettled().then(() => state);
+  }
+
+  write(write: AtomicWrite): Promise<WriteOutcome> {
+    if (this.closing) return Promise.reject(closed());
+    return this.writing.write(write);
+  }
+
+  watch(keys: readonly Bytes[]): Watch {
+    if (this.closing) throw closed();
+    return this.hub.watch(keys);
+  }
+
+  stats(): StoreStats {
+    return { ...this.writing.stats(), watches: this.hub.size };
+  }
+
+  health(): StoreHealth {
+    if (this.closing) {
+      return { writable: false, reason: "The server is stopping." };
+    }
+    return this.writing.health();
+  }
+
+  close(): Promise<void> {
+    this.closing ??= (async () => {
+      this.hub.fail(closed());
+      try {
+        await this.writing.close();
+      } finally {
+        this.lock.release();
+      }
+    })();
+    return this.closing;
+  }
+}
+
+function isLive(expireAtMs: number, nowMs: number): boolean {
+  return expireAtMs < 0 || expireAtMs > nowMs;
+}
+
+function closed(): UnavailableError {
+  return new UnavailableError(
+    "The server is stopping and takes no more requests; nothing of this one was applied.",
+  );
+}
