@@ -1,0 +1,23 @@
+# docker build -t denokv .
+# docker run -p 4512:4512 -v denokv:/data -e DENO_KV_ACCESS_TOKEN=<token> denokv
+FROM denoland/deno:2.9.6
+
+# Owned by the image's own user, so that a fresh volume is too.
+RUN install -d -o deno -g deno -m 0700 /data
+WORKDIR /app
+COPY deno.json deno.lock* main.ts LICENSE ./
+COPY src src
+USER deno
+RUN deno cache main.ts
+
+ENV DENO_KV_SQLITE_PATH=/data/denokv.sqlite DENO_NO_UPDATE_CHECK=1
+VOLUME /data
+EXPOSE 4512
+
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s \
+  CMD ["deno", "run", "--no-prompt", "--cached-only", "--allow-net=127.0.0.1", "--allow-env=PORT", "main.ts", "health"]
+
+# No shell in between: SIGTERM reaches the server, which drains and exits.
+# /run/secrets is where an access token file is mounted.
+ENTRYPOINT ["deno", "run", "--no-prompt", "--cached-only", "--allow-net=0.0.0.0", "--allow-read=/data,/run/secrets", "--allow-write=/data", "--allow-env=DENO_KV_SQLITE_PATH,DENO_KV_ACCESS_TOKEN,DENO_KV_ACCESS_TOKEN_FILE,KVSTORE_SECRET,DENO_KV_PUBLIC_READS,PORT,DENO_KV_NUM_WORKERS,DENO_KV_ATOMIC_WRITE_BATCH_TIMEOUT_MS,DENO_KV_MAX_WATCHES,DENO_KV_DRAIN_TIMEOUT_MS,DENO_KV_LOG_FORMAT,DENO_KV_LOG_LEVEL", "main.ts"]
+CMD ["serve"]

@@ -1,0 +1,175 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { UsageError } from "../common/errors.ts";
+import { healthConfig, serveConfig, startConfig } from "./config.ts";
+import { parseCommandLine } from "./parse.ts";
+
+const TOKEN = "a-token-that-is-long";
+
+function settings(args: string[], env: Record<string, string> = {}) {
+  const invocation = parseCommandLine(args, (name) => env[name]);
+  assert(invocation.kind === "run");
+  return invocation;
+}
+
+function serve(args: string[], env: Record<string, string> = {}) {
+  return serveConfig(settings(["serve", "--sqlite-path=a", ...args], env));
+}
+
+function refused(work: () => unknown, message: RegExp): void {
+  assert.throws(work, (error: unknown) => {
+    assert(error instanceof UsageError, String(error));
+    assert.match(error.message, message);
+    return true;
+  });
+}
+
+Deno.test("serve, with nothing but what is needed", () => {
+  const { version, ...config } = serve(["--access-token", TOKEN]);
+  assert.match(version, /^\d+\.\d+\.\d+/);
+  assert.deepEqual(config, {
+    sqlitePath: "a",
+    accessToken: TOKEN,
+    restSecret: undefined,
+    publicReads: false,
+    address: { hostname: "0.0.0.0", port: 4512 },
+    readOnly: false,
+    numWorkers: 1,
+    atomicWriteBatchTimeoutMs: undefined,
+    maxWatches: 10_000,
+    drainTimeoutMs: 10_000,
+    logFormat: "text",
+    logLevel: "info",
+  });
+});
+
+Deno.test("the seed's demonstration: a secret of nine characters, REST only", () => {
+  const config = serve(["--public-reads"], {
+    PORT: "8000",
+    KVSTORE_SECRET: "denorocks",
+  });
+  assert.equal(config.accessToken, undefined);
+  assert.equal(config.restSecret, "denorocks");
+  assert.equal(config.publicReads, true);
+  assert.deepEqual(config.address, { hostname: "0.0.0.0", port: 8000 });
+});
+
+Deno.test("--addr beats PORT", () => {
+  const config = serve(["--addr=127.0.0.1:1", "--access-token", TOKEN], {
+    PORT: "8000",
+  });
+  assert.deepEqual(config.address, { hostname: "127.0.0.1", port: 1 });
+});
+
+Deno.test("a server that nobody could get into is refused", () => {
+  refused(() => serve([]), /^Nobody could get in: .*KVSTORE_SECRET/);
+  refused(() => serve(["--public-reads"]), /^Nobody could get in/);
+});
+
+Deno.test("secrets that no client could send are refused, unprinted", () => {
+  refused(() => serve(["--access-token=short"]), /too short.*12 characters/);
+  refused(
+    () => serve([], { DENO_KV_ACCESS_TOKEN: "elevenchars" }),
+    /too short/,
+  );
+  for (
+    const bad of [
+      "zwölf-zeichen",
+      "two\nlines-here",
+      " spaced-around ",
+      "tab\tinside-it",
+    ]
+  ) {
+    for (const name of ["DENO_KV_ACCESS_TOKEN", "KVSTORE_SECRET"]) {
+      assert.throws(() => serve([], { [name]: bad }), (error: unknown) => {
+        assert(error instanceof UsageError);
+        assert.match(error.message, /printable ASCII/);
+        assert(!error.message.includes(bad));
+        return true;
+      });
+    }
+  }
+  assert.equal(
+    serve([], { KVSTORE_SECRET: "x" }).restSecret,
+    "x",
+  );
+});
+
+Deno.test("the access token may come from a file; a flag beats the environment", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const path = join(folder, "token");
+    await Deno.writeTextFile(path, `  ${TOKEN}\n`);
+    const other = "another-token-that-is-long";
+    assert.equal(serve([`--access-token-file=${path}`]).accessToken, TOKEN);
+    assert.equal(
+      serve([], { DENO_KV_ACCESS_TOKEN_FILE: path }).accessToken,
+      TOKEN,
+    );
+    assert.equal(
+      serve([`--access-token-file=${path}`], { DENO_KV_ACCESS_TOKEN: other })
+        .accessToken,
+      TOKEN,
+    );
+    assert.equal(
+      serve([`--access-token=${other}`], { DENO_KV_ACCESS_TOKEN_FILE: path })
+        .accessToken,
+      other,
+    );
+    refused(
+      () => serve([`--access-token-file=${path}`, `--access-token=${other}`]),
+      /both given: keep one/,
+    );
+    refused(
+      () =>
+        serve([], {
+          DENO_KV_ACCESS_TOKEN_FILE: path,
+          DENO_KV_ACCESS_TOKEN: other,
+        }),
+      /both given: keep one/,
+    );
+    refused(
+      () => serve([`--access-token-file=${folder}/missing`]),
+      /missing cannot be read/,
+    );
+    await Deno.writeTextFile(path, "\n");
+    refused(() => serve([`--access-token-file=${path}`]), /too short/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("serve needs the path of a file", () => {
+  const withPath = (path: string) =>
+    serveConfig(settings(["serve", "--sqlite-path", path], {
+      KVSTORE_SECRET: "x",
+    }));
+  refused(
+    () => serveConfig(settings(["serve"], { KVSTORE_SECRET: "x" })),
+    /--sqlite-path .* is missing.*denokv start/,
+  );
+  refused(() => withPath(":memory:"), /path of a file/);
+  refused(() => withPath("file:a?mode=memory"), /path of a file/);
+  refused(() => withPath("a\0b"), /zero byte/);
+});
+
+Deno.test("start: its own database and address, and PORT is not asked", () => {
+  const { serve } = startConfig(settings(["start"], { PORT: "8000" }));
+  assert.equal(serve.sqlitePath, "./data/denokv.sqlite");
+  assert.deepEqual(serve.address, { hostname: "localhost", port: 4512 });
+  assert.equal(
+    startConfig(settings(["start", "--sqlite-path=b/c"])).serve.sqlitePath,
+    "b/c",
+  );
+});
+
+Deno.test("health asks where serve would listen", () => {
+  const asked = (args: string[], env: Record<string, string> = {}) =>
+    healthConfig(settings(["health", ...args], env)).address;
+  assert.deepEqual(asked([]), { hostname: "127.0.0.1", port: 4512 });
+  assert.deepEqual(asked([], { PORT: "80" }), {
+    hostname: "127.0.0.1",
+    port: 80,
+  });
+  assert.deepEqual(asked(["--addr=[::]:81"]), { hostname: "::1", port: 81 });
+});

@@ -1,0 +1,77 @@
+/**
+ * The command line from its arguments to its exit code: 0 done, 1 could not
+ * start or go on, 2 used wrongly. Every failure is one sentence on standard
+ * error; a stack trace never reaches a person.
+ */
+import { messageOf, StartupError, UsageError } from "../common/errors.ts";
+import {
+  healthConfig,
+  type ServeConfig,
+  serveConfig,
+  startConfig,
+} from "./config.ts";
+import type { CliIo } from "./io.ts";
+import { type Invocation, parseCommandLine, type ReadEnv } from "./parse.ts";
+
+/** What is loaded only when it is asked for. */
+export interface Commands {
+  serve(config: ServeConfig, io: CliIo): Promise<number>;
+}
+
+/** @returns the exit code */
+export async function runCli(
+  args: readonly string[],
+  env: ReadEnv,
+  io: CliIo,
+  commands: Commands,
+): Promise<number> {
+  let invocation: Invocation | undefined;
+  try {
+    invocation = parseCommandLine(args, env);
+    return await run(invocation, io, commands);
+  } catch (error) {
+    io.err(`error: ${sentence(error)}`);
+    if (!(error instanceof UsageError)) return 1;
+    const topic = invocation?.kind === "run" ? ` ${invocation.command}` : "";
+    io.err("");
+    io.err(`For more information, try 'denokv${topic} --help'.`);
+    return 2;
+  }
+}
+
+async function run(
+  invocation: Invocation,
+  io: CliIo,
+  commands: Commands,
+): Promise<number> {
+  if (invocation.kind === "version") {
+    const { VERSION } = await import("./version.ts");
+    io.out(`denokv ${VERSION}`);
+    return 0;
+  }
+  if (invocation.kind === "help") {
+    const { helpFor } = await import("./help.ts");
+    (invocation.asked ? io.out : io.err)(helpFor(invocation.command));
+    return invocation.asked ? 0 : 2;
+  }
+  switch (invocation.command) {
+    case "serve":
+      return await commands.serve(serveConfig(invocation), io);
+    case "start": {
+      const { start } = await import("./start.ts");
+      return await start(startConfig(invocation), io, commands.serve);
+    }
+    case "health": {
+      const { health } = await import("./health.ts");
+      return await health(healthConfig(invocation), io);
+    }
+  }
+}
+
+/** What a person reads of any error: one line. */
+export function sentence(error: unknown): string {
+  const text = messageOf(error).replace(/\s*\p{Cc}+\s*/gu, " ").trim();
+  return error instanceof UsageError || error instanceof StartupError
+    ? text
+    : `Unexpected, and the command stopped: ${text}`;
+}

@@ -1,0 +1,236 @@
+/**
+ * The one table of commands and options. Flags, environment variables,
+ * `--help`, docs/options.md and the permissions that the documented commands
+ * grant all come from it, so none of them can say something else.
+ */
+
+export const COMMANDS = {
+  start: {
+    help: "Serve ./data/denokv.sqlite on localhost:4512, ready to be tried",
+    about: [
+      "The embedded default: creates the data folder, the database and an",
+      "access token beside it where they are missing, and prints lines that",
+      "are ready to paste for Deno.openKv and curl.",
+    ],
+  },
+  serve: {
+    help: "Serve a database over KV Connect and REST",
+    about: [
+      "Needs --sqlite-path, and at least one of an access token (KV Connect",
+      "and REST) and KVSTORE_SECRET (REST only).",
+    ],
+  },
+  health: {
+    help:
+      "Ask the server on this machine whether it is ready: exit code 0 or 1",
+    about: [
+      "Asks /-/ready at the address that `serve` would use with the same",
+      "options; for container health checks.",
+    ],
+  },
+} as const;
+
+export type CommandName = keyof typeof COMMANDS;
+
+/** What an option's text may be, and what it becomes. */
+export type OptionType =
+  | { kind: "string" }
+  /** Decimal digits; both bounds inclusive. */
+  | { kind: "integer"; min: number; max: number }
+  /** As a flag alone true; `=true` and `=false` are taken too. */
+  | { kind: "boolean" }
+  | { kind: "choice"; choices: readonly string[] };
+
+export interface OptionSpec {
+  /** Without its dashes. Absent: only the environment sets it. */
+  flag?: string;
+  env?: string;
+  type: OptionType;
+  /** What stands for the value in the help text. */
+  placeholder?: string;
+  default?: string | number | boolean;
+  /** Commands whose default differs. */
+  defaultFor?: Partial<Record<CommandName, string | number | boolean>>;
+  /** Sentences for people, the first one short. */
+  help: string;
+  commands: readonly CommandName[];
+  /** The value is never printed. */
+  isSecret?: boolean;
+}
+
+export const OPTIONS = {
+  sqlitePath: {
+    flag: "sqlite-path",
+    env: "DENO_KV_SQLITE_PATH",
+    type: { kind: "string" },
+    placeholder: "PATH",
+    defaultFor: { start: "./data/denokv.sqlite" },
+    help:
+      "The SQLite database file. It is created when it is missing; its folder has to be there.",
+    commands: ["start", "serve"],
+  },
+  accessToken: {
+    flag: "access-token",
+    env: "DENO_KV_ACCESS_TOKEN",
+    type: { kind: "string" },
+    placeholder: "TOKEN",
+    help:
+      "The access token that opens KV Connect, and REST as a Bearer token; at least 12 characters. Without one, KV Connect is off. Prefer the environment or --access-token-file: other users of the machine can read a command line.",
+    commands: ["serve"],
+    isSecret: true,
+  },
+  accessTokenFile: {
+    flag: "access-token-file",
+    env: "DENO_KV_ACCESS_TOKEN_FILE",
+    type: { kind: "string" },
+    placeholder: "PATH",
+    help:
+      "A file that holds the access token; white space around it is ignored.",
+    commands: ["serve"],
+  },
+  restSecret: {
+    env: "KVSTORE_SECRET",
+    type: { kind: "string" },
+    help:
+      "The secret that opens REST and nothing else. Only from the environment.",
+    commands: ["serve"],
+    isSecret: true,
+  },
+  publicReads: {
+    flag: "public-reads",
+    env: "DENO_KV_PUBLIC_READS",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Let anyone read single keys over REST without a secret. Lists and writes stay closed.",
+    commands: ["start", "serve"],
+  },
+  addr: {
+    flag: "addr",
+    type: { kind: "string" },
+    placeholder: "HOST:PORT",
+    default: "0.0.0.0:4512",
+    defaultFor: { start: "localhost:4512" },
+    help:
+      "The address to listen on; an IPv6 address stands in brackets, port 0 takes any free port.",
+    commands: ["start", "serve", "health"],
+  },
+  port: {
+    env: "PORT",
+    type: { kind: "integer", min: 0, max: 65535 },
+    help: "Listen on 0.0.0.0 at this port where --addr is not given.",
+    commands: ["serve", "health"],
+  },
+  readOnly: {
+    flag: "read-only",
+    type: { kind: "boolean" },
+    default: false,
+    help: "Open the database for reading; writes are refused.",
+    commands: ["start", "serve"],
+  },
+  numWorkers: {
+    flag: "num-workers",
+    env: "DENO_KV_NUM_WORKERS",
+    type: { kind: "integer", min: 1, max: 256 },
+    placeholder: "COUNT",
+    default: 1,
+    help: "Threads that answer requests.",
+    commands: ["start", "serve"],
+  },
+  atomicWriteBatchTimeoutMs: {
+    flag: "atomic-write-batch-timeout-ms",
+    env: "DENO_KV_ATOMIC_WRITE_BATCH_TIMEOUT_MS",
+    type: { kind: "integer", min: 0, max: 10_000 },
+    placeholder: "MS",
+    help:
+      "Hold every commit back for this long to gather more writes. Rarely useful: without it, writes are gathered while the last commit is being made durable, and a lonely one waits for nobody.",
+    commands: ["start", "serve"],
+  },
+  maxWatches: {
+    flag: "max-watches",
+    env: "DENO_KV_MAX_WATCHES",
+    type: { kind: "integer", min: 0, max: 1_000_000 },
+    placeholder: "COUNT",
+    default: 10_000,
+    help: "Watches open at one time; one more is refused with status 429.",
+    commands: ["start", "serve"],
+  },
+  drainTimeoutMs: {
+    flag: "drain-timeout-ms",
+    env: "DENO_KV_DRAIN_TIMEOUT_MS",
+    type: { kind: "integer", min: 0, max: 600_000 },
+    placeholder: "MS",
+    default: 10_000,
+    help:
+      "After SIGTERM or SIGINT, how long requests in flight may take to finish before the server exits without them.",
+    commands: ["start", "serve"],
+  },
+  logFormat: {
+    flag: "log-format",
+    env: "DENO_KV_LOG_FORMAT",
+    type: { kind: "choice", choices: ["text", "json"] },
+    placeholder: "FORMAT",
+    default: "text",
+    help: "How a line of the log on standard error looks.",
+    commands: ["start", "serve"],
+  },
+  logLevel: {
+    flag: "log-level",
+    env: "DENO_KV_LOG_LEVEL",
+    type: { kind: "choice", choices: ["debug", "info", "warn", "error"] },
+    placeholder: "LEVEL",
+    default: "info",
+    help: "Events below this level are not logged.",
+    commands: ["start", "serve"],
+  },
+} as const satisfies Record<string, OptionSpec>;
+
+export type OptionName = keyof typeof OPTIONS;
+
+type ValueOfType<T extends OptionType> = T extends { kind: "integer" } ? number
+  : T extends { kind: "boolean" } ? boolean
+  : T extends { kind: "choice"; choices: readonly (infer C)[] } ? C
+  : string;
+
+/** The checked value of every option; absent where nothing set it. */
+export type OptionValues = {
+  -readonly [N in OptionName]?: ValueOfType<(typeof OPTIONS)[N]["type"]>;
+};
+
+/** The table row by row, with its keys widened for code that walks it. */
+export const OPTION_LIST: readonly (readonly [OptionName, OptionSpec])[] =
+  Object.entries(OPTIONS) as [OptionName, OptionSpec][];
+
+export function optionsOf(
+  command: CommandName,
+): readonly (readonly [OptionName, OptionSpec])[] {
+  return OPTION_LIST.filter(([, spec]) => spec.commands.includes(command));
+}
+
+export function defaultOf(
+  spec: OptionSpec,
+  command: CommandName,
+): string | number | boolean | undefined {
+  return spec.defaultFor?.[command] ?? spec.default;
+}
+
+export function isCommand(word: string): word is CommandName {
+  return Object.hasOwn(COMMANDS, word);
+}
+
+/** The environment variables that a command reads, in the table's order. */
+export function environmentOf(command: CommandName): string[] {
+  return optionsOf(command).flatMap(([, spec]) => spec.env ?? []);
+}
+
+/**
+ * What the Rust server has and this one has not: named, so that a person who
+ * comes from there reads why instead of "unknown option".
+ */
+export const NOT_BUILT_FLAGS: readonly string[] = [
+  "sync-from-s3",
+  "s3-bucket",
+  "s3-prefix",
+  "s3-endpoint",
+];
+export const NOT_BUILT_COMMANDS: readonly string[] = ["pitr"];
