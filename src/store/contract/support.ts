@@ -33,8 +33,6 @@ export interface StoreSettings {
   readOnly?: boolean;
   /** Watches at a time, over all connections. */
   maxWatches?: number;
-  /** Writes that wait for a commit or its confirmation. */
-  maxWaitingWrites?: number;
 }
 
 /** Where one database lives: opened, closed and opened again by the suite. */
