@@ -98,7 +98,8 @@ async function main(): Promise<number> {
     if (values.json) {
       console.log(JSON.stringify({ machine, results }, null, 2));
     } else {
-      console.log(`${machineLine(machine)}\n\n${table(results)}`);
+      const warning = values.quick ? " (quick: not to be quoted)" : "";
+      console.log(`${machineLine(machine)}${warning}\n\n${table(results)}`);
     }
     return results.some((result) => result.failed !== undefined) ? 1 : 0;
   } finally {

@@ -148,7 +148,7 @@ export async function start(launch: Launch): Promise<Server> {
   };
   const ended = child.status.then(async (status) => {
     throw new Error(
-      `The server ended with code ${status.code}: ${
+      `The server ended with code ${status.code}.\n${
         launch.command.join(" ")
       }\n${await lastWords}`,
     );
