@@ -11,9 +11,8 @@ export type CheckpointRequest =
   | { kind: "checkpoint" }
   | { kind: "close" };
 
-/** Frames in the log and how many of them are in the database. */
 export type CheckpointReply =
-  | { kind: "done"; logFrames: number; checkpointedFrames: number }
+  | { kind: "done" }
   | { kind: "failed"; message: string }
   | { kind: "closed" };
 
@@ -42,12 +41,8 @@ function work(Database: typeof DatabaseSync, path: string, scope: Scope) {
     }
     try {
       db ??= open();
-      const row = db.prepare("pragma wal_checkpoint(passive)").get();
-      scope.postMessage({
-        kind: "done",
-        logFrames: Number(row?.log),
-        checkpointedFrames: Number(row?.checkpointed),
-      });
+      db.prepare("pragma wal_checkpoint(passive)").get();
+      scope.postMessage({ kind: "done" });
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       scope.postMessage({ kind: "failed", message });

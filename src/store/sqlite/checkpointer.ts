@@ -23,6 +23,11 @@ export interface CheckpointerDeps {
   databasePath: string;
   /** Holds commits back until the returned function is called. */
   holdCommits(): () => void;
+  /**
+   * Frames in the log and how many are copied back, as the writer sees it: a
+   * checkpoint itself reports the log as it was when it began.
+   */
+  walFrames(): { log: number; checkpointed: number };
   /** A checkpoint failed: the disk did not take what is in the log. */
   onFailure(message: string): void;
 }
@@ -58,7 +63,8 @@ export class Checkpointer {
           return;
         }
         if (reply.kind !== "done" || this.isStopped) return;
-        const rest = reply.logFrames - reply.checkpointedFrames;
+        const { log, checkpointed } = this.deps.walFrames();
+        const rest = log - checkpointed;
         // After a held pass the rest is another program's reader in the way.
         if (rest <= 0 || release) {
           if (rest <= 0) this.completed++;

@@ -72,6 +72,8 @@ export class Writing {
     this.checkpointer = new Checkpointer({
       databasePath: options.path,
       holdCommits: () => this.open?.writer.hold() ?? (() => {}),
+      walFrames: () =>
+        this.open?.session.walFrames() ?? { log: 0, checkpointed: 0 },
       onFailure: (message) => this.onCheckpointFailure(message),
     });
     this.open = this.begin(session);

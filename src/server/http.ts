@@ -1,0 +1,197 @@
+/**
+ * The door: every request comes in here, goes to one of the entrances, and is
+ * counted. The only place that turns an error into a status.
+ */
+import type { Clock } from "../common/clock.ts";
+import {
+  InvalidRequestError,
+  messageOf,
+  TooLargeError,
+  UnavailableError,
+} from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import type { Store } from "../store/store.ts";
+import { BodyTimeoutError } from "./body.ts";
+import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
+import { type Endpoint, RequestMetrics } from "./metrics.ts";
+import { json, text } from "./responses.ts";
+
+/** The REST API, as the door needs it. */
+export interface RestEntrance {
+  /**
+   * @param rawPath still percent-encoded, as on the wire, beginning with `/`
+   * @param rawQuery without its `?`; empty where there is none
+   */
+  handle(
+    request: Request,
+    rawPath: string,
+    rawQuery: string,
+  ): Response | Promise<Response>;
+}
+
+export interface DoorDeps {
+  store: Store;
+  clock: Clock;
+  logger: Logger;
+  version: string;
+  rest: RestEntrance;
+  /** Absent where no access token is set. */
+  kvConnect: KvConnect | undefined;
+  /** A sentence while the server is stopping. */
+  stopping(): string | undefined;
+}
+
+const SHORT_DATA_PATH = "/v2";
+
+export type Handler = (
+  request: Request,
+  info: Deno.ServeHandlerInfo<Deno.NetAddr>,
+) => Response | Promise<Response>;
+
+export function createDoor(deps: DoorDeps): Handler {
+  const { clock, logger } = deps;
+  const metrics = new RequestMetrics();
+
+  return function handle(request, info) {
+    const startedMs = clock.monotonicMs();
+    const { url } = request;
+    // The raw target: a WHATWG URL would swallow `.` and `..`, which may be
+    // keys. What comes before it is `http://` and the host.
+    const pathAt = url.indexOf("/", 8);
+    const queryAt = url.indexOf("?", pathAt);
+    const path = pathAt < 0
+      ? "/"
+      : queryAt < 0
+      ? url.slice(pathAt)
+      : url.slice(pathAt, queryAt);
+    const endpoint = endpointOf(request, path);
+    const done = (response: Response) => {
+      metrics.observe(
+        endpoint,
+        response.status,
+        (clock.monotonicMs() - startedMs) / 1000,
+      );
+      return response;
+    };
+    const failed = (error: unknown) =>
+      done(errorResponse(error, endpoint, logger));
+    try {
+      const query = queryAt < 0 ? "" : url.slice(queryAt + 1);
+      const answer = route(endpoint, request, path, query, info);
+      return answer instanceof Promise
+        ? answer.then(done, failed)
+        : done(answer);
+    } catch (error) {
+      return failed(error);
+    }
+  };
+
+  function route(
+    endpoint: Endpoint,
+    request: Request,
+    path: string,
+    query: string,
+    info: Deno.ServeHandlerInfo<Deno.NetAddr>,
+  ): Response | Promise<Response> {
+    if (endpoint === "rest") return deps.rest.handle(request, path, query);
+    if (endpoint === "service") return service(request, path);
+    const { kvConnect } = deps;
+    if (kvConnect === undefined) {
+      return text(
+        403,
+        "KV Connect is off: this server was started without an access token. Set DENO_KV_ACCESS_TOKEN where it is started.",
+      );
+    }
+    if (endpoint === "exchange") return kvConnect.exchange(request);
+    return kvConnect.data(request, callOf(path), () => {
+      const { hostname, port } = info.remoteAddr;
+      return `${hostname}:${port}`;
+    });
+  }
+
+  function service(request: Request, path: string): Response {
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      return text(405, "This address takes GET only.", [[
+        "allow",
+        "GET, HEAD",
+      ]]);
+    }
+    switch (path) {
+      case "/-/health":
+        return json(200, { status: "ok", version: deps.version });
+      case "/-/ready": {
+        const reason = notReady();
+        return reason === undefined
+          ? json(200, { status: "ready" })
+          : json(503, { status: "not ready", reason });
+      }
+      case "/-/metrics":
+        return new Response(
+          metrics.render(deps.store, deps.version, notReady() === undefined),
+          {
+            headers: [
+              ["content-type", "text/plain; version=0.0.4; charset=utf-8"],
+              ["cache-control", "no-store"],
+            ],
+          },
+        );
+      default:
+        return text(
+          404,
+          "Nothing is here. Addresses under /-/ belong to the server; a key whose first part is a dash is written /%2D.",
+        );
+    }
+  }
+
+  function notReady(): string | undefined {
+    const stopping = deps.stopping();
+    if (stopping !== undefined) return stopping;
+    const health = deps.store.health();
+    return health.writable ? undefined : health.reason;
+  }
+}
+
+/** By the shape of the path alone; what is in it is the entrance's business. */
+function endpointOf(request: Request, path: string): Endpoint {
+  if (path.startsWith(DATA_PATH) || path.startsWith(SHORT_DATA_PATH)) {
+    const base = path.startsWith(DATA_PATH) ? DATA_PATH : SHORT_DATA_PATH;
+    if (path.length === base.length || path[base.length] === "/") {
+      const call = path.slice(base.length + 1);
+      return call === "atomic_write" || call === "watch"
+        ? call
+        : "snapshot_read";
+    }
+  }
+  if (path === "/") return request.method === "POST" ? "exchange" : "service";
+  return path.startsWith("/-/") || path === "/-" ? "service" : "rest";
+}
+
+function callOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+function errorResponse(
+  error: unknown,
+  endpoint: Endpoint,
+  logger: Logger,
+): Response {
+  if (error instanceof InvalidRequestError) return text(400, error.message);
+  if (error instanceof TooLargeError) {
+    // On the data path every limit is a 400, which its clients do not retry.
+    return text(endpoint === "rest" ? 413 : 400, error.message);
+  }
+  if (error instanceof BodyTimeoutError) return text(408, error.message);
+  if (error instanceof UnavailableError) {
+    return text(503, error.message, [["retry-after", "1"]]);
+  }
+  logger.error("A request failed in an unforeseen way.", {
+    endpoint,
+    reason: error instanceof Error
+      ? error.stack ?? error.message
+      : messageOf(error),
+  });
+  return text(
+    500,
+    "The server failed in an unforeseen way; its log says more. The request may or may not have been applied.",
+  );
+}

@@ -1,0 +1,233 @@
+/**
+ * The KV Connect protocol, versions 1 to 3: the metadata exchange and the
+ * data path. Errors are thrown; the router turns them into statuses.
+ */
+import { type Bytes, fromUtf8 } from "../common/bytes.ts";
+import type { Clock } from "../common/clock.ts";
+import { InvalidRequestError } from "../common/errors.ts";
+import {
+  decodeAtomicWrite,
+  decodeSnapshotRead,
+  decodeWatch,
+  encodeAtomicWriteOutput,
+  encodeSnapshotReadOutput,
+} from "../protocol/datapath.ts";
+import * as limits from "../protocol/limits.ts";
+import type { Entry, WriteOutcome } from "../protocol/messages.ts";
+import type { Store } from "../store/store.ts";
+import { readBody } from "./body.ts";
+import { DataTokens } from "./data_token.ts";
+import { bearerOf, Secret } from "./secret.ts";
+import { text } from "./responses.ts";
+import type { WatchStreams } from "./watch_stream.ts";
+
+/** Where the data path lives; clients append `/snapshot_read` and so on. */
+export const DATA_PATH = "/-/kv/v2";
+
+const PROTOBUF: ResponseInit = {
+  headers: [["content-type", "application/x-protobuf"]],
+};
+const STREAM: ResponseInit = {
+  headers: [["content-type", "application/octet-stream"]],
+};
+/** Exactly so: `@deno/kv` refuses a charset. */
+const JSON_INIT: ResponseInit = {
+  headers: [["content-type", "application/json"], [
+    "cache-control",
+    "no-store",
+  ]],
+};
+
+export interface KvConnectDeps {
+  store: Store;
+  accessToken: string;
+  clock: Clock;
+  watches: WatchStreams;
+}
+
+export class KvConnect {
+  private readonly secret: Secret;
+
+  private constructor(
+    private readonly deps: KvConnectDeps,
+    private readonly tokens: DataTokens,
+  ) {
+    this.secret = new Secret(deps.accessToken);
+  }
+
+  static async create(deps: KvConnectDeps): Promise<KvConnect> {
+    const { accessToken, store, clock } = deps;
+    const tokens = await DataTokens.create(
+      accessToken,
+      store.databaseId,
+      clock,
+    );
+    return new KvConnect(deps, tokens);
+  }
+
+  // ------------------------------------------------------ metadata exchange
+
+  async exchange(request: Request): Promise<Response> {
+    const bearer = bearerOf(request.headers.get("authorization"));
+    if (bearer === undefined || !this.secret.matches(bearer)) {
+      return unauthorized(
+        "The access token is missing or wrong. Set DENO_KV_ACCESS_TOKEN to the one this server was started with.",
+      );
+    }
+    const body = await readBody(request, limits.MAX_METADATA_BODY_BYTES);
+    const version = chooseVersion(body);
+    const { token, expiresAtMs } = await this.tokens.issue();
+    const answer = {
+      version,
+      databaseId: this.deps.store.databaseId,
+      endpoints: [{
+        // Relative from version 2 on.
+        url: version === 1 ? originOf(request) + DATA_PATH : DATA_PATH,
+        consistency: "strong",
+      }],
+      token,
+      expiresAt: new Date(expiresAtMs).toISOString(),
+    };
+    return new Response(JSON.stringify(answer), JSON_INIT);
+  }
+
+  // -------------------------------------------------------------- data path
+
+  /** @param connection names the client's connection, for the watch limit */
+  data(
+    request: Request,
+    call: string,
+    connection: () => string,
+  ): Response | Promise<Response> {
+    if (request.method !== "POST") {
+      return text(405, "The data path takes POST only.", [["allow", "POST"]]);
+    }
+    const { headers } = request;
+    const isKnown = this.tokens.check(headers.get("authorization"));
+    if (isKnown === true) return this.authorized(request, call, connection);
+    if (isKnown === false) return badToken();
+    return isKnown.then((isGood) =>
+      isGood ? this.authorized(request, call, connection) : badToken()
+    );
+  }
+
+  private authorized(
+    request: Request,
+    call: string,
+    connection: () => string,
+  ): Response | Promise<Response> {
+    this.checkHeaders(request.headers);
+    switch (call) {
+      case "snapshot_read":
+        return this.snapshotRead(request);
+      case "atomic_write":
+        return this.atomicWrite(request);
+      case "watch":
+        return this.watch(request, connection());
+      default:
+        return text(
+          404,
+          "The data path has the calls snapshot_read, atomic_write and watch.",
+        );
+    }
+  }
+
+  private checkHeaders(headers: Headers): void {
+    const version = headers.get("x-denokv-version");
+    const isFirst = version === null;
+    if (!isFirst && version !== "3" && version !== "2" && version !== "1") {
+      throw new InvalidRequestError(
+        "x-denokv-version must be 1, 2 or 3; make a new metadata exchange.",
+      );
+    }
+    const id = headers.get(
+      isFirst ? "x-transaction-domain-id" : "x-denokv-database-id",
+    );
+    if (id !== this.deps.store.databaseId) {
+      throw new InvalidRequestError(
+        "The request names another database than this server has; make a new metadata exchange.",
+      );
+    }
+  }
+
+  private snapshotRead(request: Request): Promise<Response> {
+    return readBody(request, limits.MAX_READ_BODY_BYTES).then((body) => {
+      const answer = this.deps.store.read(decodeSnapshotRead(body));
+      return answer instanceof Promise
+        ? answer.then(readResponse)
+        : readResponse(answer);
+    });
+  }
+
+  private atomicWrite(request: Request): Promise<Response> {
+    return readBody(request, limits.MAX_WRITE_BODY_BYTES).then((body) => {
+      const write = decodeAtomicWrite(body, this.deps.clock.nowMs());
+      return this.deps.store.write(write).then(writeResponse);
+    });
+  }
+
+  private async watch(request: Request, connection: string): Promise<Response> {
+    const { watches, store } = this.deps;
+    const body = await readBody(request, limits.MAX_WATCH_BODY_BYTES);
+    const keys = decodeWatch(body);
+    // From here to the stream without a pause, so that no two share a place.
+    const refusal = watches.refusal(connection);
+    if (refusal !== undefined) return text(429, refusal);
+    const watch = store.watch(keys);
+    return new Response(watches.stream(watch, connection), STREAM);
+  }
+}
+
+function readResponse(ranges: Entry[][]): Response {
+  return new Response(encodeSnapshotReadOutput(ranges), PROTOBUF);
+}
+
+function writeResponse(outcome: WriteOutcome): Response {
+  if (outcome.status === "refused") {
+    throw new InvalidRequestError(outcome.message);
+  }
+  return new Response(encodeAtomicWriteOutput(outcome), PROTOBUF);
+}
+
+/** The highest version that both sides know. */
+function chooseVersion(body: Bytes): number {
+  // Clients of version 1 send no body.
+  if (body.length === 0) return 1;
+  let versions: unknown;
+  try {
+    versions = JSON.parse(fromUtf8(body) ?? "")?.supportedVersions;
+  } catch {
+    // Falls through to the sentence below.
+  }
+  if (!Array.isArray(versions)) {
+    throw new InvalidRequestError(
+      'The body of a metadata exchange must be JSON like {"supportedVersions":[1,2,3]}.',
+    );
+  }
+  for (const version of [3, 2, 1]) {
+    if (versions.includes(version)) return version;
+  }
+  throw new InvalidRequestError(
+    "This server speaks versions 1, 2 and 3 of the KV Connect protocol; the client supports none of them.",
+  );
+}
+
+/** Scheme and authority that the client used, as far as it can be known. */
+function originOf(request: Request): string {
+  const { url, headers } = request;
+  const origin = url.slice(0, url.indexOf("/", url.indexOf("://") + 3));
+  // A proxy that ends TLS says so; the answer goes to this client alone.
+  return headers.get("x-forwarded-proto") === "https"
+    ? origin.replace(/^http:/, "https:")
+    : origin;
+}
+
+function badToken(): Response {
+  return unauthorized(
+    "The data token is missing, wrong or no longer valid; make a new metadata exchange.",
+  );
+}
+
+function unauthorized(sentence: string): Response {
+  return text(401, sentence, [["www-authenticate", "Bearer"]]);
+}

@@ -1,0 +1,214 @@
+/**
+ * `/-/metrics` in the Prometheus text format, version 0.0.4
+ * (prometheus.io/docs/instrumenting/exposition_formats).
+ *
+ * Counting is plain numbers in the hot path; the text is made when asked for.
+ */
+import { Histogram } from "../common/histogram.ts";
+import { messageOf } from "../common/errors.ts";
+import { versionstampHex } from "../protocol/versionstamp.ts";
+import type { HistogramSnapshot, Store, StoreStats } from "../store/store.ts";
+
+/** Kinds of request that are counted apart. */
+export const ENDPOINTS = [
+  "exchange",
+  "snapshot_read",
+  "atomic_write",
+  "watch",
+  "rest",
+  "service",
+] as const;
+export type Endpoint = (typeof ENDPOINTS)[number];
+
+const LATENCY_BOUNDS_SECONDS = [
+  0.0001,
+  0.00025,
+  0.0005,
+  0.001,
+  0.0025,
+  0.005,
+  0.01,
+  0.025,
+  0.05,
+  0.1,
+  0.25,
+  0.5,
+  1,
+  2.5,
+];
+
+class EndpointCounts {
+  /** By hundreds: 1xx to 5xx. */
+  readonly statuses = [0, 0, 0, 0, 0];
+  /** To the answer; for a watch, to its beginning. */
+  readonly seconds = new Histogram(LATENCY_BOUNDS_SECONDS);
+}
+
+export class RequestMetrics {
+  private readonly counts = new Map(
+    ENDPOINTS.map((endpoint) => [endpoint, new EndpointCounts()]),
+  );
+
+  observe(endpoint: Endpoint, status: number, seconds: number): void {
+    const counts = this.counts.get(endpoint)!;
+    counts.statuses[Math.floor(status / 100) - 1]++;
+    counts.seconds.observe(seconds);
+  }
+
+  /** The whole page. */
+  render(store: Store, version: string, isReady: boolean): string {
+    const out = new Exposition();
+    out.family("denokv_info", "gauge", "The version of this server.");
+    out.sample("denokv_info", { version }, 1);
+    out.family("denokv_ready", "gauge", "1 while the server is ready.");
+    out.sample("denokv_ready", {}, isReady ? 1 : 0);
+    out.family("denokv_requests_total", "counter", "Requests answered.");
+    for (const [endpoint, { statuses }] of this.counts) {
+      statuses.forEach((count, i) => {
+        if (count === 0) return;
+        out.sample("denokv_requests_total", {
+          endpoint,
+          status: `${i + 1}xx`,
+        }, count);
+      });
+    }
+    const name = "denokv_request_seconds";
+    out.family(name, "histogram", "Time from a request to its answer.");
+    for (const [endpoint, { seconds }] of this.counts) {
+      out.histogram(name, { endpoint }, seconds);
+    }
+    out.family(
+      "process_resident_memory_bytes",
+      "gauge",
+      "Resident memory of the process.",
+    );
+    out.sample("process_resident_memory_bytes", {}, Deno.memoryUsage().rss);
+    try {
+      renderStore(out, store.stats());
+    } catch (error) {
+      // While the file is opened anew its numbers are missing, not the page.
+      out.comment(`The store's numbers are missing: ${messageOf(error)}`);
+    }
+    return out.text;
+  }
+}
+
+function renderStore(out: Exposition, stats: StoreStats): void {
+  const gauge = (name: string, help: string, value: number) => {
+    out.family(name, "gauge", help);
+    out.sample(name, {}, value);
+  };
+  const counter = (name: string, help: string, value: number) => {
+    out.family(name, "counter", help);
+    out.sample(name, {}, value);
+  };
+  out.family(
+    "denokv_atomic_writes_total",
+    "counter",
+    "Atomic writes by what became of them.",
+  );
+  const { committed, checkFailed, refused } = stats.atomicWrites;
+  const outcomes = { committed, check_failed: checkFailed, refused };
+  for (const [outcome, count] of Object.entries(outcomes)) {
+    out.sample("denokv_atomic_writes_total", { outcome }, count);
+  }
+  counter("denokv_commits_total", "Group commits.", stats.commits);
+  out.family(
+    "denokv_commit_group_size",
+    "histogram",
+    "Atomic writes that shared a commit.",
+  );
+  out.histogram("denokv_commit_group_size", {}, stats.groupSizes);
+  out.family(
+    "denokv_sync_seconds",
+    "histogram",
+    "Time that fsync of the write-ahead log took.",
+  );
+  out.histogram("denokv_sync_seconds", {}, stats.syncSeconds);
+  counter("denokv_sync_failures_total", "Failed fsyncs.", stats.syncFailures);
+  counter(
+    "denokv_commit_failures_total",
+    "Commits that the disk refused.",
+    stats.commitFailures,
+  );
+  counter("denokv_checkpoints_total", "Checkpoints.", stats.checkpoints);
+  gauge("denokv_wal_bytes", "Write-ahead log in use.", stats.walBytes);
+  gauge(
+    "denokv_database_bytes",
+    "Database, without pages that wait for reuse.",
+    stats.databaseBytes,
+  );
+  gauge("denokv_watches", "Watches open.", stats.watches);
+  gauge(
+    "denokv_expiry_backlog",
+    "Expired entries not yet deleted, counted up to 10000.",
+    stats.expiryBacklog,
+  );
+  counter(
+    "denokv_expired_deleted_total",
+    "Expired entries deleted.",
+    stats.expiredDeleted,
+  );
+  gauge("denokv_log_bytes", "Mutation log.", stats.log.sizeBytes);
+  gauge(
+    "denokv_log_floor_version",
+    "Every commit after this version is in the mutation log.",
+    stats.log.floorVersion,
+  );
+  gauge(
+    "denokv_log_head_version",
+    "The newest commit in the mutation log.",
+    stats.log.headVersion,
+  );
+  out.family(
+    "denokv_durable_version",
+    "gauge",
+    "The newest durable commit; its versionstamp is a label.",
+  );
+  out.sample("denokv_durable_version", {
+    versionstamp: versionstampHex(stats.durableVersion, 0),
+  }, stats.durableVersion);
+}
+
+/** Writes the format; names and labels come from this file alone. */
+class Exposition {
+  text = "";
+
+  family(name: string, type: string, help: string): void {
+    this.text += `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
+  }
+
+  comment(sentence: string): void {
+    this.text += `# ${sentence.replaceAll("\n", " ")}\n`;
+  }
+
+  sample(name: string, labels: Record<string, string>, value: number): void {
+    const pairs = Object.entries(labels).map(([label, text]) =>
+      `${label}="${
+        text.replace(/[\\"\n]/g, (c) => c === "\n" ? "\\n" : "\\" + c)
+      }"`
+    );
+    const set = pairs.length > 0 ? `{${pairs.join(",")}}` : "";
+    this.text += `${name}${set} ${value}\n`;
+  }
+
+  histogram(
+    name: string,
+    labels: Record<string, string>,
+    { bounds, counts, sum }: HistogramSnapshot,
+  ): void {
+    let cumulative = 0;
+    bounds.forEach((bound, i) => {
+      cumulative += counts[i];
+      this.sample(
+        `${name}_bucket`,
+        { ...labels, le: String(bound) },
+        cumulative,
+      );
+    });
+    cumulative += counts[bounds.length];
+    this.sample(`${name}_bucket`, { ...labels, le: "+Inf" }, cumulative);
+    this.sample(`${name}_sum`, labels, sum);
+    this.sample(`${name}_count`, labels, cumulative);
+  }
+}
