@@ -223,10 +223,13 @@ class Runner {
       );
     }
     if (this.watches.length === 0 || !generator.chance(50)) return;
-    for (const watch of this.watches) watch.ask();
     await eventually(
       "every watch shows the present state",
-      () => this.watches.map((watch) => watch.check(history)).every(Boolean),
+      () =>
+        this.watches.map((watch) => {
+          watch.ask();
+          return watch.check(history);
+        }).every(Boolean),
     );
     this.run.watchStates += this.watches.length;
     this.history = [this.model.snapshot()];

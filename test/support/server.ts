@@ -1,0 +1,250 @@
+/**
+ * The server as a process, with no more permissions than the documented
+ * command gives it: started on a free port, awaited by its own words, stopped
+ * or killed.
+ */
+import { fileURLToPath } from "node:url";
+
+const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+export const ACCESS_TOKEN = "an access token for tests";
+export const REST_SECRET = "denorocks";
+
+const START_LIMIT_MS = 20_000;
+const STOP_LIMIT_MS = 30_000;
+/** Of the log, for the message of a test that fails. */
+const LAST_WORDS_CHARS = 4000;
+
+export interface ServerSettings {
+  /** The database file; its folder has to be there. */
+  path: string;
+  /** Of 127.0.0.1. Default: any free one. */
+  port?: number;
+  /** Further arguments, after `serve`. */
+  args?: string[];
+  /** Beside the secrets; an empty text removes one of those. */
+  env?: Record<string, string>;
+}
+
+export interface StoppedServer {
+  /** Null where a signal ended it. */
+  code: number | null;
+  tookMs: number;
+}
+
+export class ServerProcess implements AsyncDisposable {
+  readonly url: string;
+  private log = "";
+  private hasEnded = false;
+  private readonly logRead: Promise<void>;
+
+  private constructor(
+    private readonly child: Deno.ChildProcess,
+    readonly port: number,
+    readonly lines: readonly string[],
+    private readonly stdoutRead: Promise<void>,
+  ) {
+    this.url = `http://127.0.0.1:${port}`;
+    this.logRead = this.readLog();
+    child.status.then(() => this.hasEnded = true);
+  }
+
+  /** Resolves when the server has said that it listens. */
+  static async start(settings: ServerSettings): Promise<ServerProcess> {
+    const child = spawn(settings);
+    const limit = setTimeout(() => child.kill("SIGKILL"), START_LIMIT_MS);
+    const lines: string[] = [];
+    const reader = child.stdout.pipeThrough(new TextDecoderStream())
+      .pipeThrough(new LineStream()).getReader();
+    try {
+      while (true) {
+        const { value, done } = await reader.read();
+        if (done) {
+          const log = await new Response(child.stderr).text();
+          throw new Error(`the server did not start: ${log}`);
+        }
+        lines.push(value);
+        const port = /^Listening on http:\/\/\S*:(\d+)$/.exec(value)?.[1];
+        if (port === undefined) continue;
+        // Read on, so that the pipe never fills.
+        const rest = (async () => {
+          while (!(await reader.read()).done);
+        })();
+        return new ServerProcess(child, Number(port), lines, rest);
+      }
+    } finally {
+      clearTimeout(limit);
+    }
+  }
+
+  get pid(): number {
+    return this.child.pid;
+  }
+
+  /** What it has logged lately. */
+  get lastWords(): string {
+    return this.log;
+  }
+
+  get isRunning(): boolean {
+    return !this.hasEnded;
+  }
+
+  private async readLog(): Promise<void> {
+    const text = this.child.stderr.pipeThrough(new TextDecoderStream());
+    for await (const chunk of text) {
+      this.log = (this.log + chunk).slice(-LAST_WORDS_CHARS);
+    }
+  }
+
+  /** Asks it to stop, and waits until it has. */
+  async stop(signal: "SIGTERM" | "SIGINT" = "SIGTERM"): Promise<StoppedServer> {
+    const startedMs = performance.now();
+    const limit = setTimeout(() => this.signal("SIGKILL"), STOP_LIMIT_MS);
+    this.signal(signal);
+    const status = await this.child.status;
+    clearTimeout(limit);
+    await Promise.all([this.logRead, this.stdoutRead]);
+    return {
+      code: status.signal === null ? status.code : null,
+      tookMs: performance.now() - startedMs,
+    };
+  }
+
+  /** As a crash would. */
+  async kill(): Promise<void> {
+    this.signal("SIGKILL");
+    await this.child.status;
+    await Promise.all([this.logRead, this.stdoutRead]);
+  }
+
+  signal(name: Deno.Signal): void {
+    if (!this.hasEnded) this.child.kill(name);
+  }
+
+  /** The samples of `/-/metrics`, by name and labels as they stand there. */
+  async metrics(): Promise<Map<string, number>> {
+    const answer = await fetch(`${this.url}/-/metrics`);
+    const samples = new Map<string, number>();
+    for (const line of (await answer.text()).split("\n")) {
+      const at = line.lastIndexOf(" ");
+      if (at > 0 && !line.startsWith("#")) {
+        samples.set(line.slice(0, at), Number(line.slice(at + 1)));
+      }
+    }
+    return samples;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
+
+function spawn({ path, port = 0, args = [], env = {} }: ServerSettings) {
+  const folder = path.slice(0, path.lastIndexOf("/"));
+  const secrets = {
+    DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN,
+    KVSTORE_SECRET: REST_SECRET,
+  };
+  const names = Object.keys({ ...secrets, ...env });
+  return new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      // A server under test runs what this checkout says, and no check of it.
+      "--no-check",
+      "--cached-only",
+      `--allow-net=127.0.0.1:${port}`,
+      `--allow-read=${folder}`,
+      `--allow-write=${folder}`,
+      `--allow-env=${[...DOCUMENTED_ENV, ...names].join(",")}`,
+      MAIN,
+      "--sqlite-path",
+      path,
+      "serve",
+      "--addr",
+      `127.0.0.1:${port}`,
+      ...args,
+    ],
+    cwd: ROOT,
+    clearEnv: true,
+    env: { ...inherited(), ...secrets, ...env },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+/** What `serve` reads; the documented command names the same. */
+const DOCUMENTED_ENV = [
+  "DENO_KV_SQLITE_PATH",
+  "DENO_KV_ACCESS_TOKEN",
+  "DENO_KV_ACCESS_TOKEN_FILE",
+  "KVSTORE_SECRET",
+  "DENO_KV_PUBLIC_READS",
+  "PORT",
+  "DENO_KV_NUM_WORKERS",
+  "DENO_KV_ATOMIC_WRITE_BATCH_TIMEOUT_MS",
+  "DENO_KV_MAX_WATCHES",
+  "DENO_KV_DRAIN_TIMEOUT_MS",
+  "DENO_KV_LOG_FORMAT",
+  "DENO_KV_LOG_LEVEL",
+];
+
+/** What the runtime itself needs to find its cache. */
+function inherited(): Record<string, string> {
+  const env: Record<string, string> = { NO_COLOR: "1" };
+  for (const name of ["PATH", "HOME", "DENO_DIR"]) {
+    const value = Deno.env.get(name);
+    if (value !== undefined) env[name] = value;
+  }
+  return env;
+}
+
+class LineStream extends TransformStream<string, string> {
+  constructor() {
+    let rest = "";
+    super({
+      transform(chunk, controller) {
+        const lines = (rest + chunk).split("\n");
+        rest = lines.pop()!;
+        for (const line of lines) controller.enqueue(line);
+      },
+    });
+  }
+}
+
+/** A folder of its own for a test, removed in the end. */
+export class TestFolder implements AsyncDisposable {
+  private constructor(readonly path: string) {}
+
+  static async make(): Promise<TestFolder> {
+    return new TestFolder(await Deno.makeTempDir({ prefix: "denokv-test-" }));
+  }
+
+  get database(): string {
+    return `${this.path}/denokv.sqlite`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}
+
+/** The seed of a random test: given, or new; printed, so that it can be given. */
+export function testSeed(): number {
+  const given = Deno.env.get("DENOKV_TEST_SEED");
+  const seed = given === undefined
+    ? crypto.getRandomValues(new Uint32Array(1))[0]
+    : Number(given);
+  console.log(`DENOKV_TEST_SEED=${seed}`);
+  return seed;
+}
+
+/** A whole number from the environment: more rounds on demand. */
+export function testCount(name: string, usual: number): number {
+  const given = Deno.env.get(name);
+  return given === undefined ? usual : Number(given);
+}
