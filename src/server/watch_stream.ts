@@ -72,7 +72,11 @@ export class WatchStreams {
           const state = await watch.next();
           if (!isOpen || state === null) return;
           hasFrame = true;
-          out.enqueue(encodeWatchFrame(state.entries, state.changed));
+          // Every key in every frame, changed or not: Deno 2.9.6 shows a key
+          // that a later frame calls unchanged as absent. The Rust server
+          // sends all of them too.
+          const all = state.entries.map(() => true);
+          out.enqueue(encodeWatchFrame(state.entries, all));
         } catch {
           // The store fails or closes: the client opens the watch again.
           entry.end();
