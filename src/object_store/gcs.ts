@@ -1,0 +1,349 @@
+/**
+ * `gs://`: a bucket of Google Cloud Storage, over its JSON API. The version
+ * tag is the object's generation number, and conditions are
+ * `ifGenerationMatch`: Google's S3-compatible API has no such conditions on
+ * ETags, so an S3 client could not fence there.
+ *
+ * Google takes about one write per second to the same object; more are
+ * answered with 429, which is `UnavailableError`.
+ */
+import { type Bytes, fromUtf8 } from "../common/bytes.ts";
+import type { Clock } from "../common/clock.ts";
+import { UnavailableError } from "../common/errors.ts";
+import { type GcsAnswer, GcsHttp, isMissing } from "./gcs_http.ts";
+import { uploadInParts } from "./gcs_parts.ts";
+import { checkKey, checkRange, quote } from "./keys.ts";
+import {
+  DEFAULT_REQUEST_TIMEOUT_MS,
+  type ListOptions,
+  MAX_PAGE_SIZE,
+  type ObjectHead,
+  type ObjectInfo,
+  type ObjectStore,
+  type RequestOptions,
+  type StoredObject,
+  type VersionTag,
+  type WriteResult,
+} from "./object_store.ts";
+import {
+  closedError,
+  inParallel,
+  type Limits,
+  withinLimits,
+} from "./time_limit.ts";
+
+export interface GcsOptions {
+  bucket: string;
+  /** Before every key; empty, or without a slash at its ends. */
+  prefix: string;
+  clock: Clock;
+  /**
+   * Default: Google's. One that begins with `http:` is taken for an emulator:
+   * it is used without credentials, which never travel in the clear.
+   */
+  endpoint?: string;
+  timeoutMs?: number;
+  /** An object larger than one part goes in parts; a multiple of 256 KiB. */
+  partSizeBytes?: number;
+}
+
+const DEFAULT_PART_SIZE_BYTES = 16 * 1024 * 1024;
+
+const DELETE_WIDTH = 16;
+
+/** The members of an object's description that are asked for. */
+interface Description {
+  name: string;
+  /** A decimal number of bytes. */
+  size: string;
+  generation: string;
+  timeCreated: string;
+}
+
+const FIELDS = "name,size,generation,timeCreated";
+
+export class GcsObjectStore implements ObjectStore {
+  readonly url: string;
+  readonly #objects: string;
+  /** Empty, or ends in a slash. */
+  readonly #prefix: string;
+  readonly #partSizeBytes: number;
+  readonly #http: GcsHttp;
+  readonly #limits: Limits;
+  readonly #closing = new AbortController();
+
+  constructor(options: GcsOptions) {
+    this.#objects = `/b/${encodeURIComponent(options.bucket)}/o`;
+    this.#prefix = options.prefix === "" ? "" : `${options.prefix}/`;
+    this.#partSizeBytes = options.partSizeBytes ?? DEFAULT_PART_SIZE_BYTES;
+    this.url = `gs://${options.bucket}/${options.prefix}`.replace(/\/$/, "");
+    this.#limits = {
+      clock: options.clock,
+      timeoutMs: options.timeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS,
+      closed: this.#closing.signal,
+    };
+    this.#http = new GcsHttp({
+      ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
+      isAnonymous: options.endpoint?.startsWith("http:") ?? false,
+    });
+  }
+
+  get(
+    key: string,
+    options?: RequestOptions,
+  ): Promise<StoredObject | undefined> {
+    return this.#run(options, "Reading", key, async (what, signal) => {
+      const answer = await this.#download(key, {}, [200, 404], what, signal);
+      if (isMissing(answer, what)) return undefined;
+      const tag = answer.headers.get("x-goog-generation");
+      if (tag !== null) return { data: answer.body, tag };
+      throw new UnavailableError(
+        `${what}: the answer did not say which generation it was.`,
+      );
+    });
+  }
+
+  getRange(
+    key: string,
+    offsetBytes: number,
+    sizeBytes: number,
+    options?: RequestOptions,
+  ): Promise<Bytes | undefined> {
+    return this.#run(options, "Reading", key, async (what, signal) => {
+      checkRange(offsetBytes, sizeBytes);
+      const range = `bytes=${offsetBytes}-${offsetBytes + sizeBytes - 1}`;
+      const expect = [200, 206, 404, 416];
+      const answer = await this.#download(key, { range }, expect, what, signal);
+      if (isMissing(answer, what)) return undefined;
+      if (answer.status === 416) return new Uint8Array(0);
+      if (answer.status === 200 && answer.body.length > 0) {
+        throw new UnavailableError(
+          `${what}: a range was asked for and the whole object came; ` +
+            "something between here and the store ignores ranges.",
+        );
+      }
+      return answer.body;
+    });
+  }
+
+  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
+    return this.#run(options, "Looking at", key, async (what, signal) => {
+      const answer = await this.#http.send({
+        method: "GET",
+        path: this.#pathOf(key),
+        query: { fields: FIELDS },
+        expect: [200, 404],
+        what,
+        signal,
+      });
+      if (isMissing(answer, what)) return undefined;
+      const description = parse<Description>(answer, what);
+      return { ...this.#infoOf(description), tag: description.generation };
+    });
+  }
+
+  put(
+    key: string,
+    data: Uint8Array,
+    options?: RequestOptions,
+  ): Promise<VersionTag> {
+    if (data.length > this.#partSizeBytes) {
+      return uploadInParts({
+        http: this.#http,
+        path: `/upload/storage/v1${this.#objects}`,
+        name: this.#prefix + key,
+        data,
+        partSizeBytes: this.#partSizeBytes,
+        // Each step is a request with a limit of its own.
+        step: (doing, work) => this.#run(options, doing, key, work),
+      });
+    }
+    return this.#run(options, "Writing", key, async (what, signal) => {
+      const answer = await this.#upload(key, data, undefined, what, signal);
+      return parse<Description>(answer, what).generation;
+    });
+  }
+
+  create(
+    key: string,
+    data: Uint8Array,
+    options?: RequestOptions,
+  ): Promise<WriteResult> {
+    return this.#putIf(key, data, "0", options);
+  }
+
+  replace(
+    key: string,
+    data: Uint8Array,
+    tag: VersionTag,
+    options?: RequestOptions,
+  ): Promise<WriteResult> {
+    return this.#putIf(key, data, tag, options);
+  }
+
+  async *list(
+    prefix: string,
+    options?: ListOptions,
+  ): AsyncGenerator<ObjectInfo> {
+    const startAfter = options?.startAfter;
+    let pageToken: string | undefined;
+    do {
+      const page = await this.#page(prefix, pageToken, options);
+      for (const description of page.items ?? []) {
+        const info = this.#infoOf(description);
+        // Google's offset includes the key itself.
+        if (info.key !== startAfter) yield info;
+      }
+      pageToken = page.nextPageToken;
+    } while (pageToken !== undefined && pageToken !== "");
+  }
+
+  async delete(
+    keys: readonly string[],
+    options?: RequestOptions,
+  ): Promise<void> {
+    keys.forEach(checkKey);
+    await inParallel(
+      keys,
+      DELETE_WIDTH,
+      (key) =>
+        this.#run(options, "Deleting", key, async (what, signal) => {
+          const answer = await this.#http.send({
+            method: "DELETE",
+            path: this.#pathOf(key),
+            expect: [200, 204, 404],
+            what,
+            signal,
+          });
+          isMissing(answer, what);
+        }),
+    );
+  }
+
+  close(): Promise<void> {
+    this.#closing.abort(closedError(this.url));
+    return Promise.resolve();
+  }
+
+  #pathOf(key: string): string {
+    const name = encodeURIComponent(this.#prefix + key);
+    return `/storage/v1${this.#objects}/${name}`;
+  }
+
+  #download(
+    key: string,
+    headers: Record<string, string>,
+    expect: readonly number[],
+    what: string,
+    signal: AbortSignal,
+  ): Promise<GcsAnswer> {
+    return this.#http.send({
+      method: "GET",
+      path: this.#pathOf(key),
+      query: { alt: "media" },
+      headers,
+      expect,
+      what,
+      signal,
+    });
+  }
+
+  #upload(
+    key: string,
+    data: Uint8Array,
+    ifGenerationMatch: string | undefined,
+    what: string,
+    signal: AbortSignal,
+  ): Promise<GcsAnswer> {
+    return this.#http.send({
+      method: "POST",
+      path: `/upload/storage/v1${this.#objects}`,
+      query: {
+        uploadType: "media",
+        name: this.#prefix + key,
+        ifGenerationMatch,
+      },
+      headers: { "content-type": "application/octet-stream" },
+      body: data,
+      expect: ifGenerationMatch === undefined ? [200] : [200, 412],
+      what,
+      signal,
+    });
+  }
+
+  #putIf(
+    key: string,
+    data: Uint8Array,
+    generation: VersionTag,
+    options: RequestOptions | undefined,
+  ): Promise<WriteResult> {
+    return this.#run(options, "Writing", key, async (what, signal) => {
+      const answer = await this.#upload(key, data, generation, what, signal);
+      return answer.status === 412
+        ? { written: false }
+        : { written: true, tag: parse<Description>(answer, what).generation };
+    });
+  }
+
+  #page(
+    prefix: string,
+    pageToken: string | undefined,
+    options: ListOptions | undefined,
+  ): Promise<{ items?: Description[]; nextPageToken?: string }> {
+    const what = `Listing ${quote(prefix)} in ${this.url}`;
+    const { startAfter, pageSize = MAX_PAGE_SIZE } = options ?? {};
+    return withinLimits(this.#limits, options, what, async (signal) => {
+      const answer = await this.#http.send({
+        method: "GET",
+        path: `/storage/v1${this.#objects}`,
+        query: {
+          prefix: this.#prefix + prefix,
+          startOffset: startAfter === undefined
+            ? undefined
+            : this.#prefix + startAfter,
+          maxResults: String(pageSize),
+          pageToken,
+          fields: `items(${FIELDS}),nextPageToken`,
+        },
+        expect: [200],
+        what,
+        signal,
+      });
+      return parse(answer, what);
+    });
+  }
+
+  #infoOf(description: Description): ObjectInfo {
+    return {
+      key: description.name.slice(this.#prefix.length),
+      sizeBytes: Number(description.size),
+      modifiedMs: Date.parse(description.timeCreated),
+    };
+  }
+
+  /** Runs one request on a key within its limits. */
+  #run<T>(
+    options: RequestOptions | undefined,
+    doing: string,
+    key: string,
+    work: (what: string, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const what = `${doing} ${quote(key)} in ${this.url}`;
+    // deno-lint-ignore require-await -- a bad key rejects, it does not throw
+    return withinLimits(this.#limits, options, what, async (signal) => {
+      checkKey(key);
+      return work(what, signal);
+    });
+  }
+}
+
+function parse<T>(answer: GcsAnswer, what: string): T {
+  try {
+    return JSON.parse(fromUtf8(answer.body) ?? "");
+  } catch {
+    throw new UnavailableError(
+      `${what}: the answer was no JSON; something other than the store gave ` +
+        "it. It can be tried again.",
+    );
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * One request to Google Cloud Storage's JSON API, with credentials from
+ * Google's own library. Its storage library is not used: it can neither be
+ * given an `AbortSignal` nor a time limit, and does not say which generation
+ * it has downloaded (docs/decisions/object-stores.md).
+ */
+import { GoogleAuth } from "google-auth-library";
+import type { Bytes } from "../common/bytes.ts";
+import { messageOf, UnavailableError } from "../common/errors.ts";
+import { ObjectStoreRefusedError } from "./object_store.ts";
+
+const GOOGLE_ENDPOINT = "https://storage.googleapis.com";
+const SCOPE = "https://www.googleapis.com/auth/devstorage.read_write";
+
+/** An error's text is cut to this; it goes into a sentence. */
+const MAX_REASON_CHARS = 300;
+
+const PASSING_STATUS = new Set([408, 425, 429]);
+
+export interface GcsRequest {
+  method: "GET" | "POST" | "PUT" | "DELETE";
+  /** A path below the endpoint, or a whole URL that the store gave out. */
+  path: string;
+  query?: Record<string, string | undefined>;
+  headers?: Record<string, string>;
+  body?: Uint8Array;
+  /** Statuses that are an answer; any other is thrown as an error. */
+  expect: readonly number[];
+  /** What is being done, as in "Reading x": begins an error's sentence. */
+  what: string;
+  signal: AbortSignal;
+}
+
+export interface GcsAnswer {
+  status: number;
+  headers: Headers;
+  body: Bytes;
+}
+
+export class GcsHttp {
+  readonly #endpoint: string;
+  readonly #auth: GoogleAuth | undefined;
+
+  /**
+   * @param options.endpoint default: Google's
+   * @param options.isAnonymous send no credentials, as an emulator wants it
+   */
+  constructor(options: { endpoint?: string; isAnonymous: boolean }) {
+    this.#endpoint = options.endpoint ?? GOOGLE_ENDPOINT;
+    this.#auth = options.isAnonymous
+      ? undefined
+      : new GoogleAuth({ scopes: SCOPE });
+  }
+
+  async send(request: GcsRequest): Promise<GcsAnswer> {
+    const { what, signal } = request;
+    const url = this.#urlOf(request);
+    const headers = await this.#headers(url, what);
+    for (const [name, value] of Object.entries(request.headers ?? {})) {
+      headers.set(name, value);
+    }
+    let status: number;
+    let answer: GcsAnswer;
+    try {
+      const response = await fetch(url, {
+        method: request.method,
+        headers,
+        body: request.body as Bytes | undefined,
+        redirect: "manual",
+        signal,
+      });
+      status = response.status;
+      answer = { status, headers: response.headers, body: await all(response) };
+    } catch (error) {
+      throw new UnavailableError(
+        `${what} got no answer (${messageOf(error)}); the store may have ` +
+          "carried it out. It can be tried again.",
+      );
+    }
+    if (request.expect.includes(status)) return answer;
+    throw refusal(what, answer);
+  }
+
+  #urlOf({ path, query }: GcsRequest): URL {
+    const url = new URL(path, this.#endpoint);
+    for (const [name, value] of Object.entries(query ?? {})) {
+      if (value !== undefined) url.searchParams.set(name, value);
+    }
+    return url;
+  }
+
+  async #headers(url: URL, what: string): Promise<Headers> {
+    // An upload's URL comes from an answer; credentials go to one place only.
+    const isHome = url.origin === new URL(this.#endpoint).origin;
+    if (this.#auth === undefined || !isHome) return new Headers();
+    try {
+      return new Headers(await this.#auth.getRequestHeaders(url.href));
+    } catch (error) {
+      const message = `${what} needs credentials, and there are none: ` +
+        `${oneLine(messageOf(error))}.`;
+      if (isPassing(error)) {
+        throw new UnavailableError(`${message} It can be tried again.`);
+      }
+      throw new ObjectStoreRefusedError(
+        `${message} Name a key file in GOOGLE_APPLICATION_CREDENTIALS, or ` +
+          "run where Google gives credentials to the machine.",
+      );
+    }
+  }
+}
+
+/** Whether the object is missing; a missing bucket is thrown as an error. */
+export function isMissing(answer: GcsAnswer, what: string): boolean {
+  if (answer.status !== 404) return false;
+  if (/bucket does not exist/i.test(text(answer))) throw refusal(what, answer);
+  return true;
+}
+
+async function all(response: Response): Promise<Bytes> {
+  const body = new Uint8Array(await response.arrayBuffer());
+  const announced = response.headers.get("content-length");
+  // A body that came compressed is longer than its length was.
+  const isPlain = !response.headers.has("content-encoding");
+  if (isPlain && announced !== null && Number(announced) !== body.length) {
+    throw new Error("it broke off before its end");
+  }
+  return body;
+}
+
+/** The error for an answer that nobody expected. */
+function refusal(what: string, answer: GcsAnswer): Error {
+  const { status } = answer;
+  const said = `${status}${reasonOf(answer)}`;
+  const isFinal = status < 500 && !PASSING_STATUS.has(status);
+  if (!isFinal || status < 300) {
+    return new UnavailableError(
+      `${what} got no good answer (${said}); the store may have carried it ` +
+        "out. It can be tried again.",
+    );
+  }
+  const advice = status === 401 || status === 403
+    ? "Allow this account to read, write, list and delete objects there."
+    : status === 404
+    ? "Create the bucket, or correct its name."
+    : "Nothing was changed.";
+  return new ObjectStoreRefusedError(
+    `${what} was refused (${said}). ${advice}`,
+  );
+}
+
+function reasonOf(answer: GcsAnswer): string {
+  const raw = text(answer);
+  let reason = raw;
+  try {
+    reason = String(JSON.parse(raw).error?.message ?? raw);
+  } catch {
+    // Not JSON: a media download, or something between, answers with text.
+  }
+  reason = oneLine(reason).slice(0, MAX_REASON_CHARS);
+  return reason === "" ? "" : `, ${reason}`;
+}
+
+function text(answer: GcsAnswer): string {
+  return new TextDecoder().decode(answer.body.subarray(0, 4096));
+}
+
+function oneLine(message: string): string {
+  return message.replace(/\p{Cc}+/gu, " ").trim().replace(/[.\s]+$/, "");
+}
+
+/** A failure to get a token that may pass: no answer, 429 or 5xx. */
+function isPassing(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const status = "status" in error ? Number(error.status) : NaN;
+  if (status >= 500 || status === 429) return true;
+  return "code" in error && typeof error.code === "string" &&
+    /^E[A-Z_]+$/.test(error.code);
+}

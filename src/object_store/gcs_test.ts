@@ -1,0 +1,298 @@
+/** What Google Cloud Storage alone does: its errors, parts and credentials. */
+import assert from "node:assert/strict";
+import { startFakeGcs } from "../../test/support/fake_gcs.ts";
+import {
+  type HttpProxy,
+  startHttpProxy,
+} from "../../test/support/http_proxy.ts";
+import { utf8 } from "../common/bytes.ts";
+import { systemClock } from "../common/clock.ts";
+import { UnavailableError } from "../common/errors.ts";
+import { seededRandom } from "../common/random.ts";
+import { GcsObjectStore, type GcsOptions } from "./gcs.ts";
+import { GcsHttp } from "./gcs_http.ts";
+import { ObjectStoreRefusedError } from "./object_store.ts";
+import { probe } from "./probe.ts";
+
+interface Setting {
+  proxy: HttpProxy;
+  open(options?: Partial<GcsOptions>): GcsObjectStore;
+}
+
+Deno.test("Google Cloud Storage when things go wrong", async (t) => {
+  const gcs = await startFakeGcs();
+  if (gcs === undefined) return;
+  const proxy = await startHttpProxy(gcs.endpoint);
+  const open = (options?: Partial<GcsOptions>) =>
+    new GcsObjectStore({
+      bucket: "bucket",
+      prefix: "app",
+      clock: systemClock,
+      endpoint: proxy.endpoint,
+      partSizeBytes: 256 * 1024,
+      ...options,
+    });
+  try {
+    await gcs.createBucket("bucket");
+    for (const [name, test] of Object.entries(CASES)) {
+      await t.step(name, async () => {
+        proxy.rule = () => undefined;
+        await test({ proxy, open });
+      });
+    }
+  } finally {
+    await proxy.stop();
+    await gcs.stop();
+  }
+});
+
+const CASES: Record<string, (setting: Setting) => Promise<void>> = {
+  async "an outage can be tried again, and is over when it is over"(
+    { open, proxy },
+  ) {
+    const store = open();
+    const tag = await store.put("a", utf8("1"));
+    for (const status of [500, 503, 429, 408]) {
+      proxy.rule = () => ({ kind: "answer", status, body: "<html>no</html>" });
+      await isUnavailable(store.get("a"), String(status));
+      await isUnavailable(store.getRange("a", 0, 1));
+      await isUnavailable(store.head("a"));
+      await isUnavailable(store.put("a", utf8("2")));
+      await isUnavailable(store.create("b", utf8("2")));
+      await isUnavailable(store.replace("a", utf8("2"), tag));
+      await isUnavailable(store.delete(["a"]));
+      await isUnavailable(Array.fromAsync(store.list("")));
+    }
+    proxy.rule = () => ({ kind: "cut" });
+    await isUnavailable(store.get("a"));
+    await isUnavailable(store.put("a", utf8("2")));
+    proxy.rule = () => ({ kind: "answer", status: 200, body: "<html>" });
+    await isUnavailable(store.put("b", utf8("2")), "no JSON");
+    proxy.rule = () => undefined;
+    assert.deepEqual((await store.get("a"))!.data, utf8("1"));
+  },
+
+  async "no request is sent twice behind the caller's back"({ open, proxy }) {
+    const store = open();
+    let requests = 0;
+    proxy.rule = () => {
+      requests++;
+      return { kind: "loseAnswer" };
+    };
+    await isUnavailable(store.create("once", utf8("mine")));
+    assert.equal(requests, 1);
+    proxy.rule = () => undefined;
+    assert.deepEqual((await store.get("once"))!.data, utf8("mine"));
+    assert.equal((await store.create("once", utf8("x"))).written, false);
+  },
+
+  async "an answer that breaks off is no answer"({ open, proxy }) {
+    const store = open();
+    await store.put("a", new Uint8Array(1024 * 1024));
+    proxy.rule = () => ({ kind: "truncate", afterBytes: 1000 });
+    await isUnavailable(store.get("a"));
+    await isUnavailable(store.getRange("a", 0, 500_000));
+  },
+
+  async "a request that is not answered ends at its time limit"(
+    { open, proxy },
+  ) {
+    const store = open({ timeoutMs: 100 });
+    proxy.rule = () => ({ kind: "hang" });
+    await isUnavailable(store.get("a"), "100 ms");
+    await isUnavailable(store.put("slow", utf8("x")), "may have");
+    proxy.rule = () => undefined;
+    assert.deepEqual((await store.get("slow"))!.data, utf8("x"));
+  },
+
+  async "a caller that gives up under way is free at once"({ open, proxy }) {
+    const store = open();
+    const reason = new Error("enough");
+    const controller = new AbortController();
+    const arrived = Promise.withResolvers<void>();
+    proxy.rule = () => {
+      arrived.resolve();
+      return { kind: "hang" };
+    };
+    const asked = store.get("a", { signal: controller.signal });
+    await arrived.promise;
+    controller.abort(reason);
+    await assert.rejects(asked, (error) => error === reason);
+  },
+
+  async "denied, and a bucket that is not there, are refused"(
+    { open, proxy },
+  ) {
+    const store = open();
+    for (const status of [401, 403]) {
+      proxy.rule = () => ({
+        kind: "answer",
+        status,
+        body: '{"error":{"message":"no storage.objects.get access"}}',
+      });
+      const { message } = await refused(store.get("a"));
+      assert.match(message, /no storage\.objects\.get access/);
+      await refused(store.create("a", utf8("x")));
+    }
+    // As Google says it; the emulator has other words.
+    proxy.rule = () => ({
+      kind: "answer",
+      status: 404,
+      body: '{"error":{"message":"The specified bucket does not exist."}}',
+    });
+    for (
+      const ask of [
+        () => store.get("a"),
+        () => store.head("a"),
+        () => store.put("a", utf8("x")),
+        () => store.create("a", utf8("x")),
+        () => store.replace("a", utf8("x"), "1"),
+        () => store.delete(["a"]),
+        () => Array.fromAsync(store.list("")),
+      ]
+    ) {
+      const { message } = await refused(ask());
+      assert.match(message, /Create the bucket/);
+    }
+    proxy.rule = () => undefined;
+    await refused(open({ bucket: "no-such-bucket" }).put("a", utf8("x")));
+  },
+
+  async "a store that ignores conditions is refused by the probe"(
+    { open, proxy },
+  ) {
+    const store = open();
+    proxy.rule = (request) => {
+      request.path = request.path.replace(/&?ifGenerationMatch=\d+/, "");
+      return undefined;
+    };
+    const result = await probe(store, seededRandom(1));
+    assert.match(result.ok ? "" : result.reason, /already there/);
+  },
+};
+
+Deno.test("a part that Google keeps only in part, or refuses, ends the upload", async () => {
+  let answer = (): Response => new Response(null);
+  const fake = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) =>
+      request.method === "POST"
+        ? new Response(null, { headers: { location: "/session" } })
+        : answer(),
+  );
+  const store = new GcsObjectStore({
+    bucket: "bucket",
+    prefix: "",
+    clock: systemClock,
+    endpoint: `http://127.0.0.1:${fake.addr.port}`,
+    partSizeBytes: 10,
+  });
+  try {
+    const resume = (range: string) => () =>
+      new Response(null, { status: 308, headers: { range } });
+    answer = resume("bytes=0-8");
+    await isUnavailable(store.put("a", new Uint8Array(25)), "cut short");
+    answer = () => new Response(null, { status: 308 });
+    await isUnavailable(store.put("a", new Uint8Array(25)), "cut short");
+    answer = () => new Response(null, { status: 503 });
+    await isUnavailable(store.put("a", new Uint8Array(25)), "503");
+    answer = () => new Response(null, { status: 403 });
+    await refused(store.put("a", new Uint8Array(25)));
+  } finally {
+    await fake.shutdown();
+  }
+});
+
+Deno.test("Google's credentials come from its own chain, and go to it alone", async () => {
+  let tokens = 0;
+  const seen: (string | null)[] = [];
+  const fake = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => {
+      const { pathname } = new URL(request.url);
+      if (pathname.startsWith("/computeMetadata/")) {
+        if (pathname.endsWith("/token")) tokens++;
+        return Response.json(
+          { access_token: "token-of-machine", expires_in: 3600 },
+          { headers: { "metadata-flavor": "Google" } },
+        );
+      }
+      seen.push(request.headers.get("authorization"));
+      return Response.json({});
+    },
+  );
+  const { port } = fake.addr;
+  // What a machine of Google's has by itself, for this process.
+  Deno.env.set("GCE_METADATA_HOST", `127.0.0.1:${port}`);
+  Deno.env.set("CLOUDSDK_CONFIG", "/nonexistent");
+  const home = `http://127.0.0.1:${port}`;
+  const request = {
+    method: "GET" as const,
+    expect: [200],
+    what: "Reading",
+    signal: new AbortController().signal,
+  };
+  try {
+    const http = new GcsHttp({ endpoint: home, isAnonymous: false });
+    await http.send({ ...request, path: "/a" });
+    await http.send({ ...request, path: "/b" });
+    await http.send({ ...request, path: `http://localhost:${port}/c` });
+    assert.deepEqual(seen, [
+      "Bearer token-of-machine",
+      "Bearer token-of-machine",
+      null,
+    ]);
+    assert.equal(tokens, 1);
+
+    // In the clear nothing is sent, whatever the machine could give.
+    const store = new GcsObjectStore({
+      bucket: "bucket",
+      prefix: "",
+      clock: systemClock,
+      endpoint: home,
+    });
+    await Array.fromAsync(store.list(""));
+    assert.equal(seen.at(-1), null);
+  } finally {
+    Deno.env.delete("GCE_METADATA_HOST");
+    Deno.env.delete("CLOUDSDK_CONFIG");
+    await fake.shutdown();
+  }
+});
+
+Deno.test("without Google credentials the way to give them is told", async () => {
+  const folder = await Deno.makeTempDir();
+  const key = `${folder}/key.json`;
+  await Deno.writeTextFile(key, '{"type":"none of Google\'s"}');
+  Deno.env.set("GOOGLE_APPLICATION_CREDENTIALS", key);
+  try {
+    const store = new GcsObjectStore({
+      bucket: "bucket",
+      prefix: "",
+      clock: systemClock,
+      endpoint: "https://127.0.0.1:1",
+    });
+    const { message } = await refused(store.get("a"));
+    assert.match(message, /GOOGLE_APPLICATION_CREDENTIALS/);
+  } finally {
+    Deno.env.delete("GOOGLE_APPLICATION_CREDENTIALS");
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+async function isUnavailable(
+  asked: Promise<unknown>,
+  part = "",
+): Promise<void> {
+  await assert.rejects(asked, (error) => {
+    assert.ok(error instanceof UnavailableError, Deno.inspect(error));
+    assert.ok(error.message.includes(part), error.message);
+    return true;
+  });
+}
+
+async function refused(asked: Promise<unknown>): Promise<Error> {
+  const error = await asked.then(() => undefined, (error: unknown) => error);
+  assert.ok(error instanceof ObjectStoreRefusedError, Deno.inspect(error));
+  return error;
+}

@@ -1,0 +1,374 @@
+/**
+ * `file://`: objects as files in a folder, on a local disk or a network share.
+ *
+ * A write goes to a temporary file, is synced, and becomes the object by one
+ * link or rename, so a reader (or a power cut) finds the old version or the
+ * new one, never a part. That last step, together with the look that a
+ * condition asks for, happens under one file lock: conditions are exact
+ * among all processes whose locks reach each other. `create` holds even where
+ * locks do not, because a hard link is refused where the name exists.
+ *
+ * The version tag is a hash of the content: file times and inode numbers
+ * repeat too easily. What is not safe on a network share: docs/object-stores.md.
+ */
+import { createHash } from "node:crypto";
+import { dirname, join } from "node:path";
+import type { Bytes } from "../common/bytes.ts";
+import type { Clock } from "../common/clock.ts";
+import { messageOf, UnavailableError } from "../common/errors.ts";
+import type { Random } from "../common/random.ts";
+import { checkKey, checkRange, quote } from "./keys.ts";
+import {
+  isMissing,
+  linkNew,
+  makeFolders,
+  readPart,
+  readVersion,
+  removeEmptyFolders,
+  syncFolder,
+  writeSynced,
+} from "./local_files.ts";
+import { FolderLock } from "./local_lock.ts";
+import { walk } from "./local_walk.ts";
+import { OWN_FOLDER, pathOfKey } from "./local_paths.ts";
+import {
+  DEFAULT_REQUEST_TIMEOUT_MS,
+  type ListOptions,
+  type ObjectHead,
+  type ObjectInfo,
+  type ObjectStore,
+  ObjectStoreRefusedError,
+  type RequestOptions,
+  type StoredObject,
+  type VersionTag,
+  type WriteResult,
+} from "./object_store.ts";
+import {
+  closedError,
+  inParallel,
+  type Limits,
+  withinLimits,
+} from "./time_limit.ts";
+
+export interface LocalFolderOptions {
+  /** An absolute path; the folder has to exist. */
+  folder: string;
+  clock: Clock;
+  random: Random;
+  timeoutMs?: number;
+}
+
+/** A temporary file this old belongs to a process that is gone. */
+const STALE_TEMPORARY_MS = 24 * 3600_000;
+
+const DELETE_WIDTH = 16;
+
+/** What decides, under the lock, whether a written file becomes the object. */
+type Condition = { kind: "none" } | { kind: "absent" } | {
+  kind: "tag";
+  tag: VersionTag;
+};
+
+export class LocalFolderStore implements ObjectStore {
+  readonly url: string;
+  readonly #folder: string;
+  readonly #random: Random;
+  readonly #limits: Limits;
+  readonly #closing = new AbortController();
+  readonly #lock: FolderLock;
+
+  private constructor(options: LocalFolderOptions) {
+    this.#folder = options.folder;
+    this.#random = options.random;
+    this.url = `file://${options.folder}`;
+    this.#limits = {
+      clock: options.clock,
+      timeoutMs: options.timeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS,
+      closed: this.#closing.signal,
+    };
+    this.#lock = new FolderLock(join(options.folder, OWN_FOLDER, "lock"));
+  }
+
+  /**
+   * Opens a folder and removes what crashed writers left behind in it.
+   * @throws ObjectStoreRefusedError where it is missing or may not be used
+   */
+  static async open(options: LocalFolderOptions): Promise<LocalFolderStore> {
+    const store = new LocalFolderStore(options);
+    try {
+      const { isDirectory } = await Deno.stat(options.folder);
+      if (!isDirectory) throw new Error("it is not a folder");
+      await Deno.mkdir(store.#temporaries, { recursive: true });
+      await store.#removeStaleTemporaries();
+    } catch (error) {
+      // It is not made here: a share that is not mounted looks like this.
+      throw new ObjectStoreRefusedError(
+        `The folder ${options.folder} cannot be used for objects: ` +
+          `${messageOf(error)}. Make it (or mount it) and allow this user ` +
+          "to read and write it.",
+      );
+    }
+    return store;
+  }
+
+  get(
+    key: string,
+    options?: RequestOptions,
+  ): Promise<StoredObject | undefined> {
+    return this.#run(options, "reading", key, async (path, signal) => {
+      const file = await this.#ifThere(() => readVersion(path, signal));
+      return file && { data: file.data, tag: tagOf(file.data) };
+    });
+  }
+
+  getRange(
+    key: string,
+    offsetBytes: number,
+    sizeBytes: number,
+    options?: RequestOptions,
+  ): Promise<Bytes | undefined> {
+    return this.#run(options, "reading", key, (path, signal) => {
+      checkRange(offsetBytes, sizeBytes);
+      return this.#ifThere(() =>
+        readPart(path, offsetBytes, sizeBytes, signal)
+      );
+    });
+  }
+
+  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
+    return this.#run(options, "reading", key, async (path, signal) => {
+      const file = await this.#ifThere(() => readVersion(path, signal));
+      return file && {
+        key,
+        sizeBytes: file.data.length,
+        modifiedMs: file.modifiedMs,
+        tag: tagOf(file.data),
+      };
+    });
+  }
+
+  async put(
+    key: string,
+    data: Uint8Array,
+    options?: RequestOptions,
+  ): Promise<VersionTag> {
+    await this.#write(key, data, { kind: "none" }, options);
+    return tagOf(data);
+  }
+
+  create(
+    key: string,
+    data: Uint8Array,
+    options?: RequestOptions,
+  ): Promise<WriteResult> {
+    return this.#write(key, data, { kind: "absent" }, options);
+  }
+
+  replace(
+    key: string,
+    data: Uint8Array,
+    tag: VersionTag,
+    options?: RequestOptions,
+  ): Promise<WriteResult> {
+    return this.#write(key, data, { kind: "tag", tag }, options);
+  }
+
+  async *list(
+    prefix: string,
+    options?: ListOptions,
+  ): AsyncGenerator<ObjectInfo> {
+    const pages = walk(this.#folder, prefix, options);
+    while (true) {
+      const page = await withinLimits(
+        this.#limits,
+        options,
+        `Listing ${this.url}`,
+        async () => {
+          try {
+            const page = await pages.next();
+            if (page.done) await this.#stillThere();
+            return page;
+          } catch (error) {
+            throw this.#explain(error, "listing", prefix);
+          }
+        },
+      );
+      if (page.done) return;
+      yield* page.value;
+    }
+  }
+
+  async delete(
+    keys: readonly string[],
+    options?: RequestOptions,
+  ): Promise<void> {
+    keys.forEach(checkKey);
+    await inParallel(
+      keys,
+      DELETE_WIDTH,
+      (key) =>
+        this.#run(options, "deleting", key, async (path, signal) => {
+          await this.#stillThere();
+          await this.#lock.hold(signal, async () => {
+            try {
+              await Deno.remove(path);
+            } catch (error) {
+              if (isMissing(error)) return;
+              throw error;
+            }
+            await removeEmptyFolders(dirname(path), this.#folder);
+          });
+        }),
+    );
+  }
+
+  close(): Promise<void> {
+    this.#closing.abort(closedError(this.url));
+    return Promise.resolve();
+  }
+
+  get #temporaries(): string {
+    return join(this.#folder, OWN_FOLDER, "tmp");
+  }
+
+  #write(
+    key: string,
+    data: Uint8Array,
+    condition: Condition,
+    options: RequestOptions | undefined,
+  ): Promise<WriteResult> {
+    return this.#run(options, "writing", key, async (path, signal) => {
+      const temporary = join(
+        this.#temporaries,
+        this.#random.bytes(12).toHex(),
+      );
+      try {
+        await writeSynced(temporary, data, signal);
+        const written = await this.#lock.hold(
+          signal,
+          () => this.#moveIntoPlace(temporary, path, condition),
+        );
+        if (!written) return { written: false };
+        await syncFolder(dirname(path));
+        return { written: true, tag: tagOf(data) };
+      } finally {
+        await Deno.remove(temporary).catch(() => {});
+      }
+    });
+  }
+
+  /** Under the lock: whether the condition held and the object is written. */
+  async #moveIntoPlace(
+    temporary: string,
+    path: string,
+    condition: Condition,
+  ): Promise<boolean> {
+    if (condition.kind === "tag") {
+      const present = await this.#ifThere(() => readVersion(path));
+      if (present === undefined || tagOf(present.data) !== condition.tag) {
+        return false;
+      }
+    }
+    await makeFolders(dirname(path), this.#folder);
+    if (condition.kind === "absent") return await linkNew(temporary, path);
+    await Deno.rename(temporary, path);
+    return true;
+  }
+
+  /** Runs one request on the key's path, with errors a person can read. */
+  #run<T>(
+    options: RequestOptions | undefined,
+    doing: string,
+    key: string,
+    work: (path: string, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const what = `${capital(doing)} ${quote(key)} in ${this.url}`;
+    return withinLimits(this.#limits, options, what, async (signal) => {
+      checkKey(key);
+      const path = pathOfKey(key);
+      if (path === undefined) {
+        throw new ObjectStoreRefusedError(
+          `The folder ${this.#folder} cannot hold the key ${quote(key)}: ` +
+            "a file's name would be longer than 255 bytes.",
+        );
+      }
+      try {
+        return await work(join(this.#folder, path), signal);
+      } catch (error) {
+        throw this.#explain(error, doing, key);
+      }
+    });
+  }
+
+  /** What `read` gives, or undefined where the object is missing. */
+  async #ifThere<T>(read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      // A share that went away must not look like a backup that is empty.
+      await this.#stillThere();
+      return undefined;
+    }
+  }
+
+  async #stillThere(): Promise<void> {
+    await Deno.stat(this.#temporaries);
+  }
+
+  #explain(error: unknown, doing: string, key: string): unknown {
+    if (
+      error instanceof RangeError || error instanceof UnavailableError ||
+      error instanceof ObjectStoreRefusedError ||
+      (error instanceof DOMException && error.name === "AbortError")
+    ) return error;
+    const message = `The folder ${this.#folder} failed at ${doing} ` +
+      `${quote(key)}: ${messageOf(error)}.`;
+    if (isRefusal(error)) {
+      return new ObjectStoreRefusedError(
+        `${message} Allow this user (and Deno, by --allow-read and ` +
+          "--allow-write) to use it.",
+      );
+    }
+    if (isMisplaced(error)) {
+      return new ObjectStoreRefusedError(
+        `${message} Another object, or a folder of objects, has this name.`,
+      );
+    }
+    return new UnavailableError(`${message} It can be tried again.`);
+  }
+
+  async #removeStaleTemporaries(): Promise<void> {
+    const before = this.#limits.clock.nowMs() - STALE_TEMPORARY_MS;
+    for await (const { name } of Deno.readDir(this.#temporaries)) {
+      const path = join(this.#temporaries, name);
+      try {
+        const { mtime } = await Deno.stat(path);
+        if (mtime !== null && mtime.getTime() < before) {
+          await Deno.remove(path);
+        }
+      } catch (error) {
+        // Another process may have removed it first.
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+  }
+}
+
+function tagOf(data: Uint8Array): VersionTag {
+  return createHash("sha256").update(data).digest("hex");
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof Deno.errors.PermissionDenied ||
+    error instanceof Deno.errors.NotCapable;
+}
+
+function isMisplaced(error: unknown): boolean {
+  return error instanceof Deno.errors.IsADirectory ||
+    error instanceof Deno.errors.NotADirectory;
+}
+
+function capital(text: string): string {
+  return text[0].toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,139 @@
+/**
+ * From the URL that a person gives to a store. Each implementation, and the
+ * library behind it, is loaded only when its kind of URL is opened.
+ */
+import { fileURLToPath } from "node:url";
+import type { Clock } from "../common/clock.ts";
+import { UsageError } from "../common/errors.ts";
+import type { Random } from "../common/random.ts";
+import { keyProblem } from "./keys.ts";
+import type { ObjectStore } from "./object_store.ts";
+
+export interface OpenOptions {
+  clock: Clock;
+  random: Random;
+  /** As `http://localhost:9000`; default: Amazon's. */
+  s3Endpoint?: string;
+  /** Default: AWS_REGION, the AWS profile; with an endpoint, us-east-1. */
+  s3Region?: string;
+  /** The bucket in the path, not the host name; default: with an endpoint. */
+  s3PathStyle?: boolean;
+  /** Default: AWS's standard chain of credentials. */
+  s3Credentials?: { accessKeyId: string; secretAccessKey: string };
+  /** Google's by default; an `http:` one is used without credentials. */
+  gcsEndpoint?: string;
+  /** The time limit of one request, in ms; default 30000. */
+  timeoutMs?: number;
+}
+
+/**
+ * Opens `s3://bucket/prefix`, `gs://bucket/prefix`, `file:///folder`, or, for
+ * tests, `memory://name` (the same name gives the same objects within one
+ * process). Whether a bucket is there shows with the first request.
+ *
+ * @throws UsageError where the URL is none of these
+ * @throws ObjectStoreRefusedError where the folder cannot be used
+ */
+export async function openObjectStore(
+  url: string,
+  options: OpenOptions,
+): Promise<ObjectStore> {
+  const { clock, random } = options;
+  const timeoutMs = options.timeoutMs === undefined
+    ? {}
+    : { timeoutMs: options.timeoutMs };
+  const scheme = /^([a-z0-9]+):\/\//.exec(url)?.[1];
+  switch (scheme) {
+    case "s3": {
+      const place = bucketOf(url);
+      const { S3ObjectStore } = await import("./s3.ts");
+      return new S3ObjectStore({
+        ...place,
+        ...timeoutMs,
+        clock,
+        endpoint: endpointOf(options.s3Endpoint),
+        region: options.s3Region,
+        usePathStyle: options.s3PathStyle,
+        credentials: options.s3Credentials,
+      });
+    }
+    case "gs": {
+      const place = bucketOf(url);
+      const { GcsObjectStore } = await import("./gcs.ts");
+      return new GcsObjectStore({
+        ...place,
+        ...timeoutMs,
+        clock,
+        endpoint: endpointOf(options.gcsEndpoint),
+      });
+    }
+    case "file": {
+      const folder = folderOf(url);
+      const { LocalFolderStore } = await import("./local_folder.ts");
+      return await LocalFolderStore.open({
+        folder,
+        clock,
+        random,
+        ...timeoutMs,
+      });
+    }
+    case "memory": {
+      const { namedMemoryStore } = await import("./memory.ts");
+      return namedMemoryStore(url, clock);
+    }
+    default:
+      throw new UsageError(
+        `${shown(url)} is no place for objects. Use s3://bucket/prefix, ` +
+          "gs://bucket/prefix or file:///folder.",
+      );
+  }
+}
+
+/** The bucket and the prefix, without slashes at the prefix's ends. */
+function bucketOf(url: string): { bucket: string; prefix: string } {
+  const parts = /^[a-z0-9]+:\/\/([^/]*)(.*)$/s.exec(url)!;
+  const bucket = parts[1];
+  const prefix = parts[2].replace(/^\/+|\/+$/g, "");
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{1,221}$/.test(bucket)) {
+    throw new UsageError(
+      `${shown(url)} names no bucket. Write it as s3://bucket/prefix; ` +
+        "credentials and ports have their own settings.",
+    );
+  }
+  const problem = prefix === "" ? undefined : keyProblem(prefix);
+  if (problem !== undefined) {
+    throw new UsageError(`The prefix in ${shown(url)} is no use: ${problem}.`);
+  }
+  return { bucket, prefix };
+}
+
+function folderOf(url: string): string {
+  try {
+    return fileURLToPath(url).replace(/(?<=.)\/+$/, "");
+  } catch {
+    throw new UsageError(
+      `${shown(url)} names no folder. Write three slashes before an absolute ` +
+        "path: file:///var/backups/app.",
+    );
+  }
+}
+
+function endpointOf(endpoint: string | undefined): string | undefined {
+  if (endpoint === undefined) return undefined;
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  if (
+    url === undefined || !/^https?:$/.test(url.protocol) ||
+    url.username !== "" || url.password !== ""
+  ) {
+    throw new UsageError(
+      "The endpoint of the object store is no URL like " +
+        "http://localhost:9000 (credentials have their own settings).",
+    );
+  }
+  return endpoint.replace(/\/+$/, "");
+}
+
+/** A URL for a message: what stands before an "@" may be a secret. */
+function shown(url: string): string {
+  return JSON.stringify(url.replace(/\/\/[^/]*@/, "//…@"));
+}

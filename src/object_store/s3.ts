@@ -1,0 +1,376 @@
+/**
+ * `s3://`: a bucket of Amazon S3 or of a store that speaks its language, by
+ * the AWS SDK with its standard chain of credentials. Conditions are
+ * `If-None-Match: *` and `If-Match: <ETag>`.
+ *
+ * The SDK's own retries are off. A conditional write whose first try acted
+ * unheard would come back from a second one as a conflict, and its caller
+ * would believe that it had lost.
+ */
+import * as aws from "@aws-sdk/client-s3";
+import type { Bytes } from "../common/bytes.ts";
+import type { Clock } from "../common/clock.ts";
+import { UnavailableError } from "../common/errors.ts";
+import { checkKey, checkRange, quote } from "./keys.ts";
+import {
+  DEFAULT_REQUEST_TIMEOUT_MS,
+  type ListOptions,
+  MAX_PAGE_SIZE,
+  type ObjectHead,
+  type ObjectInfo,
+  type ObjectStore,
+  type RequestOptions,
+  type StoredObject,
+  type VersionTag,
+  type WriteResult,
+} from "./object_store.ts";
+import { explain, isConflict, isMissing, isPastEnd } from "./s3_errors.ts";
+import { putInParts } from "./s3_parts.ts";
+import {
+  closedError,
+  inParallel,
+  type Limits,
+  withinLimits,
+} from "./time_limit.ts";
+
+export interface S3Options {
+  bucket: string;
+  /** Before every key; empty, or without a slash at its ends. */
+  prefix: string;
+  clock: Clock;
+  /** As `http://localhost:9000`; default: Amazon's, by region. */
+  endpoint?: string;
+  /** Default: AWS_REGION, the AWS profile; with an endpoint, us-east-1. */
+  region?: string;
+  /** The bucket in the path, not the host name; default: with an endpoint. */
+  usePathStyle?: boolean;
+  /** Default: the standard chain (environment, profile, container, …). */
+  credentials?: { accessKeyId: string; secretAccessKey: string };
+  timeoutMs?: number;
+  /** An object larger than one part goes in parts; at least 5 MiB. */
+  partSizeBytes?: number;
+}
+
+const DEFAULT_PART_SIZE_BYTES = 16 * 1024 * 1024;
+
+/** Connections at once; more requests wait for a free one. */
+const MAX_CONNECTIONS = 64;
+
+/** One by one: not every S3-compatible store can delete many in one request. */
+const DELETE_WIDTH = 16;
+
+export class S3ObjectStore implements ObjectStore {
+  readonly url: string;
+  readonly #bucket: string;
+  /** Empty, or ends in a slash. */
+  readonly #prefix: string;
+  readonly #partSizeBytes: number;
+  readonly #client: aws.S3Client;
+  readonly #limits: Limits;
+  readonly #closing = new AbortController();
+
+  constructor(options: S3Options) {
+    this.#bucket = options.bucket;
+    this.#prefix = options.prefix === "" ? "" : `${options.prefix}/`;
+    this.#partSizeBytes = options.partSizeBytes ?? DEFAULT_PART_SIZE_BYTES;
+    this.url = `s3://${options.bucket}/${options.prefix}`.replace(/\/$/, "");
+    this.#limits = {
+      clock: options.clock,
+      timeoutMs: options.timeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS,
+      closed: this.#closing.signal,
+    };
+    const { endpoint } = options;
+    const region = options.region ??
+      (endpoint === undefined ? undefined : environmentRegion() ?? "us-east-1");
+    const agent = { maxSockets: MAX_CONNECTIONS };
+    this.#client = new aws.S3Client({
+      ...(endpoint === undefined ? {} : { endpoint }),
+      ...(region === undefined ? {} : { region }),
+      ...(options.credentials && { credentials: options.credentials }),
+      forcePathStyle: options.usePathStyle ?? endpoint !== undefined,
+      maxAttempts: 1,
+      // The checksums that the SDK adds by default are refused by some stores.
+      requestChecksumCalculation: "WHEN_REQUIRED",
+      responseChecksumValidation: "WHEN_REQUIRED",
+      // With it, the SDK opens a new connection for every larger object.
+      expectContinueHeader: false,
+      requestHandler: { httpAgent: agent, httpsAgent: agent },
+    });
+  }
+
+  get(
+    key: string,
+    options?: RequestOptions,
+  ): Promise<StoredObject | undefined> {
+    return this.#run(options, "Reading", key, async (Key, signal) => {
+      const answer = await this.#client.send(
+        new aws.GetObjectCommand({ Bucket: this.#bucket, Key }),
+        { abortSignal: signal },
+      );
+      const data = await readBody(answer, signal);
+      return { data, tag: tagOf(answer) };
+    }, { missing: undefined });
+  }
+
+  getRange(
+    key: string,
+    offsetBytes: number,
+    sizeBytes: number,
+    options?: RequestOptions,
+  ): Promise<Bytes | undefined> {
+    return this.#run(options, "Reading", key, async (Key, signal) => {
+      checkRange(offsetBytes, sizeBytes);
+      const Range = `bytes=${offsetBytes}-${offsetBytes + sizeBytes - 1}`;
+      try {
+        const answer = await this.#client.send(
+          new aws.GetObjectCommand({ Bucket: this.#bucket, Key, Range }),
+          { abortSignal: signal },
+        );
+        const data = await readBody(answer, signal);
+        if (data.length <= sizeBytes) return data;
+        throw new UnavailableError(
+          `${this.url} answered a range of ${sizeBytes} bytes with ` +
+            `${data.length}: something between ignores ranges.`,
+        );
+      } catch (error) {
+        if (isPastEnd(error)) return new Uint8Array(0);
+        throw error;
+      }
+    }, { missing: undefined });
+  }
+
+  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
+    return this.#run(options, "Looking at", key, async (Key, signal) => {
+      const answer = await this.#client.send(
+        new aws.HeadObjectCommand({ Bucket: this.#bucket, Key }),
+        { abortSignal: signal },
+      );
+      return {
+        key,
+        sizeBytes: answer.ContentLength ?? 0,
+        modifiedMs: answer.LastModified?.getTime() ?? 0,
+        tag: tagOf(answer),
+      };
+    }, { missing: undefined });
+  }
+
+  put(
+    key: string,
+    data: Uint8Array,
+    options?: RequestOptions,
+  ): Promise<VersionTag> {
+    if (data.length <= this.#partSizeBytes) {
+      return this.#run(
+        options,
+        "Writing",
+        key,
+        (Key, signal) => this.#putWhole({ Key, Body: data }, signal),
+      );
+    }
+    return putInParts({
+      client: this.#client,
+      bucket: this.#bucket,
+      data,
+      partSizeBytes: this.#partSizeBytes,
+      // Each step is a request with a limit of its own.
+      step: (what, work, stepOptions) =>
+        this.#run(stepOptions ?? options, what, key, work),
+    });
+  }
+
+  create(
+    key: string,
+    data: Uint8Array,
+    options?: RequestOptions,
+  ): Promise<WriteResult> {
+    return this.#putIf(key, { Body: data, IfNoneMatch: "*" }, options);
+  }
+
+  replace(
+    key: string,
+    data: Uint8Array,
+    tag: VersionTag,
+    options?: RequestOptions,
+  ): Promise<WriteResult> {
+    return this.#putIf(key, { Body: data, IfMatch: tag }, options);
+  }
+
+  async *list(
+    prefix: string,
+    options?: ListOptions,
+  ): AsyncGenerator<ObjectInfo> {
+    const startAfter = options?.startAfter;
+    let token: string | undefined;
+    do {
+      const page = await this.#page(prefix, startAfter, token, options);
+      // Names that XML cannot carry come percent-encoded, where asked for.
+      const decode = page.EncodingType === "url" ? decodeName : String;
+      for (const object of page.Contents ?? []) {
+        yield {
+          key: decode(object.Key!).slice(this.#prefix.length),
+          sizeBytes: object.Size ?? 0,
+          modifiedMs: object.LastModified?.getTime() ?? 0,
+        };
+      }
+      token = page.IsTruncated ? page.NextContinuationToken : undefined;
+    } while (token !== undefined);
+  }
+
+  async delete(
+    keys: readonly string[],
+    options?: RequestOptions,
+  ): Promise<void> {
+    keys.forEach(checkKey);
+    await inParallel(
+      keys,
+      DELETE_WIDTH,
+      (key) =>
+        this.#run(options, "Deleting", key, async (Key, signal) => {
+          await this.#client.send(
+            new aws.DeleteObjectCommand({ Bucket: this.#bucket, Key }),
+            { abortSignal: signal },
+          );
+        }, { missing: undefined }),
+    );
+  }
+
+  close(): Promise<void> {
+    this.#closing.abort(closedError(this.url));
+    this.#client.destroy();
+    return Promise.resolve();
+  }
+
+  async #putWhole(
+    input: Omit<aws.PutObjectCommandInput, "Bucket">,
+    signal: AbortSignal,
+  ): Promise<VersionTag> {
+    const answer = await this.#client.send(
+      new aws.PutObjectCommand({ ...input, Bucket: this.#bucket }),
+      { abortSignal: signal },
+    );
+    return tagOf(answer);
+  }
+
+  #putIf(
+    key: string,
+    input: Omit<aws.PutObjectCommandInput, "Bucket" | "Key">,
+    options: RequestOptions | undefined,
+  ): Promise<WriteResult> {
+    return this.#run<WriteResult>(
+      options,
+      "Writing",
+      key,
+      async (Key, signal) => {
+        try {
+          const tag = await this.#putWhole({ ...input, Key }, signal);
+          return { written: true, tag };
+        } catch (error) {
+          if (isConflict(error)) return { written: false };
+          throw error;
+        }
+      },
+      // S3 says "no such key" of a replace where there is nothing.
+      { missing: { written: false } },
+    );
+  }
+
+  #page(
+    prefix: string,
+    startAfter: string | undefined,
+    token: string | undefined,
+    options: ListOptions | undefined,
+  ): Promise<aws.ListObjectsV2CommandOutput> {
+    const what = `Listing ${quote(prefix)} in ${this.url}`;
+    return withinLimits(this.#limits, options, what, async (signal) => {
+      try {
+        return await this.#client.send(
+          new aws.ListObjectsV2Command({
+            Bucket: this.#bucket,
+            Prefix: this.#prefix + prefix,
+            StartAfter: token === undefined && startAfter !== undefined
+              ? this.#prefix + startAfter
+              : undefined,
+            ContinuationToken: token,
+            MaxKeys: options?.pageSize ?? MAX_PAGE_SIZE,
+            EncodingType: "url",
+          }),
+          { abortSignal: signal },
+        );
+      } catch (error) {
+        throw explain(error, what);
+      }
+    });
+  }
+
+  /**
+   * Runs one request on a key, with errors a person can read.
+   * @param known the answer where the object is missing, if that is no error
+   */
+  #run<T>(
+    options: RequestOptions | undefined,
+    doing: string,
+    key: string,
+    work: (fullKey: string, signal: AbortSignal) => Promise<T>,
+    known?: { missing: T },
+  ): Promise<T> {
+    const what = `${doing} ${quote(key)} in ${this.url}`;
+    return withinLimits(this.#limits, options, what, async (signal) => {
+      try {
+        checkKey(key);
+        return await work(this.#prefix + key, signal);
+      } catch (error) {
+        if (known !== undefined && isMissing(error)) return known.missing;
+        throw explain(error, what);
+      }
+    });
+  }
+}
+
+function tagOf(answer: { ETag?: string }): VersionTag {
+  if (answer.ETag !== undefined) return answer.ETag;
+  throw new UnavailableError(
+    "The store gave no ETag, without which nothing can be replaced safely.",
+  );
+}
+
+/** The body, and no less of it than was announced. */
+async function readBody(
+  answer: aws.GetObjectCommandOutput,
+  signal: AbortSignal,
+): Promise<Bytes> {
+  const sizeBytes = answer.ContentLength ?? 0;
+  const body = answer.Body as unknown as
+    & AsyncIterable<Uint8Array>
+    & { destroy(error?: Error): void };
+  const stop = () => body.destroy();
+  signal.addEventListener("abort", stop);
+  try {
+    const data = new Uint8Array(sizeBytes);
+    let at = 0;
+    for await (const chunk of body) {
+      if (at + chunk.length > sizeBytes) break;
+      data.set(chunk, at);
+      at += chunk.length;
+    }
+    if (at === sizeBytes) return data;
+    throw new UnavailableError(
+      "The store's answer broke off before its end. It can be tried again.",
+    );
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** Form encoding, as S3 uses it in lists: a plus is a space. */
+function decodeName(name: string): string {
+  return decodeURIComponent(name.replaceAll("+", " "));
+}
+
+function environmentRegion(): string | undefined {
+  try {
+    return Deno.env.get("AWS_REGION") || undefined;
+  } catch {
+    // Not allowed to look: as if it were not set.
+    return undefined;
+  }
+}
