@@ -21,7 +21,7 @@ export interface ServeConfig {
   publicReads: boolean;
   address: Address;
   readOnly: boolean;
-  /** At least 1. */
+  /** At least 1; checked, and without effect so far. */
   numWorkers: number;
   /** Absent: a commit waits for nobody. */
   atomicWriteBatchTimeoutMs?: number;

@@ -134,7 +134,8 @@ export const OPTIONS = {
     type: { kind: "integer", min: 1, max: 256 },
     placeholder: "COUNT",
     default: 1,
-    help: "Threads that answer requests.",
+    help:
+      "Taken so that the Rust server's command lines work unchanged, without effect so far: one thread answers requests, disk synchronisation and checkpoints run beside it.",
     commands: ["start", "serve"],
   },
   atomicWriteBatchTimeoutMs: {

@@ -1,0 +1,79 @@
+/** `start` as a person meets it: the process, its permissions, its lines. */
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { environmentOf } from "./options.ts";
+import { shellQuote } from "./start.ts";
+
+const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
+
+/** Starts it in a folder and resolves with what it printed until it is ready. */
+async function launch(folder: string) {
+  const data = `${folder}/data`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      // As `deno task start` grants them, but for the port.
+      "--allow-net=localhost",
+      `--allow-read=${data}`,
+      `--allow-write=${data}`,
+      `--allow-env=${environmentOf("start").join(",")}`,
+      MAIN,
+      "start",
+      "--addr=localhost:0",
+      `--sqlite-path=${data}/denokv.sqlite`,
+    ],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const stderr = new Response(child.stderr).text();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let out = "";
+  while (!/curl -H .*\n/.test(out)) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`It ended early: ${out}${await stderr}`);
+    out += value;
+  }
+  return {
+    lines: out.split("\n"),
+    async stop(): Promise<number> {
+      child.kill("SIGTERM");
+      const [{ code }] = await Promise.all([child.status, stderr]);
+      await reader.cancel();
+      return code;
+    },
+  };
+}
+
+Deno.test("start serves with the permissions of the task, and its lines work as they are", async () => {
+  if (Deno.build.os === "windows") return;
+  const folder = await Deno.makeTempDir();
+  try {
+    const tokens: string[] = [];
+    for (let run = 0; run < 2; run++) {
+      const { lines, stop } = await launch(folder);
+      try {
+        assert.match(lines[0], /^Opened database at .*denokv\.sqlite$/);
+        assert.match(lines[1], /^Listening on http:\/\/localhost:\d+$/);
+        const pasted = lines.find((line) => line.includes("deno eval"))!;
+        const { success, stdout, stderr } = await new Deno.Command("sh", {
+          // This Deno, wherever it is.
+          args: [
+            "-c",
+            pasted.replace(" deno ", ` ${shellQuote(Deno.execPath())} `),
+          ],
+        }).output();
+        assert(success, new TextDecoder().decode(stderr));
+        assert.equal(new TextDecoder().decode(stdout), "hello\n");
+      } finally {
+        assert.equal(await stop(), 0);
+      }
+      tokens.push(await Deno.readTextFile(`${folder}/data/access-token`));
+    }
+    assert.equal(tokens[1], tokens[0]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
