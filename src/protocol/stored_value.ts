@@ -39,3 +39,17 @@ export class StoredError {
   hasCause = false;
   constructor(public name: string) {}
 }
+
+/** Sets a property of the object's own, also one named `__proto__`. */
+export function setOwn(object: object, name: string, value: unknown): void {
+  if (name !== "__proto__") {
+    (object as Record<string, unknown>)[name] = value;
+    return;
+  }
+  Object.defineProperty(object, name, {
+    value,
+    configurable: true,
+    enumerable: true,
+    writable: true,
+  });
+}

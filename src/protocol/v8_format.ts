@@ -50,6 +50,7 @@ export const Tag = {
   SET_END: 0x2c, // ,
   ARRAY_BUFFER: 0x42, // B
   RESIZABLE_ARRAY_BUFFER: 0x7e, // ~
+  IMMUTABLE_ARRAY_BUFFER: 0x43, // C, new in V8 15
   VIEW: 0x56, // V
   ERROR: 0x72, // r
   ERROR_MESSAGE: 0x6d, // m
@@ -113,8 +114,12 @@ export const VIEW_KINDS: readonly ViewKind[] = [
   viewKind(Uint8Array, "", 10, 1),
 ];
 
-/** Nesting beyond this is refused, both reading and writing. */
-export const MAX_VALUE_DEPTH = 1000;
+/**
+ * Nesting beyond this is refused, both reading and writing: the stack holds
+ * more than three times as many levels of the costliest kind, unoptimised.
+ * (Deno's own client gives up at about 2,500.)
+ */
+export const MAX_VALUE_DEPTH = 300;
 
 /** Whether a property name is an array index; 2^32 - 1 is none. */
 export function isIndex(name: string): boolean {
