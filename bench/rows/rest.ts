@@ -1,7 +1,7 @@
 /** The REST API: ours against the design of the system that it replaces. */
 import { exchange, type Request } from "../http1.ts";
 import { wrk } from "../load.ts";
-import { inTurn, LOAD_CPU, type Row, SERVER_CPU } from "../row.ts";
+import { inTurn, type Row } from "../row.ts";
 import { hono, ours, REST_SECRET, type Server, start } from "../servers.ts";
 
 const VALUE = "a".repeat(100);
@@ -40,16 +40,15 @@ function row(
 ): Row {
   return {
     id,
-    title: `${title} against Hono on Deno.openKv, one core`,
+    title: `${title} against Hono on Deno.openKv, all cores`,
     unit: "/s",
     judged: "ratio",
     atLeast,
     aim,
-    needs: ["wrk", "taskset"],
+    needs: ["wrk"],
     async measure({ folder, ...plan }) {
-      const cpu = SERVER_CPU;
-      await using a = await start(await ours({ folder: `${folder}/a`, cpu }));
-      await using b = await start(await hono({ folder: `${folder}/b`, cpu }));
+      await using a = await start(await ours({ folder: `${folder}/a` }));
+      await using b = await start(await hono({ folder: `${folder}/b` }));
       for (const server of [a, b]) {
         for (let i = 0; i < KEYS; i++) {
           await exchange(server.url, post(`/k${i}`));
@@ -60,7 +59,6 @@ function row(
           url: server.url,
           seconds,
           connections: 32,
-          cpu: LOAD_CPU,
           folder,
         }, requests);
         await expectStored(server, requests[0].path);
