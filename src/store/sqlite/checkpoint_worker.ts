@@ -13,7 +13,8 @@ export type CheckpointRequest =
 
 export type CheckpointReply =
   | { kind: "done" }
-  | { kind: "failed"; message: string }
+  /** `hasBegun`: a part of the log may have been copied. */
+  | { kind: "failed"; message: string; hasBegun: boolean }
   | { kind: "closed" };
 
 /** The little of a Worker's global scope that is used here. */
@@ -39,13 +40,23 @@ function work(Database: typeof DatabaseSync, path: string, scope: Scope) {
       scope.postMessage({ kind: "closed" });
       return;
     }
+    let hasBegun = false;
     try {
       db ??= open();
+      // The checkpoint does this itself; but when the disk has failed, it is
+      // better to know that nothing has been copied.
+      const log = Deno.openSync(`${path}-wal`, { write: true });
+      try {
+        log.syncDataSync();
+      } finally {
+        log.close();
+      }
+      hasBegun = true;
       db.prepare("pragma wal_checkpoint(passive)").get();
       scope.postMessage({ kind: "done" });
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      scope.postMessage({ kind: "failed", message });
+      scope.postMessage({ kind: "failed", message, hasBegun });
     }
   };
 }

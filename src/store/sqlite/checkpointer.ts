@@ -41,6 +41,8 @@ export class Checkpointer {
     | undefined;
   private running: Promise<void> | undefined;
   private isStopped = false;
+  /** A pass failed in the middle: pages may be copied that it did not count. */
+  private isHalfCopied = false;
 
   constructor(private readonly deps: CheckpointerDeps) {}
 
@@ -56,10 +58,10 @@ export class Checkpointer {
     let release: (() => void) | undefined;
     try {
       for (let pass = 0;; pass++) {
-        const reply = await this.ask({ kind: "checkpoint" });
+        const reply = await this.pass();
         if (reply.kind === "failed") {
           // A lock of another program's: the next commits try again.
-          if (!/locked/.test(reply.message)) this.deps.onFailure(reply.message);
+          if (!isLocked(reply)) this.deps.onFailure(reply.message);
           return;
         }
         if (reply.kind !== "done" || this.isStopped) return;
@@ -67,7 +69,10 @@ export class Checkpointer {
         const rest = log - checkpointed;
         // After a held pass the rest is another program's reader in the way.
         if (rest <= 0 || release) {
-          if (rest <= 0) this.completed++;
+          if (rest <= 0) {
+            this.completed++;
+            this.isHalfCopied = false;
+          }
           return;
         }
         if (rest <= MAX_HELD_FRAMES || pass >= MAX_FREE_PASSES) {
@@ -81,6 +86,29 @@ export class Checkpointer {
     }
   }
 
+  private async pass(): Promise<CheckpointReply> {
+    const reply = await this.ask({ kind: "checkpoint" });
+    if (reply.kind === "failed" && !isLocked(reply)) {
+      this.isHalfCopied ||= reply.hasBegun;
+    }
+    return reply;
+  }
+
+  /**
+   * Before the log is cut: a pass that failed may have left newer pages in the
+   * database than it counted, so one has to reach the log's end first.
+   * @throws Error where the disk does not let it
+   */
+  async repair(): Promise<void> {
+    await this.running;
+    if (!this.isHalfCopied) return;
+    const reply = await this.pass();
+    if (reply.kind === "failed") throw new Error(reply.message);
+    const { log, checkpointed } = this.deps.walFrames();
+    if (checkpointed < log) throw new Error("a checkpoint is still incomplete");
+    this.isHalfCopied = false;
+  }
+
   private ask(request: CheckpointRequest): Promise<CheckpointReply> {
     if (!this.worker) {
       this.worker = new Worker(checkpointWorkerUrl(this.deps.databasePath), {
@@ -92,7 +120,11 @@ export class Checkpointer {
       };
       this.worker.onerror = (event) => {
         event.preventDefault();
-        this.answer?.resolve({ kind: "failed", message: event.message });
+        this.answer?.resolve({
+          kind: "failed",
+          message: event.message,
+          hasBegun: true,
+        });
       };
     }
     const { promise, resolve } = Promise.withResolvers<CheckpointReply>();
@@ -117,4 +149,8 @@ export class Checkpointer {
   resume(): void {
     this.isStopped = false;
   }
+}
+
+function isLocked({ message }: { message: string }): boolean {
+  return /locked/.test(message);
 }

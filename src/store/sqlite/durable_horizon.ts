@@ -8,7 +8,7 @@
  */
 import { type Bytes, byteString, compareBytes } from "../../common/bytes.ts";
 import type { Clock } from "../../common/clock.ts";
-import { UnavailableError } from "../../common/errors.ts";
+import { messageOf, UnavailableError } from "../../common/errors.ts";
 import { Histogram } from "../../common/histogram.ts";
 import { NEVER_MS, type ReadRange } from "../../protocol/messages.ts";
 import type { Durability } from "../durability.ts";
@@ -54,7 +54,7 @@ export class DurableHorizon {
     0.1,
     1,
   ]);
-  /** The part of the write-ahead log that is known to be on the disk. */
+  /** The part of the write-ahead log that is known to be on the disk, and in which run. */
   durableFrames = 0;
   private durableRun = 0;
   private readonly waiting: Waiting[] = [];
@@ -85,7 +85,10 @@ export class DurableHorizon {
       onSynced(): void;
       /** These groups are acknowledged. */
       onDurable(groups: readonly CommittedGroup[]): void;
-      onFailure(error: Error): void;
+      /** A sync failed: the end of the write-ahead log is in doubt. */
+      onSyncFailure(error: UnavailableError): void;
+      /** The durability refused to confirm; the log itself is on the disk. */
+      onRefusal(error: UnavailableError): void;
     },
     version: number,
   ) {
@@ -138,7 +141,7 @@ export class DurableHorizon {
     // In order: a later sync that succeeds says nothing of an earlier one.
     this.order = this.order.then(() => synced).then(
       () => this.onSynced(target, startedMs),
-      (error) => this.fail(error),
+      (error) => this.syncFailed(error),
     );
   }
 
@@ -170,7 +173,14 @@ export class DurableHorizon {
         this.confirming--;
         if (!this.failure) this.acknowledge(version);
       },
-      (error) => this.fail(error),
+      (error) => {
+        if (this.failure) return;
+        const refusal = error instanceof UnavailableError
+          ? error
+          : new UnavailableError(messageOf(error));
+        this.fail(refusal);
+        this.deps.onRefusal(refusal);
+      },
     );
   }
 
@@ -196,23 +206,30 @@ export class DurableHorizon {
     this.deps.onDurable(done);
   }
 
-  /** Fails everything that waits; the store decides what follows. */
-  fail(cause: unknown): void {
+  /** Frames of this run of the log that are on the disk; none of a later one. */
+  certainFrames(walRun: number): number {
+    return walRun === this.durableRun ? this.durableFrames : 0;
+  }
+
+  private syncFailed(cause: unknown): void {
     if (this.failure) return;
     this.syncFailures++;
-    const error = cause instanceof UnavailableError
-      ? cause
-      : new UnavailableError(
-        `The disk did not make the last writes durable (${
-          cause instanceof Error ? cause.message : String(cause)
-        }). They were not acknowledged and may be lost; everything acknowledged is kept.`,
-      );
+    const error = new UnavailableError(
+      `The disk did not make the last writes durable (${
+        messageOf(cause)
+      }). They were not acknowledged and may be lost; everything acknowledged is kept.`,
+    );
+    this.fail(error);
+    this.deps.onSyncFailure(error);
+  }
+
+  /** Fails everything that waits, and whatever comes. */
+  private fail(error: UnavailableError): void {
     this.failure = error;
     for (const group of this.waiting.splice(0)) {
       group.fail(error);
       group.readers?.reject(error);
     }
-    this.deps.onFailure(error);
   }
 
   // ------------------------------------------------------------ for readers

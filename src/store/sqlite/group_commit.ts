@@ -349,6 +349,11 @@ export class GroupCommit {
     return log;
   }
 
+  /** Frames of the log, as it stands now, that a sync has made certain. */
+  get certainFrames(): number {
+    return this.deps.horizon.certainFrames(this.walRun);
+  }
+
   /** Puts the group back for another try; false where it has waited enough. */
   private waitForLock(group: Pending[]): boolean {
     const { clock } = this.deps;

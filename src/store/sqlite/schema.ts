@@ -93,9 +93,13 @@ export function migrate(db: DatabaseSync, path: string): void {
       version = 0;
     }
     for (const step of MIGRATIONS.slice(version)) db.exec(step);
-    db.prepare(
-      "insert into migration_state (k, version) values (0, ?) on conflict (k) do update set version = excluded.version",
-    ).run(SCHEMA_VERSION);
+    // A file that is up to date is opened without a write, so also on a full
+    // disk.
+    if (version < SCHEMA_VERSION) {
+      db.prepare(
+        "insert into migration_state (k, version) values (0, ?) on conflict (k) do update set version = excluded.version",
+      ).run(SCHEMA_VERSION);
+    }
     db.exec(OWN_TABLES);
     db.exec("commit");
   } catch (error) {

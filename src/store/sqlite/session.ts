@@ -156,8 +156,6 @@ export class WriteSession extends ReadSession {
       id = randomUuid(this.options.random);
       state.set("database_id", id);
     }
-    // Also makes sure that a write-ahead log is there to be opened.
-    state.set("opened_ms", this.options.clock.nowMs());
     this.db.exec("commit");
     this.committed();
     return id;

@@ -18,7 +18,7 @@ import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import { WatchHub, type WatchRead } from "../watch.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import { openReadOnlyStore } from "./read_only_store.ts";
-import { type SessionOptions } from "./session.ts";
+import type { SessionOptions } from "./session.ts";
 import { Writing } from "./writing.ts";
 
 export interface SqliteStoreOptions {

@@ -25,16 +25,6 @@ export class WalFile {
     return this.file.syncData();
   }
 
-  /**
-   * Shortens the log to its first `frames` frames and makes that durable. Only
-   * while no connection is open, in this or any process.
-   */
-  cut(frames: number, pageBytes: number): void {
-    const length = walBytes(frames, pageBytes);
-    if (this.file.statSync().size > length) this.file.truncateSync(length);
-    this.file.syncSync();
-  }
-
   close(): void {
     this.file.close();
   }
@@ -45,4 +35,15 @@ export function walBytes(frames: number, pageBytes: number): number {
   return frames === 0
     ? 0
     : WAL_HEADER_BYTES + frames * (FRAME_HEADER_BYTES + pageBytes);
+}
+
+/**
+ * Shortens a log; a sync has to follow before anything is built on it. Only
+ * while no connection is open, in this or any process.
+ */
+export function cutLog(
+  { walPath, lengthBytes }: { walPath: string; lengthBytes: number },
+): void {
+  using file = Deno.openSync(walPath, { write: true });
+  if (file.statSync().size > lengthBytes) file.truncateSync(lengthBytes);
 }

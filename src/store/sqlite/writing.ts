@@ -4,13 +4,18 @@
  * acknowledging at once, finds out by itself when the disk is back, and goes
  * on from the last state that is certainly durable.
  */
-import { DatabaseSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { messageOf, UnavailableError } from "../../common/errors.ts";
 import type { AtomicWrite, WriteOutcome } from "../../protocol/messages.ts";
 import type { Durability } from "../durability.ts";
 import type { StoreHealth, StoreStats } from "../store.ts";
 import { Checkpointer } from "./checkpointer.ts";
+import {
+  closeInDoubt,
+  closeUncopied,
+  type Cut,
+  requireAlone,
+} from "./cut_back.ts";
 import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
 import { GroupCommit } from "./group_commit.ts";
@@ -19,7 +24,7 @@ import {
   type SessionOptions,
   type WriteSession,
 } from "./session.ts";
-import { walBytes } from "./wal.ts";
+import { cutLog, walBytes } from "./wal.ts";
 
 /** How often a failed disk is tried again. */
 const PROBE_INTERVAL_MS = 500;
@@ -60,9 +65,12 @@ export class Writing {
   private failure: UnavailableError | undefined;
   private commitFailures = 0;
   private isClosing = false;
+  private isRefused = false;
   private recovering: Promise<void> | undefined;
   /** The log is in doubt: the file has to be opened anew from its durable part. */
   private needsReopening = false;
+  /** Where the log has to end before the file may be opened again. */
+  private cut: Cut | undefined;
 
   private constructor(
     private readonly options: WritingOptions,
@@ -76,7 +84,7 @@ export class Writing {
         this.open?.session.walFrames() ?? { log: 0, checkpointed: 0 },
       onFailure: (message) => this.onCheckpointFailure(message),
     });
-    this.open = this.begin(session);
+    this.open = this.begin(session, session.walFrames().log);
   }
 
   /** @throws StartupError where the file cannot be opened or synced */
@@ -84,7 +92,8 @@ export class Writing {
     return new Writing(options, await openDurably(options));
   }
 
-  private begin(session: WriteSession): Current {
+  /** @param certainFrames how much of the log is known to be on the disk */
+  private begin(session: WriteSession, certainFrames: number): Current {
     const { clock, random, durability, batchTimeoutMs } = this.options;
     const horizon = new DurableHorizon({
       clock,
@@ -92,9 +101,10 @@ export class Writing {
       sync: () => session.wal.sync(),
       onSynced: () => writer.schedule(),
       onDurable: (groups) => this.afterDurable(groups),
-      onFailure: (error) => this.fail(error, true),
+      onSyncFailure: (error) => this.fail(error, true),
+      onRefusal: (error) => this.refuseForGood(error),
     }, session.dataVersion());
-    horizon.durableFrames = session.walFrames().log;
+    horizon.durableFrames = certainFrames;
     const writer: GroupCommit = new GroupCommit(session, {
       clock,
       random,
@@ -165,16 +175,29 @@ export class Writing {
     this.recovering = this.recover().finally(() => this.recovering = undefined);
   }
 
+  /** Whoever decides what counts as durable has said no: only a new start asks again. */
+  private refuseForGood(error: UnavailableError): void {
+    this.isRefused = true;
+    this.failure = error;
+    this.open?.writer.refuse(error);
+    const reason = error.message;
+    this.options.logger.error(
+      "Writes are refused until the server is started anew.",
+      { reason },
+    );
+  }
+
   private async recover(): Promise<void> {
     const { clock, logger } = this.options;
-    while (!this.isClosing) {
+    while (!this.isClosing && !this.isRefused) {
       await new Promise<void>((resolve) =>
         clock.after(PROBE_INTERVAL_MS, resolve)
       );
-      if (this.isClosing) return;
+      if (this.isClosing || this.isRefused) return;
       try {
         if (this.needsReopening) await this.reopen();
         await this.probe();
+        if (this.isRefused) return;
         this.failure = undefined;
         this.current().writer.accept();
         this.onForeignWrite();
@@ -183,7 +206,13 @@ export class Writing {
         );
         return;
       } catch (error) {
-        logger.debug("The disk still fails.", { reason: messageOf(error) });
+        const reason = messageOf(error);
+        if (
+          error instanceof UnavailableError && reason !== this.failure?.message
+        ) {
+          this.failure = error;
+          logger.error("Writes are still refused.", { reason });
+        } else logger.debug("The disk still fails.", { reason });
       }
     }
   }
@@ -201,27 +230,41 @@ export class Writing {
   }
 
   /**
-   * After a failed sync nobody knows which pages of the log reached the disk,
-   * and asking again can answer "all" wrongly. So the log is cut back to what
-   * an earlier sync, or a checkpoint, made certain.
+   * Goes back to what is certain. The file is closed, cut and opened in one
+   * go, so that reads hardly notice; where that fails, or the sync that has to
+   * follow, it is done again.
    */
   private async reopen(): Promise<void> {
-    const { options } = this;
-    await this.checkpointer.suspend();
+    const { options, checkpointer } = this;
+    if (this.open) await checkpointer.repair();
+    await checkpointer.suspend();
     try {
+      if (this.isClosing) return;
       const { open } = this;
       if (open) {
+        requireAlone(open.session);
+        // On a full disk the file might not be opened again; as it is, it can
+        // still be read.
+        open.writer.probe();
+        this.cut = closeInDoubt(
+          open.session,
+          options.path,
+          open.writer.certainFrames,
+        );
         this.open = undefined;
         open.sweeper.stop();
         this.closed = this.countsOf(open);
-        closeAndCut(open, options.path);
       }
-      this.open = this.begin(await openDurably(options));
+      if (this.cut) cutLog(this.cut);
+      const session = openWriteSession(options);
+      this.open = this.begin(session, this.cut?.frames ?? 0);
       // Writes are refused until the probe has passed.
       if (this.failure) this.open.writer.refuse(this.failure);
+      await session.wal.sync();
+      this.cut = undefined;
       this.needsReopening = false;
     } finally {
-      this.checkpointer.resume();
+      checkpointer.resume();
     }
   }
 
@@ -281,9 +324,23 @@ export class Writing {
     if (!this.failure) await this.drained(open);
     await this.checkpointer.suspend();
     this.open = undefined;
-    if (this.needsReopening) return closeAndCut(open, this.options.path);
+    if (this.needsReopening) return this.closeAndCut(open);
     // Closing the last connection copies the log into the database.
     open.session.close();
+  }
+
+  private closeAndCut({ session, writer }: Current): void {
+    const { path } = this.options;
+    try {
+      requireAlone(session);
+      cutLog(closeInDoubt(session, path, writer.certainFrames));
+    } catch (error) {
+      session.close();
+      this.options.logger.warn(
+        "The write-ahead log still ends in writes that were not acknowledged; the next start may show them.",
+        { reason: messageOf(error) },
+      );
+    }
   }
 
   private async drained({ writer, horizon }: Current): Promise<void> {
@@ -305,30 +362,9 @@ async function openDurably(options: SessionOptions): Promise<WriteSession> {
     await session.wal.sync();
     return session;
   } catch (error) {
-    session.close();
+    closeUncopied(session, options.path);
     throw error;
   }
-}
-
-/**
- * Closes every connection without letting the last one checkpoint the part of
- * the log that is in doubt, and cuts that part off.
- */
-function closeAndCut({ session, horizon }: Current, path: string): void {
-  session.reader.endTurn();
-  // What a checkpoint has copied back, it synced first.
-  const frames = Math.max(
-    horizon.durableFrames,
-    session.walFrames().checkpointed,
-  );
-  // A read-only connection that is closed last neither checkpoints nor
-  // deletes the log.
-  const guard = new DatabaseSync(path, { readOnly: true });
-  guard.prepare("select version from data_version").all();
-  session.db.close();
-  guard.close();
-  session.wal.cut(frames, session.pageBytes);
-  session.close();
 }
 
 function* keysOf(groups: readonly CommittedGroup[]): Iterable<Bytes> {
