@@ -7,6 +7,7 @@
 import { GoogleAuth } from "google-auth-library";
 import type { Bytes } from "../common/bytes.ts";
 import { messageOf, UnavailableError } from "../common/errors.ts";
+import { withCause } from "./fetch_error.ts";
 import { ObjectStoreRefusedError } from "./object_store.ts";
 
 const GOOGLE_ENDPOINT = "https://storage.googleapis.com";
@@ -47,9 +48,15 @@ export class GcsHttp {
    */
   constructor(options: { endpoint?: string; isAnonymous: boolean }) {
     this.#endpoint = options.endpoint ?? GOOGLE_ENDPOINT;
-    this.#auth = options.isAnonymous
-      ? undefined
-      : new GoogleAuth({ scopes: SCOPE });
+    this.#auth = options.isAnonymous ? undefined : new GoogleAuth({
+      scopes: SCOPE,
+      // No request here needs a project. Unless one is given the library
+      // looks for it, as far as running `gcloud`.
+      projectId: "unused",
+      // By the runtime's own client: over TLS, the library's usual one
+      // demands every permission about the system.
+      clientOptions: { transporterOptions: { fetchImplementation: fetch } },
+    });
   }
 
   async send(request: GcsRequest): Promise<GcsAnswer> {
@@ -72,8 +79,13 @@ export class GcsHttp {
       status = response.status;
       answer = { status, headers: response.headers, body: await all(response) };
     } catch (error) {
+      if (error instanceof Deno.errors.NotCapable) {
+        throw new ObjectStoreRefusedError(
+          `${what} was not allowed: ${messageOf(error)}.`,
+        );
+      }
       throw new UnavailableError(
-        `${what} got no answer (${messageOf(error)}); the store may have ` +
+        `${what} got no answer (${withCause(error)}); the store may have ` +
           "carried it out. It can be tried again.",
       );
     }

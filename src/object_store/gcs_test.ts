@@ -41,8 +41,7 @@ Deno.test("Google Cloud Storage when things go wrong", async (t) => {
       });
     }
   } finally {
-    await proxy.stop();
-    await gcs.stop();
+    await proxy.stop().finally(() => gcs.stop());
   }
 });
 

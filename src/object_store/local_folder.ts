@@ -8,6 +8,8 @@
  * among all processes whose locks reach each other. `create` holds even where
  * locks do not, because a hard link is refused where the name exists.
  *
+ * A deletion is not synced: after a power cut the object may be there again.
+ *
  * The version tag is a hash of the content: file times and inode numbers
  * repeat too easily. What is not safe on a network share: docs/object-stores.md.
  */

@@ -7,7 +7,7 @@ import type { Clock } from "../common/clock.ts";
 import { UsageError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import { keyProblem } from "./keys.ts";
-import type { ObjectStore } from "./object_store.ts";
+import { type ObjectStore, ObjectStoreRefusedError } from "./object_store.ts";
 
 export interface OpenOptions {
   clock: Clock;
@@ -32,7 +32,8 @@ export interface OpenOptions {
  * process). Whether a bucket is there shows with the first request.
  *
  * @throws UsageError where the URL is none of these
- * @throws ObjectStoreRefusedError where the folder cannot be used
+ * @throws ObjectStoreRefusedError where the folder cannot be used, or Deno
+ *   was not given a permission
  */
 export async function openObjectStore(
   url: string,
@@ -46,7 +47,7 @@ export async function openObjectStore(
   switch (scheme) {
     case "s3": {
       const place = bucketOf(url);
-      const { S3ObjectStore } = await import("./s3.ts");
+      const { S3ObjectStore } = await loaded(import("./s3.ts"));
       return new S3ObjectStore({
         ...place,
         ...timeoutMs,
@@ -59,7 +60,7 @@ export async function openObjectStore(
     }
     case "gs": {
       const place = bucketOf(url);
-      const { GcsObjectStore } = await import("./gcs.ts");
+      const { GcsObjectStore } = await loaded(import("./gcs.ts"));
       return new GcsObjectStore({
         ...place,
         ...timeoutMs,
@@ -86,6 +87,19 @@ export async function openObjectStore(
         `${shown(url)} is no place for objects. Use s3://bucket/prefix, ` +
           "gs://bucket/prefix or file:///folder.",
       );
+  }
+}
+
+/** A module whose library asks for permissions as soon as it is loaded. */
+async function loaded<T>(module: Promise<T>): Promise<T> {
+  try {
+    return await module;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotCapable)) throw error;
+    throw new ObjectStoreRefusedError(
+      `The client of the object store was not allowed: ${error.message}. ` +
+        "docs/object-stores.md names the permissions that it needs.",
+    );
   }
 }
 

@@ -8,6 +8,7 @@
  * would believe that it had lost.
  */
 import * as aws from "@aws-sdk/client-s3";
+import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
@@ -53,8 +54,8 @@ export interface S3Options {
 
 const DEFAULT_PART_SIZE_BYTES = 16 * 1024 * 1024;
 
-/** Connections at once; more requests wait for a free one. */
-const MAX_CONNECTIONS = 64;
+/** Connections that are kept open for the next request. */
+const MAX_IDLE_CONNECTIONS = 64;
 
 /** One by one: not every S3-compatible store can delete many in one request. */
 const DELETE_WIDTH = 16;
@@ -66,6 +67,9 @@ export class S3ObjectStore implements ObjectStore {
   readonly #prefix: string;
   readonly #partSizeBytes: number;
   readonly #client: aws.S3Client;
+  readonly #http = Deno.createHttpClient({
+    poolMaxIdlePerHost: MAX_IDLE_CONNECTIONS,
+  });
   readonly #limits: Limits;
   readonly #closing = new AbortController();
 
@@ -82,7 +86,6 @@ export class S3ObjectStore implements ObjectStore {
     const { endpoint } = options;
     const region = options.region ??
       (endpoint === undefined ? undefined : environmentRegion() ?? "us-east-1");
-    const agent = { maxSockets: MAX_CONNECTIONS };
     this.#client = new aws.S3Client({
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(region === undefined ? {} : { region }),
@@ -92,9 +95,17 @@ export class S3ObjectStore implements ObjectStore {
       // The checksums that the SDK adds by default are refused by some stores.
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
-      // With it, the SDK opens a new connection for every larger object.
-      expectContinueHeader: false,
-      requestHandler: { httpAgent: agent, httpsAgent: agent },
+      // By the runtime's own client: over TLS, the SDK's usual one demands
+      // every permission about the system, for the list of authorities.
+      requestHandler: new FetchHttpHandler({
+        // The handler always hands over a Request.
+        customFetch: ((request: globalThis.Request) =>
+          // A redirect would lose the signature.
+          fetch(request, {
+            client: this.#http,
+            redirect: "manual",
+          })) as typeof fetch,
+      }),
     });
   }
 
@@ -107,7 +118,7 @@ export class S3ObjectStore implements ObjectStore {
         new aws.GetObjectCommand({ Bucket: this.#bucket, Key }),
         { abortSignal: signal },
       );
-      const data = await readBody(answer, signal);
+      const data = await readBody(answer);
       return { data, tag: tagOf(answer) };
     }, { missing: undefined });
   }
@@ -126,7 +137,7 @@ export class S3ObjectStore implements ObjectStore {
           new aws.GetObjectCommand({ Bucket: this.#bucket, Key, Range }),
           { abortSignal: signal },
         );
-        const data = await readBody(answer, signal);
+        const data = await readBody(answer);
         if (data.length <= sizeBytes) return data;
         throw new UnavailableError(
           `${this.url} answered a range of ${sizeBytes} bytes with ` +
@@ -235,8 +246,10 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   close(): Promise<void> {
+    if (this.#closing.signal.aborted) return Promise.resolve();
     this.#closing.abort(closedError(this.url));
     this.#client.destroy();
+    this.#http.close();
     return Promise.resolve();
   }
 
@@ -334,31 +347,21 @@ function tagOf(answer: { ETag?: string }): VersionTag {
 }
 
 /** The body, and no less of it than was announced. */
-async function readBody(
-  answer: aws.GetObjectCommandOutput,
-  signal: AbortSignal,
-): Promise<Bytes> {
+async function readBody(answer: aws.GetObjectCommandOutput): Promise<Bytes> {
   const sizeBytes = answer.ContentLength ?? 0;
-  const body = answer.Body as unknown as
-    & AsyncIterable<Uint8Array>
-    & { destroy(error?: Error): void };
-  const stop = () => body.destroy();
-  signal.addEventListener("abort", stop);
-  try {
-    const data = new Uint8Array(sizeBytes);
-    let at = 0;
-    for await (const chunk of body) {
-      if (at + chunk.length > sizeBytes) break;
-      data.set(chunk, at);
-      at += chunk.length;
-    }
-    if (at === sizeBytes) return data;
-    throw new UnavailableError(
-      "The store's answer broke off before its end. It can be tried again.",
-    );
-  } finally {
-    signal.removeEventListener("abort", stop);
+  const data = new Uint8Array(sizeBytes);
+  let at = 0;
+  // An object of no bytes comes as a Blob, which has no chunks to read.
+  if (sizeBytes === 0) return data;
+  for await (const chunk of answer.Body as ReadableStream<Uint8Array>) {
+    if (at + chunk.length > sizeBytes) break;
+    data.set(chunk, at);
+    at += chunk.length;
   }
+  if (at === sizeBytes) return data;
+  throw new UnavailableError(
+    "The store's answer broke off before its end. It can be tried again.",
+  );
 }
 
 /** Form encoding, as S3 uses it in lists: a plus is a space. */

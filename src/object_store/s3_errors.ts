@@ -1,5 +1,6 @@
 /** What an error of the AWS client means to the caller. */
 import { UnavailableError } from "../common/errors.ts";
+import { withCause } from "./fetch_error.ts";
 import { ObjectStoreRefusedError } from "./object_store.ts";
 
 /** The parts of an SDK error that say what happened. */
@@ -35,6 +36,7 @@ const ADVICE: Record<string, string> = {
   ExpiredToken: "Renew the credentials.",
   PermanentRedirect: "The bucket is in another region: name it.",
   AuthorizationHeaderMalformed: "The bucket is in another region: name it.",
+  NotCapable: "docs/object-stores.md names the permissions that it needs.",
   CredentialsProviderError: "Give credentials in AWS_ACCESS_KEY_ID and " +
     "AWS_SECRET_ACCESS_KEY, or in any other way that AWS's tools take.",
   NotImplemented: "This store lacks a part of S3 that a backup needs.",
@@ -47,10 +49,11 @@ function read(error: unknown): SdkError {
   const metadata = "$metadata" in error
     ? error.$metadata as { httpStatusCode?: number }
     : undefined;
+  const status = metadata?.httpStatusCode;
   return {
     name: error.name,
-    message: error.message,
-    status: metadata?.httpStatusCode,
+    message: status === undefined ? withCause(error) : error.message,
+    status,
   };
 }
 
@@ -106,7 +109,7 @@ function isFinal(
   status: number | undefined,
 ): boolean {
   if (PASSING.has(name)) return false;
-  if (name === "CredentialsProviderError") return true;
+  if (name === "CredentialsProviderError" || name === "NotCapable") return true;
   if (status === undefined) return /region is missing/i.test(message);
   if (status === 501) return true;
   return status >= 300 && status < 500 && !PASSING_STATUS.has(status);
