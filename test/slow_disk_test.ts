@@ -1,0 +1,131 @@
+/**
+ * Promise 1 of the store on a disk whose fsync takes its time: what is not
+ * durable yet is not shown, and what is durable is not held up. Nothing here
+ * measures time: answers are counted and put in order.
+ */
+import assert from "node:assert/strict";
+import { FaultyServer, point, set, until } from "./support/faulty_server.ts";
+import { KvClient } from "./support/kv_client.ts";
+import { http1, http2Connection } from "./support/transport.ts";
+
+for (const connect of [http1, http2Connection]) {
+  Deno.test(`promise 1, ${connect.name}: a write, its reader and its watcher are answered after the fsync; others at once`, async () => {
+    await using faulty = await FaultyServer.open();
+    if (!faulty) return;
+    const { shim } = faulty;
+    await faulty.put({ stable: "1", removed: "1" });
+    const client = await KvClient.open(connect(faulty.server.url));
+    const { frames, cancel } = await client.watch([point("new").start]);
+    assert.deepEqual((await frames.next()).value.entries, [null]);
+
+    const events: string[] = [];
+    const note = <T>(event: string, answer: Promise<T>) =>
+      answer.then((value) => {
+        events.push(event);
+        return value;
+      });
+    shim.set({ holdFsync: true, suffix: "-wal" });
+    const write = note("write", client.commit([set("new", "1")]));
+    await shim.until((counts) => counts.fsyncsHeld > 0);
+    // Of what the first write did, these see all, or wait.
+    const later = [
+      note("read", client.read(point("new"))),
+      note(
+        "range",
+        client.read({ ...point("a"), end: point("z").start, limit: 10 }),
+      ),
+      note(
+        "failed check",
+        client.write({
+          checks: [{ key: point("new").start, version: -1, order: 0 }],
+          mutations: [set("never", "1")],
+          enqueues: [],
+        }),
+      ),
+      note("second write", client.commit([set("new", "2")])),
+    ];
+    const watched = note("watch", frames.next());
+    // By the time that all these are answered, the others were long asked.
+    for (let i = 0; i < 200; i++) {
+      const [[entry]] = await client.read(point("stable"));
+      assert.deepEqual([...entry.value], [0x31]);
+    }
+    assert.equal(events.length, 0, events.join());
+    events.push("released");
+    shim.set({});
+    const version = await write;
+    const [read, range, check, second] = await Promise.all(later);
+    const frame = await watched;
+    assert.equal(events[0], "released");
+    assert.equal(events.length, 7);
+
+    const [[entry]] = read as Awaited<ReturnType<KvClient["read"]>>;
+    assert.ok(entry.version >= version);
+    assert.equal(
+      (range as Awaited<ReturnType<KvClient["read"]>>)[0].length,
+      3,
+    );
+    assert.deepEqual(check, { status: 2, version: -1, failedChecks: [0] });
+    assert.ok(second as number > version);
+    assert.ok(frame.value.entries[0].version >= version);
+    cancel();
+    client.close();
+  });
+}
+
+Deno.test("promise 1: a deletion that is not durable yet is not shown", async () => {
+  await using faulty = await FaultyServer.open();
+  if (!faulty) return;
+  const { shim, client } = faulty;
+  await faulty.put({ stable: "1", removed: "1" });
+  shim.set({ holdFsync: true, suffix: "-wal" });
+  const deletion = { ...set("removed", ""), type: 2 as const };
+  const write = client.commit([deletion]);
+  await shim.until((counts) => counts.fsyncsHeld > 0);
+  let isAnswered = false;
+  const read = client.read(point("removed")).finally(() => isAnswered = true);
+  for (let i = 0; i < 100; i++) await faulty.get("stable");
+  assert.equal(isAnswered, false);
+  // The machine dies now: only the old state was ever told.
+  shim.set({ fsyncFailures: "always", suffix: "-wal" });
+  await assert.rejects(write, /503/);
+  await assert.rejects(read, /503/);
+  shim.set({});
+  await faulty.untilReadiness(200);
+  assert.equal(await faulty.get("removed"), "1");
+});
+
+for (const fsyncMs of [2, 50]) {
+  Deno.test(`an fsync of ${fsyncMs} ms: reads are not held up, writes share it`, async () => {
+    await using faulty = await FaultyServer.open();
+    if (!faulty) return;
+    const { shim } = faulty;
+    await faulty.put({ stable: "1" });
+    shim.set({ fsyncDelayUs: fsyncMs * 1000 });
+    const before = shim.counts().fsyncs;
+    const rounds = 400 / fsyncMs;
+    let isOver = false;
+    let reads = 0;
+    const readers = Array.from({ length: 4 }, async () => {
+      for (; !isOver; reads++) assert.equal(await faulty.get("stable"), "1");
+    });
+    const writers = Array.from({ length: 16 }, async (_, writer) => {
+      for (let i = 0; i < rounds; i++) {
+        await faulty.put({ [`key ${writer}`]: `${i}` });
+      }
+    });
+    await Promise.all(writers);
+    isOver = true;
+    await Promise.all(readers);
+    const writes = 16 * rounds;
+    const fsyncs = shim.counts().fsyncs - before;
+    // A server that read behind its fsyncs would answer 4 reads for each.
+    assert.ok(reads > 4 * fsyncs, `${reads} reads, ${fsyncs} fsyncs`);
+    assert.ok(fsyncs < writes / 2, `${writes} writes, ${fsyncs} fsyncs`);
+    await faulty.verify();
+    await until(
+      "the slow syncs in the metrics",
+      async () => await faulty.metric("denokv_sync_seconds_sum") > 0.2,
+    );
+  });
+}
