@@ -163,12 +163,13 @@ Deno.test(`power cut: nothing acknowledged is lost, nothing is there in part (${
         await new Promise<void>((resolve) => systemClock.endOfTurn(resolve));
       }
       const copy = `${folder.path}/cut-${round}.sqlite`;
-      const { acknowledged, committedVersion, certainBytes } = freeze(
-        writing,
-        load,
-        folder.database,
-        copy,
-      );
+      const { acknowledged, committedVersion, floorVersion, certainBytes } =
+        freeze(
+          writing,
+          load,
+          folder.database,
+          copy,
+        );
       const what = `round ${round}: ${
         damage(`${copy}-wal`, certainBytes, random)
       }`;
@@ -201,15 +202,17 @@ Deno.test(`power cut: nothing acknowledged is lost, nothing is there in part (${
         // Numbers are given out in the order of the commits.
         assert.ok(number >= (newest.get(pair) ?? 0), what);
       }
-      // The log tells of exactly these writes, and of no gap.
+      // The log tells of exactly these writes, as far as it reaches back.
+      assert.ok(log.floorVersion <= floorVersion, `${what}: a false gap`);
       for (const [name, row] of rows) {
-        assert.equal(logged.get(name), row.version, what);
+        if (row.version > log.floorVersion) {
+          assert.equal(logged.get(name), row.version, what);
+        }
       }
-      assert.equal(logged.size, rows.size, what);
+      for (const name of logged.keys()) assert.ok(rows.has(name), what);
       assert.ok(version >= last, what);
       assert.equal(log.headVersion, version, what);
       assert.equal(durableVersion, version, what);
-      assert.equal(log.floorVersion, writing.stats().log.floorVersion, what);
       if (version < committedVersion) shortened++;
       for (const suffix of ["", "-lock"]) Deno.removeSync(copy + suffix);
     }
@@ -241,6 +244,7 @@ function freeze(writing: Writing, load: Load, path: string, copy: string) {
   return {
     acknowledged: [...load.acknowledged.values()],
     committedVersion: session.dataVersion(),
+    floorVersion: session.log.floorVersion,
     certainBytes: walBytes(certain, session.pageBytes),
   };
 }
