@@ -44,6 +44,7 @@ export function point(name: string): ReadRange {
 export class WatchedServer implements AsyncDisposable {
   server!: ServerProcess;
   client!: KvClient;
+  private isOpen = false;
   /** The newest acknowledged text and version of every key. */
   readonly acknowledged = new Map<string, { text: string; version: number }>();
   private lastVersion = 0;
@@ -57,12 +58,24 @@ export class WatchedServer implements AsyncDisposable {
     const { path, env } = this;
     this.server = await ServerProcess.start({ path, env });
     this.client = await KvClient.open(http1(this.server.url));
+    this.isOpen = true;
   }
 
   /** As a power failure of the process alone: what was written stays. */
   async crash(): Promise<void> {
-    this.client.close();
+    this.leave();
     await this.server.kill();
+  }
+
+  /** In order; the test fails where its exit code says otherwise. */
+  async stop(): Promise<void> {
+    this.leave();
+    assert.equal((await this.server.stop()).code, 0);
+  }
+
+  private leave(): void {
+    if (this.isOpen) this.client.close();
+    this.isOpen = false;
   }
 
   /** Sets keys in one atomic write; the test fails unless it is committed. */
@@ -135,14 +148,13 @@ export class WatchedServer implements AsyncDisposable {
     await this.start();
     await this.verify();
     await this.putNext("after the crash", "x");
-    this.client.close();
-    assert.equal((await this.server.stop()).code, 0);
+    await this.stop();
     verifyIntegrity(this.path);
     await this.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.client?.close();
+    this.leave();
     await this.server?.[Symbol.asyncDispose]();
   }
 }
