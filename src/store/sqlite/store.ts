@@ -16,6 +16,7 @@ import type {
 import { type Durability, localDurability } from "../durability.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import { WatchHub, type WatchRead } from "../watch.ts";
+import { databaseFile } from "./database_file.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import { openReadOnlyStore } from "./read_only_store.ts";
 import type { SessionOptions } from "./session.ts";
@@ -48,8 +49,9 @@ export async function openSqliteStore(
       `"${options.path}" names no file; this server keeps its data in one.`,
     );
   }
+  const path = databaseFile(options.path);
   const session: SessionOptions = {
-    path: options.path,
+    path,
     clock: options.clock ?? systemClock,
     random: options.random ?? systemRandom,
     logger: options.logger ?? silentLogger,
@@ -57,7 +59,7 @@ export async function openSqliteStore(
   };
   const maxWatches = options.maxWatches ?? DEFAULT_MAX_WATCHES;
   if (options.readOnly) return openReadOnlyStore(session, maxWatches);
-  const lock = lockInstance(options.path);
+  const lock = lockInstance(path);
   try {
     const writing = await Writing.open({
       ...session,
