@@ -64,7 +64,10 @@ class ReadOnlyStore implements Store {
     const { reader } = this.session;
     reader.beginTurn();
     const nowMs = this.clock.nowMs();
-    return ranges.map((range) => reader.range(range, nowMs));
+    const answer = ranges.map((range) => reader.range(range, nowMs));
+    // The next read may come after another program's commit, and has to see it.
+    reader.endTurn();
+    return answer;
   }
 
   private readWatched(keys: readonly Bytes[]): WatchRead {
@@ -82,6 +85,7 @@ class ReadOnlyStore implements Store {
       }
       return { key, value, encoding, version, order: 0 };
     });
+    reader.endTurn();
     return { entries, nextExpiryMs };
   }
 

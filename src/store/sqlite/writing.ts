@@ -325,8 +325,18 @@ export class Writing {
     await this.checkpointer.suspend();
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);
-    // Closing the last connection copies the log into the database.
-    open.session.close();
+    try {
+      // Closing does this only where no other program has the file open.
+      open.session.reader.endTurn();
+      open.session.db.exec("pragma wal_checkpoint(passive)");
+    } catch (error) {
+      this.options.logger.warn(
+        "The write-ahead log stays beside the database until the next start; nothing is lost.",
+        { reason: messageOf(error) },
+      );
+    } finally {
+      open.session.close();
+    }
   }
 
   private closeAndCut({ session, writer }: Current): void {
