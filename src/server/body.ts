@@ -93,6 +93,23 @@ async function gather(request: Request, maxBytes: number): Promise<Bytes> {
   return concatBytes(parts);
 }
 
+/** A refused request's body is read up to this size, and thrown away. */
+const MAX_REFUSED_BODY_BYTES = 65_536;
+
+/**
+ * A refusal, held back until the body that it refuses is in: over HTTP/2 an
+ * answer that overtakes it ends in a reset of the stream, and clients report
+ * that (curl: error 92) in place of the sentence.
+ */
+export function afterBody(
+  request: Request,
+  refusal: Response,
+): Response | Promise<Response> {
+  if (request.body === null || request.bodyUsed) return refusal;
+  const answer = () => refusal;
+  return readBody(request, MAX_REFUSED_BODY_BYTES).then(answer, answer);
+}
+
 function tooLarge(maxBytes: number): TooLargeError {
   return new TooLargeError(
     `The request body may have at most ${maxBytes} bytes; nothing was done.`,

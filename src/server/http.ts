@@ -11,7 +11,7 @@ import {
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Store } from "../store/store.ts";
-import { BodyTimeoutError } from "./body.ts";
+import { afterBody, BodyTimeoutError } from "./body.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
 import { type Endpoint, RequestMetrics } from "./metrics.ts";
 import { json, text } from "./responses.ts";
@@ -71,7 +71,7 @@ export function createDoor(deps: DoorDeps): Handler {
         response.status,
         (clock.monotonicMs() - startedMs) / 1000,
       );
-      return response;
+      return response.status < 400 ? response : afterBody(request, response);
     };
     const failed = (error: unknown) =>
       done(errorResponse(error, endpoint, logger));

@@ -141,7 +141,7 @@ export function exchange(
   supported: number[] | null,
   accessToken = ACCESS_TOKEN,
 ): Promise<Answer> {
-  const body = supported === undefined ? undefined : new TextEncoder().encode(
+  const body = supported === null ? undefined : new TextEncoder().encode(
     JSON.stringify({ supportedVersions: supported }),
   );
   return request(transport, "POST", "/", {
