@@ -1,0 +1,189 @@
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { UnavailableError } from "../../common/errors.ts";
+import { ManualClock } from "../../common/manual_clock.ts";
+import {
+  atomic,
+  check,
+  commit,
+  eventually,
+  HeldDurability,
+  isSettled,
+  point,
+  set,
+  START_MS,
+  texts,
+  turns,
+} from "../contract/support.ts";
+import type { Store } from "../store.ts";
+import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
+
+async function withStore(
+  options: Partial<SqliteStoreOptions>,
+  run: (store: Store, path: string) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "denokv-test-" });
+  try {
+    const path = `${folder}/denokv.sqlite`;
+    const store = await openSqliteStore({ path, ...options });
+    try {
+      await run(store, path);
+    } finally {
+      await store.close();
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const count = (list: readonly number[]) => list.reduce((a, b) => a + b, 0);
+
+Deno.test("writes that come together share a commit; a lonely one waits for nobody", () =>
+  withStore({}, async (store) => {
+    const { commits } = store.stats();
+    await commit(store, [set("a", "1")]);
+    assert.equal(store.stats().commits, commits + 1);
+    const versions = await Promise.all(
+      Array.from({ length: 100 }, (_, i) => commit(store, [set(`k${i}`, "x")])),
+    );
+    assert.equal(store.stats().commits, commits + 2);
+    assert.equal(new Set(versions).size, 100);
+    const { groupSizes } = store.stats();
+    assert.equal(groupSizes.sum, 101);
+    assert.equal(count(groupSizes.counts), 2);
+  }));
+
+Deno.test("a group ends at its limits of writes and of bytes; the rest follows", () =>
+  withStore({}, async (store) => {
+    const many = Array.from(
+      { length: 3000 },
+      (_, i) => commit(store, [set(`k${i}`, "x")]),
+    );
+    await Promise.all(many);
+    assert.equal(store.stats().commits, 3, "1024 + 1024 + 952");
+    const text = "x".repeat(65_000);
+    const large = Array.from(
+      { length: 200 },
+      (_, i) => commit(store, [set(`k${i}`, text)]),
+    );
+    await Promise.all(large);
+    // 13 MB, in groups of some more than 4 MiB.
+    assert.equal(store.stats().commits, 3 + 4);
+  }));
+
+Deno.test("at most so many writes wait; one more is refused and applied nowhere", async () => {
+  const durability = new HeldDurability();
+  await withStore({ durability }, async (store) => {
+    durability.hold();
+    const writes: Promise<number>[] = [];
+    for (let i = 0; i < 16_384; i++) {
+      writes.push(commit(store, [set("a", "x")]));
+    }
+    await assert.rejects(
+      store.write(atomic([set("refused", "x")])),
+      (error) => error instanceof UnavailableError && /\.$/.test(error.message),
+    );
+    assert.deepEqual(store.health(), { writable: true });
+    durability.release();
+    await Promise.all(writes);
+    await commit(store, [set("a", "last")]);
+    assert.deepEqual(await store.read([point("refused")]), [[]]);
+  });
+});
+
+Deno.test("a gathering time holds writes back together, and no longer", async () => {
+  const clock = new ManualClock(START_MS);
+  await withStore({ clock, batchTimeoutMs: 10 }, async (store) => {
+    const first = commit(store, [set("a", "1")]);
+    clock.advance(9);
+    const second = commit(store, [set("b", "1")]);
+    assert.equal(await isSettled(Promise.race([first, second])), false);
+    clock.advance(1);
+    await Promise.all([first, second]);
+    assert.equal(store.stats().commits, 1);
+  });
+});
+
+/** Another process that locks the database until its input ends. */
+async function lockElsewhere(path: string) {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      "eval",
+      `import { DatabaseSync } from "node:sqlite";
+       const db = new DatabaseSync(Deno.args[0]);
+       db.exec("pragma busy_timeout = 5000; begin immediate");
+       console.log("locked");
+       for await (const _ of Deno.stdin.readable);
+       db.exec("rollback");
+       db.close();`,
+      path,
+    ],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const reader = child.stdout.getReader();
+  await reader.read();
+  return {
+    async release() {
+      await child.stdin.close();
+      while (!(await reader.read()).done);
+      assert.ok((await child.status).success);
+    },
+  };
+}
+
+Deno.test("another process's lock delays writes, and fails none", () =>
+  withStore({}, async (store, path) => {
+    await commit(store, [set("a", "1")]);
+    const lock = await lockElsewhere(path);
+    const writes = [
+      commit(store, [set("a", "2")]),
+      commit(store, [set("b", "2")], [check("b", null)]),
+    ];
+    // 200 ms, in which the writer has tried some hundred times.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    assert.equal(await isSettled(Promise.race(writes)), false);
+    assert.deepEqual(texts((await store.read([point("a")]))[0]), ["1"]);
+    assert.deepEqual(store.health(), { writable: true });
+    await lock.release();
+    await Promise.all(writes);
+    assert.deepEqual(texts((await store.read([point("b")]))[0]), ["2"]);
+    assert.equal(store.stats().commitFailures, 0);
+    assert.equal(store.stats().commits, 2);
+  }));
+
+Deno.test("a lock that is never given back fails writes after a while, until it is", async () => {
+  const clock = new ManualClock(START_MS);
+  await withStore({ clock }, async (store, path) => {
+    await commit(store, [set("a", "1")]);
+    const other = new DatabaseSync(path);
+    other.exec("begin immediate");
+    const first = store.write(atomic([set("a", "2")]));
+    const rejected = assert.rejects(
+      first,
+      (error) =>
+        error instanceof UnavailableError &&
+        /locked.*Nothing of these writes was kept/.test(error.message),
+    );
+    await turns();
+    for (let ms = 0; ms < 4900; ms += 2) clock.advance(2);
+    assert.equal(await isSettled(first), false);
+    for (let ms = 0; ms < 200; ms += 2) clock.advance(2);
+    await rejected;
+    assert.equal(store.health().writable, false);
+    await assert.rejects(
+      store.write(atomic([set("a", "3")])),
+      UnavailableError,
+    );
+    assert.deepEqual(texts((await store.read([point("a")]))[0]), ["1"]);
+
+    other.exec("rollback");
+    other.close();
+    await eventually("writes again", () => {
+      clock.advance(100);
+      return store.health().writable;
+    });
+    await commit(store, [set("a", "4")]);
+    assert.equal(store.stats().commitFailures, 1);
+  });
+});
