@@ -19,6 +19,14 @@ export class UnavailableError extends Error {
   override name = "UnavailableError";
 }
 
+/**
+ * A limit on how many may be open at once is reached. Clients repeat what is
+ * merely unavailable several times a second; this one has to reach a person.
+ */
+export class TooManyError extends UnavailableError {
+  override name = "TooManyError";
+}
+
 /** A flag, an argument or a setting is wrong: exit code 2. */
 export class UsageError extends Error {
   override name = "UsageError";

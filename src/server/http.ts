@@ -7,6 +7,7 @@ import {
   InvalidRequestError,
   messageOf,
   TooLargeError,
+  TooManyError,
   UnavailableError,
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
@@ -181,6 +182,7 @@ function errorResponse(
     return text(endpoint === "rest" ? 413 : 400, error.message);
   }
   if (error instanceof BodyTimeoutError) return text(408, error.message);
+  if (error instanceof TooManyError) return text(429, error.message);
   if (error instanceof UnavailableError) {
     return text(503, error.message, [["retry-after", "1"]]);
   }

@@ -15,7 +15,8 @@
  *    a commit of its own.
  * 5. Every commit is in the mutation log, in the same transaction.
  * 6. Everything is bounded: past the limit of waiting writes `write` rejects
- *    with `UnavailableError`, past the limit of watches `watch` throws it.
+ *    with `UnavailableError`, past the limit of watches `watch` throws
+ *    `TooManyError`.
  *
  * Engines differ in where the data is. One in the process (SQLite) answers
  * reads at once, without a promise: the short cut that most requests take.
@@ -46,7 +47,7 @@ export interface Store {
 
   /**
    * Begins a watch over the keys (already checked, at most 10).
-   * @throws UnavailableError past the limit of watches
+   * @throws TooManyError past the limit of watches
    */
   watch(keys: readonly Bytes[]): Watch;
 

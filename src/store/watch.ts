@@ -6,7 +6,7 @@
  */
 import { type Bytes, byteString } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
-import { UnavailableError } from "../common/errors.ts";
+import { TooManyError } from "../common/errors.ts";
 import type { Entry } from "../protocol/messages.ts";
 import type { Watch, WatchState } from "./store.ts";
 
@@ -35,10 +35,10 @@ export class WatchHub {
     return this.all.size;
   }
 
-  /** @throws UnavailableError past the limit of watches */
+  /** @throws TooManyError past the limit of watches */
   watch(keys: readonly Bytes[]): Watch {
     if (this.all.size >= this.deps.maxWatches) {
-      throw new UnavailableError(
+      throw new TooManyError(
         `This server has ${this.deps.maxWatches} watches open, which is its limit. Nothing is watched by this one; close others or raise --max-watches.`,
       );
     }
