@@ -8,19 +8,21 @@ import { checkSqliteVersion } from "./schema.ts";
  * reads over 10^6 keys: the system's own cache is behind it.
  */
 const CACHE_KIB = 16 * 1024;
+/** How long opening waits for another program's lock. */
+const OPENING_BUSY_MS = 5000;
 
-/** @throws StartupError where the file cannot be opened as a database */
+/**
+ * A connection that waits for locks; {@linkcode waitNoMore} ends that.
+ * @throws StartupError where the file cannot be opened as a database
+ */
 export function openConnection(path: string, readOnly: boolean): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(path, { readOnly });
-    // Waiting for another program's lock would stall every request: the
-    // writer retries by itself.
-    db.exec("pragma busy_timeout = 0");
+    db.exec(`pragma busy_timeout = ${OPENING_BUSY_MS}`);
     checkSqliteVersion(
       String(db.prepare("select sqlite_version() as v").get()?.v),
     );
-    if (!readOnly) useWal(db, path);
     // A commit does not sync: the write-ahead log is synced off this thread,
     // before anything is acknowledged. Checkpoints still sync.
     db.exec("pragma synchronous = normal");
@@ -31,14 +33,29 @@ export function openConnection(path: string, readOnly: boolean): DatabaseSync {
     return db;
   } catch (error) {
     db?.close();
-    if (error instanceof StartupError) throw error;
-    throw new StartupError(
-      `The database ${path} cannot be opened: ${messageOf(error)}.`,
-    );
+    throw notOpened(path, error);
   }
 }
 
-function useWal(db: DatabaseSync, path: string): void {
+/** Whatever kept a file from being opened, as a sentence. */
+export function notOpened(path: string, error: unknown): StartupError {
+  if (error instanceof StartupError) return error;
+  return new StartupError(
+    isBusy(error)
+      ? `Another program holds ${path} locked. Nothing of it was changed; try again when that program has let go.`
+      : `The database ${path} cannot be opened: ${messageOf(error)}.`,
+  );
+}
+
+/**
+ * From now on a lock is reported at once: waiting for one would stall every
+ * request, and the writer tries again by itself.
+ */
+export function waitNoMore(db: DatabaseSync): void {
+  db.exec("pragma busy_timeout = 0");
+}
+
+export function useWal(db: DatabaseSync, path: string): void {
   const mode = db.prepare("pragma journal_mode = wal").get()?.journal_mode;
   if (mode !== "wal") {
     throw new StartupError(

@@ -9,7 +9,13 @@ import type { Clock } from "../../common/clock.ts";
 import { StartupError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { type Random, randomUuid, uuidOf } from "../../common/random.ts";
-import { openConnection, prepareRows } from "./connection.ts";
+import {
+  notOpened,
+  openConnection,
+  prepareRows,
+  useWal,
+  waitNoMore,
+} from "./connection.ts";
 import { MutationLog } from "./mutation_log.ts";
 import { QueueTables } from "./queue.ts";
 import { Reader } from "./reader.ts";
@@ -239,13 +245,19 @@ export class WriteSession extends ReadSession {
 
 /** @throws StartupError where the file cannot be opened or is not ours */
 export function openWriteSession(options: SessionOptions): WriteSession {
-  const db = openConnection(options.path, false);
+  const { path } = options;
+  const db = openConnection(path, false);
   try {
-    migrate(db, options.path);
-    return new WriteSession(db, options);
+    // A file that is not ours is not even put into another journal mode.
+    schemaVersion(db, path);
+    useWal(db, path);
+    migrate(db, path);
+    const session = new WriteSession(db, options);
+    waitNoMore(db);
+    return session;
   } catch (error) {
     db.close();
-    throw error;
+    throw notOpened(path, error);
   }
 }
 
@@ -264,13 +276,13 @@ export function openReadSession(
         `${path} has an older schema and cannot be brought up to date read-only. It was not changed; open it once without --read-only.`,
       );
     }
-    return {
-      session: new ReadSession(db, options.clock),
-      databaseId: storedId(db) ?? idOfPath(path),
-    };
+    const session = new ReadSession(db, options.clock);
+    const databaseId = storedId(db) ?? idOfPath(path);
+    waitNoMore(db);
+    return { session, databaseId };
   } catch (error) {
     db.close();
-    throw error;
+    throw notOpened(path, error);
   }
 }
 
