@@ -43,10 +43,14 @@ const MIGRATIONS: readonly string[] = [
    create index kv_expiration_ms_idx on kv (expiration_ms);`,
 ];
 
+/**
+ * A value of the state has no type: with one, SQLite would take a text that
+ * looks like a number (1e5) for it.
+ */
 const OWN_TABLES = `
   create table if not exists denokv_state (
     k text primary key,
-    v any not null
+    v not null
   ) without rowid;
   create table if not exists denokv_log (
     version integer primary key,

@@ -150,11 +150,12 @@ export class WriteSession extends ReadSession {
     const isForeign = version !== log.headVersion ||
       (state.getText("queue_contents") ?? "0") !== this.queue.contents;
     if (isForeign) {
+      const ourVersion = log.headVersion;
       this.noteGap();
       if (id !== undefined) {
         this.options.logger.warn(
           "Another program has written to the database since this server last did; all its data are kept. Backups and followers of the log have to begin with a new snapshot.",
-          { ourVersion: log.headVersion, version },
+          { ourVersion, version },
         );
       }
     }
