@@ -303,4 +303,10 @@ async function checkRefusals(transport: Transport): Promise<void> {
   );
   assert.equal(await status("/v2/snapshot_read", good.headers), 200);
   assert.equal(await status(`${good.path}/nothing`, good.headers), 404);
+  // An answer to HEAD with a body would end an HTTP/2 connection.
+  for (const path of ["/-/health", "/-/nothing", "/absent", good.path]) {
+    const head = await request(transport, "HEAD", path);
+    assert.equal(head.body.length, 0);
+  }
+  assert.equal(await status(read, good.headers), 200);
 }

@@ -66,7 +66,8 @@ export function createDoor(deps: DoorDeps): Handler {
       ? url.slice(pathAt)
       : url.slice(pathAt, queryAt);
     const endpoint = endpointOf(request, path);
-    const done = (response: Response) => {
+    const done = (answer: Response) => {
+      const response = request.method === "HEAD" ? bodiless(answer) : answer;
       metrics.observe(
         endpoint,
         response.status,
@@ -150,6 +151,15 @@ export function createDoor(deps: DoorDeps): Handler {
     const health = deps.store.health();
     return health.writable ? undefined : health.reason;
   }
+}
+
+/**
+ * The answer to HEAD. The runtime would send a body over HTTP/2 all the same,
+ * and clients end the connection with a protocol error.
+ */
+function bodiless(answer: Response): Response {
+  if (answer.body === null) return answer;
+  return new Response(null, { status: answer.status, headers: answer.headers });
 }
 
 /** By the shape of the path alone; what is in it is the entrance's business. */
