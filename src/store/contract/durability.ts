@@ -260,6 +260,13 @@ export function durabilityContract(name: string, makePlace: MakePlace): void {
         /Another instance owns this history now\./,
       );
       await assert.rejects(store.write(atomic([set("c", "x")])), unavailable);
+      // Time does not heal it: whoever lost ownership stays out of service.
+      for (let i = 0; i < 20; i++) {
+        bench.clock.advance(1000);
+        await turns();
+      }
+      assert.deepEqual(store.health(), health);
+      await assert.rejects(store.write(atomic([set("c", "x")])), unavailable);
       // The watch may end or stay silent; it shows nothing that was refused.
       next.then(
         (state) => assert.ok(state === null, "a refused write was handed out"),
