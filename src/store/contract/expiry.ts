@@ -215,6 +215,25 @@ export function expiryContract(name: string, makePlace: MakePlace): void {
     assert.equal((await bench.get("stays"))!.version, version);
   });
 
+  test("a deletion takes nothing before its time", async (bench) => {
+    const name = (i: number) => `k${String(i).padStart(4, "0")}`;
+    for (let i = 0; i < 3000; i += 1000) {
+      await bench.commit(
+        ...Array.from(
+          { length: 1000 },
+          (_, j) => set(name(i + j), `${i + j}`, SOON_MS + i + j),
+        ),
+      );
+    }
+    bench.clock.advance(999);
+    for (let expired = 0; expired < 3000; expired += 7) {
+      const [first] = await bench.read(everything({ limit: 1 }));
+      assert.deepEqual(texts(first), [`${expired}`]);
+      bench.clock.advance(7);
+      await turns(2);
+    }
+  });
+
   test("an entry written anew before its row was deleted is not taken with it", async (bench) => {
     await bench.commit(
       ...Array.from({ length: 100 }, (_, i) => set(`k${i}`, "old", SOON_MS)),
