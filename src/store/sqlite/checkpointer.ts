@@ -41,6 +41,7 @@ export class Checkpointer {
     | undefined;
   private running: Promise<void> | undefined;
   private isStopped = false;
+  private startAtBytes = CHECKPOINT_AT_BYTES;
   /** A pass failed in the middle: pages may be copied that it did not count. */
   private isHalfCopied = false;
 
@@ -48,9 +49,16 @@ export class Checkpointer {
 
   /** Called after commits; cheap while the log is short. */
   maybeStart(walBytes: number): void {
-    if (walBytes < CHECKPOINT_AT_BYTES || this.running || this.isStopped) {
+    if (walBytes < this.startAtBytes || this.running || this.isStopped) {
+      // The log has begun anew, whoever copied it back.
+      if (walBytes < CHECKPOINT_AT_BYTES) {
+        this.startAtBytes = CHECKPOINT_AT_BYTES;
+      }
       return;
     }
+    // Where another program's reader is in the way, an attempt for every
+    // commit would cost more than it could gain.
+    this.startAtBytes = walBytes + CHECKPOINT_AT_BYTES;
     this.running = this.checkpoint().finally(() => this.running = undefined);
   }
 
@@ -61,6 +69,7 @@ export class Checkpointer {
         const reply = await this.pass();
         if (reply.kind === "failed") {
           // A lock of another program's: the next commits try again.
+          this.startAtBytes = CHECKPOINT_AT_BYTES;
           if (!isLocked(reply)) this.deps.onFailure(reply.message);
           return;
         }

@@ -8,6 +8,11 @@ import { checkSqliteVersion } from "./schema.ts";
  * reads over 10^6 keys: the system's own cache is behind it.
  */
 const CACHE_KIB = 16 * 1024;
+/**
+ * What the write-ahead log keeps of its file when it begins anew. It grows
+ * past this only where another program's reader keeps it from that.
+ */
+const MAX_IDLE_WAL_BYTES = 64 * 1024 * 1024;
 /** How long opening waits for another program's lock. */
 const OPENING_BUSY_MS = 5000;
 
@@ -27,6 +32,7 @@ export function openConnection(path: string, readOnly: boolean): DatabaseSync {
     // before anything is acknowledged. Checkpoints still sync.
     db.exec("pragma synchronous = normal");
     db.exec("pragma wal_autocheckpoint = 0");
+    db.exec(`pragma journal_size_limit = ${MAX_IDLE_WAL_BYTES}`);
     db.exec(`pragma cache_size = -${CACHE_KIB}`);
     // With several connections, mapped pages make a torn file worse.
     db.exec("pragma mmap_size = 0");

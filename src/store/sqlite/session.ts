@@ -232,8 +232,10 @@ export class WriteSession extends ReadSession {
     return row?.[0];
   }
 
-  /** Outside a transaction: frames in the log and how many are copied back. */
+  /** Frames in the log and how many are copied back; not within a commit. */
   walFrames(): { log: number; checkpointed: number } {
+    // SQLite does not tell within a transaction, not even one that reads.
+    this.reader.endTurn();
     const row = this.walStatement.get() as unknown as [number, number, number];
     return { log: row[1], checkpointed: row[2] };
   }
