@@ -98,6 +98,8 @@ export async function faultShim(
   await Deno.writeFile(controlPath, page);
   const file = await Deno.open(controlPath, { read: true, write: true });
 
+  let presentSuffix = "";
+
   function write(at: number, bytes: Uint8Array): void {
     file.seekSync(at, Deno.SeekMode.Start);
     file.writeSync(bytes);
@@ -124,9 +126,13 @@ export async function faultShim(
       if (suffix.length > SUFFIX_BYTES) {
         throw new Error(`A suffix may have at most ${SUFFIX_BYTES} bytes.`);
       }
-      // All off first: no call may meet the new faults on the old suffix.
-      write(AT_FAULTS, new Uint8Array(FAULTS_BYTES));
-      write(AT_SUFFIX, suffix);
+      // All off first: no call may meet the new faults on the old suffix. With
+      // the same one a held call goes over to its new fault without a gap.
+      if (String(suffix) !== presentSuffix) {
+        write(AT_FAULTS, new Uint8Array(FAULTS_BYTES));
+        write(AT_SUFFIX, suffix);
+        presentSuffix = String(suffix);
+      }
       write(AT_FAULTS, faultBytes(faults, suffix.length));
     },
     counts,
