@@ -19,11 +19,15 @@ for (const connect of [http1, http2Connection]) {
     assert.deepEqual((await frames.next()).value.entries, [null]);
 
     const events: string[] = [];
-    const note = <T>(event: string, answer: Promise<T>) =>
-      answer.then((value) => {
+    const note = <T>(event: string, answer: Promise<T>) => {
+      const noted = answer.then((value) => {
         events.push(event);
         return value;
       });
+      // Where the test fails first, its own reason is the one to be told.
+      noted.catch(() => {});
+      return noted;
+    };
     shim.set({ holdFsync: true, suffix: "-wal" });
     const write = note("write", client.commit([set("new", "1")]));
     await shim.until((counts) => counts.fsyncsHeld > 0);
