@@ -1,6 +1,6 @@
 /**
  * The Store contract: what the server asks of a database engine, and what any
- * engine promises. One suite (`store_contract_test.ts`) holds every engine to
+ * engine promises. One suite (`store_contract.ts`) holds every engine to
  * it.
  *
  * Promises:
@@ -34,6 +34,7 @@ import type {
   ReadRange,
   WriteOutcome,
 } from "../protocol/messages.ts";
+import type { BackupSource } from "./backup_source.ts";
 
 export interface Store {
   /** A lowercase UUID that lives in the database and travels with it. */
@@ -56,6 +57,9 @@ export interface Store {
 
   /** Whether writes are taken at present, and if not, why in a sentence. */
   health(): StoreHealth;
+
+  /** What a backup reads; undefined where the store only reads. */
+  readonly backupSource?: BackupSource;
 
   /**
    * Refuses new writes, finishes the ones it has, and gives the file up in a

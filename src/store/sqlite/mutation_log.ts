@@ -7,6 +7,7 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { LogEncoder } from "../../log/entry.ts";
+import type { LogRow } from "../backup_source.ts";
 import { prepareRows } from "./connection.ts";
 import type { StateTable } from "./state.ts";
 
@@ -20,16 +21,6 @@ const TRIM_ROWS = 64;
 const TRIM_SLACK_BYTES = 1024 * 1024;
 /** What a row costs beside its entries, counted so that empty rows count. */
 const ROW_OVERHEAD_BYTES = 32;
-
-export interface LogRow {
-  /** The versions of the first and last commit in the row. */
-  firstVersion: number;
-  version: number;
-  /** When the row was committed, milliseconds since the Unix epoch. */
-  timeMs: number;
-  /** See log/entry.ts; empty for commits that changed nothing. */
-  entries: Bytes;
-}
 
 export class MutationLog {
   /** Entries of the commits of the present row. */
