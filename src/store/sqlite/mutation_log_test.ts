@@ -16,7 +16,8 @@ import {
   sum,
 } from "../contract/support.ts";
 import type { Store } from "../store.ts";
-import { type LogRow, MutationLog } from "./mutation_log.ts";
+import type { LogRow } from "../backup_source.ts";
+import { MutationLog } from "./mutation_log.ts";
 import { openWriteSession } from "./session.ts";
 import { StateTable } from "./state.ts";
 import { openSqliteStore } from "./store.ts";
