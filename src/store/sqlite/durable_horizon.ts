@@ -13,6 +13,7 @@ import { Histogram } from "../../common/histogram.ts";
 import { NEVER_MS, type ReadRange } from "../../protocol/messages.ts";
 import type { Durability } from "../durability.ts";
 import type { Effect } from "../evaluate.ts";
+import { MAX_SYNCS } from "./wal.ts";
 
 /** A transaction that is committed, but perhaps not yet durable. */
 export interface CommittedGroup {
@@ -32,11 +33,10 @@ interface Waiting extends CommittedGroup {
 }
 
 /**
- * Syncs that may run at once on a disk whose syncs are slow: one that takes
- * 2 ms would otherwise make every second write wait for two of them. On a fast
- * disk gathering behind a single one gives larger groups.
+ * Above this, as many syncs run at once as the log allows: a sync of 2 ms would
+ * otherwise make every second write wait for two of them. On a faster disk
+ * gathering behind a single one gives larger groups.
  */
-const MAX_SYNCS = 4;
 const SLOW_SYNC_MS = 1;
 
 export class DurableHorizon {
