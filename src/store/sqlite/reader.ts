@@ -27,6 +27,18 @@ const LIVE = "(+expiration_ms < 0 or +expiration_ms > ?)";
 
 type PointRow = [Bytes, Encoding, number, number];
 type RangeRow = [Bytes, Bytes, Encoding, number];
+/** Keys and values one behind the other; four numbers for each entry. */
+type PackedRow = [Bytes | null, string | null];
+
+/**
+ * Up to so many entries of a range leave SQLite packed into one row: handing
+ * over a blob costs about 0.3 µs, whatever its size, so that 100 entries took
+ * 80 µs one by one and take 49 µs packed. More than this would hold a copy of
+ * too much data for a while.
+ */
+const MAX_PACKED_ENTRIES = 512;
+/** Below it a packed row is no cheaper. */
+const MIN_PACKED_ENTRIES = 4;
 
 export class Reader {
   private readonly beginStatement: StatementSync;
@@ -34,6 +46,8 @@ export class Reader {
   private readonly pointStatement: StatementSync;
   private readonly forward: StatementSync;
   private readonly backward: StatementSync;
+  private readonly packedForward: StatementSync;
+  private readonly packedBackward: StatementSync;
   private isInTurn = false;
   private timer: Timer | undefined;
 
@@ -48,12 +62,17 @@ export class Reader {
       `select ${COLUMNS} from kv where k = ?`,
     );
     const range = (order: string) =>
-      prepareRows(
-        db,
-        `select k, v, v_encoding, version from kv where k >= ? and k < ? and ${LIVE} order by k ${order} limit ?`,
-      );
-    this.forward = range("asc");
-    this.backward = range("desc");
+      `select k, v, v_encoding, version from kv where k >= ? and k < ? and ${LIVE} order by k ${order} limit ?`;
+    // Concatenation makes a text of the blobs without touching their bytes,
+    // and the cast hands them back as they were.
+    const packed = (order: string) =>
+      `select cast(group_concat(k || v, '') as blob), group_concat(format('%d,%d,%d,%d', length(k), length(v), v_encoding, version)) from (${
+        range(order)
+      })`;
+    this.forward = prepareRows(db, range("asc"));
+    this.backward = prepareRows(db, range("desc"));
+    this.packedForward = prepareRows(db, packed("asc"));
+    this.packedBackward = prepareRows(db, packed("desc"));
   }
 
   /** Opens the read transaction that the following reads share. */
@@ -97,6 +116,10 @@ export class Reader {
 
   /** The live entries of a range. */
   range(range: ReadRange, nowMs: number): Entry[] {
+    const { limit } = range;
+    if (limit >= MIN_PACKED_ENTRIES && limit <= MAX_PACKED_ENTRIES) {
+      return this.packedRange(range, nowMs);
+    }
     const statement = range.reverse ? this.backward : this.forward;
     const rows = statement.all(
       range.start,
@@ -114,6 +137,33 @@ export class Reader {
         version: row[3],
         order: 0,
       };
+    }
+    return entries;
+  }
+
+  private packedRange(range: ReadRange, nowMs: number): Entry[] {
+    const statement = range.reverse ? this.packedBackward : this.packedForward;
+    const [bytes, numbers] = statement.get(
+      range.start,
+      range.end,
+      nowMs,
+      range.limit,
+    ) as unknown as PackedRow;
+    if (bytes === null) return [];
+    const parts = JSON.parse(`[${numbers}]`) as number[];
+    const entries: Entry[] = new Array(parts.length / 4);
+    let at = 0;
+    for (let i = 0, j = 0; i < entries.length; i++, j += 4) {
+      const valueAt = at + parts[j];
+      const endAt = valueAt + parts[j + 1];
+      entries[i] = {
+        key: bytes.subarray(at, valueAt),
+        value: bytes.subarray(valueAt, endAt),
+        encoding: parts[j + 2] as Encoding,
+        version: parts[j + 3],
+        order: 0,
+      };
+      at = endAt;
     }
     return entries;
   }
