@@ -48,6 +48,7 @@ export const ours: Starter = async ({ folder, cpu, env }) => {
     command: bound(cpu, [
       Deno.execPath(),
       "run",
+      "--v8-flags=--max-semi-space-size=4",
       `--allow-net=${url.host}`,
       `--allow-read=${folder}`,
       `--allow-write=${folder}`,

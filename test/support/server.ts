@@ -156,6 +156,7 @@ function spawn({ path, port = 0, args = [], env = {} }: ServerSettings) {
       // A server under test runs what this checkout says, and no check of it.
       "--no-check",
       "--cached-only",
+      "--v8-flags=--max-semi-space-size=4",
       `--allow-net=127.0.0.1:${port}`,
       `--allow-read=${folder}`,
       `--allow-write=${folder}`,

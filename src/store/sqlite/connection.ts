@@ -7,7 +7,7 @@ import { checkSqliteVersion } from "./schema.ts";
  * Page cache of the serving connection. Larger ones gained nothing in point
  * reads over 10^6 keys: the system's own cache is behind it.
  */
-const CACHE_KIB = 16 * 1024;
+const CACHE_KIB = 4 * 1024;
 /**
  * What the write-ahead log keeps of its file when it begins anew. It grows
  * past this only where another program's reader keeps it from that.
