@@ -11,6 +11,9 @@ export interface Random {
 const pool = new Uint32Array(256);
 let used = pool.length;
 
+/** The runtime's generator refuses to hand out more at once. */
+const MAX_DRAW_BYTES = 65_536;
+
 /** Cryptographically strong, from the runtime. */
 export const systemRandom: Random = {
   below(bound) {
@@ -20,7 +23,13 @@ export const systemRandom: Random = {
     }
     return Math.floor(pool[used++] / 0x1_0000_0000 * bound);
   },
-  bytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
+  bytes(count) {
+    const out = new Uint8Array(count);
+    for (let at = 0; at < count; at += MAX_DRAW_BYTES) {
+      crypto.getRandomValues(out.subarray(at, at + MAX_DRAW_BYTES));
+    }
+    return out;
+  },
 };
 
 /** Repeatable: the same seed gives the same numbers (mulberry32). */

@@ -16,6 +16,7 @@ import {
   MutationType,
   NEVER_MS,
 } from "../protocol/messages.ts";
+import { MAX_VALUE_BYTES } from "../protocol/limits.ts";
 import { ABSENT_VERSION, versionstampHex } from "../protocol/versionstamp.ts";
 import { decodeV8Number, encodeV8Number } from "../protocol/v8_number.ts";
 
@@ -45,12 +46,14 @@ export type Evaluation =
 
 /**
  * @param version, order the versionstamp the write will have if it commits
+ * @param nowMs what is past its expiry now is absent for what follows
  * @param readRow the rows as of the commit before this one
  */
 export function evaluate(
   write: AtomicWrite,
   version: number,
   order: number,
+  nowMs: number,
   readRow: ReadRow,
 ): Evaluation {
   const { checks, mutations } = write;
@@ -101,7 +104,7 @@ export function evaluate(
         const before = earlier?.get(byteString(mutation.key));
         const stored = before === undefined
           ? readRow(mutation.key)
-          : before.value === null
+          : before.value === null || hasExpired(before, nowMs)
           ? undefined
           : before as StoredValue;
         const result = arithmetic(mutation, stored);
@@ -115,6 +118,10 @@ export function evaluate(
     earlier?.set(byteString(effect.key), effect);
   }
   return { status: "ok", effects, enqueues: write.enqueues };
+}
+
+function hasExpired({ expireAtMs }: Effect, nowMs: number): boolean {
+  return expireAtMs !== NEVER_MS && expireAtMs <= nowMs;
 }
 
 interface StoredValue {
@@ -225,6 +232,9 @@ function sumV8(
     result = max;
   }
   const value = encodeV8Number(result);
+  if (value.length > MAX_VALUE_BYTES) {
+    return `The sum would take ${value.length} bytes, more than the ${MAX_VALUE_BYTES} that a value may have; nothing of the write was applied.`;
+  }
   return { value, encoding: Encoding.V8 };
 }
 

@@ -9,6 +9,7 @@ import {
   MutationType,
   NEVER_MS,
 } from "../protocol/messages.ts";
+import { MAX_VALUE_BYTES } from "../protocol/limits.ts";
 import { decodeV8Number, encodeV8Number } from "../protocol/v8_number.ts";
 import { ABSENT_VERSION } from "../protocol/versionstamp.ts";
 import {
@@ -22,6 +23,7 @@ const A = encodeKey(["a"]);
 const B = encodeKey(["b"]);
 const VERSION = 0x0102;
 const ORDER = 3;
+const NOW_MS = 50;
 
 function le64(value: bigint): Bytes {
   const out = new Uint8Array(8);
@@ -85,7 +87,13 @@ function run(
     ]),
   );
   const write: AtomicWrite = { checks, mutations, enqueues: [] };
-  return evaluate(write, VERSION, ORDER, (key) => rows.get(byteString(key)));
+  return evaluate(
+    write,
+    VERSION,
+    ORDER,
+    NOW_MS,
+    (key) => rows.get(byteString(key)),
+  );
 }
 
 function effects(evaluation: Evaluation): Effect[] {
@@ -318,6 +326,28 @@ Deno.test("one impossible mutation refuses the whole write, whatever came before
   assert.deepEqual(Object.keys(result).sort(), ["message", "status"]);
 });
 
+Deno.test("what this very write set past its expiry is absent for its sum", () => {
+  const set = (expireAtMs: number) =>
+    mutation(MutationType.SET, {
+      value: encodeV8Number(5),
+      encoding: Encoding.V8,
+      expireAtMs,
+    });
+  assert.equal(after([set(NOW_MS), sum(1)]), 1);
+  assert.equal(after([set(NOW_MS + 1), sum(1)]), 6);
+});
+
+Deno.test("a sum that outgrows a value is refused", () => {
+  // The header, the tag and the length of a bigint take the rest.
+  let bits = 8 * MAX_VALUE_BYTES;
+  while (encodeV8Number((1n << BigInt(bits)) - 1n).length > MAX_VALUE_BYTES) {
+    bits -= 64;
+  }
+  const largest = (1n << BigInt(bits)) - 1n;
+  assert.equal(run([sum(largest)]).status, "ok");
+  assert.equal(after([sum(1n)], row(largest)), "refused");
+});
+
 Deno.test("enqueues are passed on as they are", () => {
   const enqueue = {
     payload: encodeV8Number(1),
@@ -329,6 +359,7 @@ Deno.test("enqueues are passed on as they are", () => {
     { checks: [], mutations: [], enqueues: [enqueue] },
     VERSION,
     ORDER,
+    NOW_MS,
     () => undefined,
   );
   assert.deepEqual(result, {

@@ -245,7 +245,7 @@ export class GroupCommit {
         ? undefined
         : row;
     };
-    const result = evaluate(write, version, 0, readRow);
+    const result = evaluate(write, version, 0, nowMs, readRow);
     if (result.status !== "ok") {
       item.outcome = result;
       return false;

@@ -4,6 +4,7 @@
  */
 import type { Bytes } from "../../common/bytes.ts";
 import type { Clock, Timer } from "../../common/clock.ts";
+import { UnavailableError } from "../../common/errors.ts";
 import { Histogram } from "../../common/histogram.ts";
 import type {
   Entry,
@@ -124,7 +125,11 @@ class ReadOnlyStore implements Store {
 
   close(): Promise<void> {
     this.poll.stop();
-    this.hub.fail(new Error("The server is stopping."));
+    this.hub.fail(
+      new UnavailableError(
+        "The server is stopping; nothing of the data was changed.",
+      ),
+    );
     if (this.session.db.isOpen) this.session.close();
     return Promise.resolve();
   }

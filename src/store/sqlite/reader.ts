@@ -1,7 +1,7 @@
 /**
  * Reads of the serving connection. It is the writer's own connection, so its
  * page cache survives commits; a second, pinned connection drops its cache at
- * every commit of the first (docs/decisions/0002-readers.md).
+ * every commit of the first (docs/decisions/readers.md).
  *
  * A read transaction stays open over the reads of a few milliseconds: taking
  * and leaving SQLite's locks at every statement costs as much as the read
