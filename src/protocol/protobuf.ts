@@ -37,6 +37,11 @@ export class ProtoReader {
     return this.at >= this.end;
   }
 
+  /** Where the next field begins. */
+  get position(): number {
+    return this.at;
+  }
+
   /** Moves to the next field; false at the end of the message. */
   next(): boolean {
     if (this.at >= this.end) return false;

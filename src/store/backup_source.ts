@@ -90,4 +90,11 @@ export interface BackupSource {
 
   /** All of them in one transaction; resolves when it is durable. */
   setState(values: Record<string, string>): Promise<void>;
+
+  /**
+   * Ends the commits that the engine makes by itself, and resolves when every
+   * commit is durable and confirmed: nothing follows the log's end but what
+   * clients write.
+   */
+  settle(): Promise<void>;
 }

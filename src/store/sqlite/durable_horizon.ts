@@ -41,6 +41,8 @@ const SLOW_SYNC_MS = 1;
 
 export class DurableHorizon {
   durableVersion: number;
+  /** Durable in the file, if not yet confirmed. */
+  syncedVersion: number;
   syncFailures = 0;
   readonly syncSeconds = new Histogram([
     0.0001,
@@ -93,6 +95,7 @@ export class DurableHorizon {
     version: number,
   ) {
     this.durableVersion = version;
+    this.syncedVersion = version;
   }
 
   /** Whether a commit made now would start on its way to the disk at once. */
@@ -154,6 +157,9 @@ export class DurableHorizon {
     if (target.walRun >= this.durableRun) {
       this.durableRun = target.walRun;
       this.durableFrames = target.walFrames;
+    }
+    if (target.version > this.syncedVersion) {
+      this.syncedVersion = target.version;
     }
     this.startSync();
     this.deps.onSynced();

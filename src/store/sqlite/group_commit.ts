@@ -409,6 +409,24 @@ export class GroupCommit {
     this.measureWal();
   }
 
+  /** A transaction of its own for a few values of the state. */
+  putState(values: Record<string, string>): void {
+    const { session } = this;
+    session.reader.endTurn();
+    try {
+      session.beginStatement.run();
+      for (const [name, value] of Object.entries(values)) {
+        session.state.set(name, value);
+      }
+      session.commitStatement.run();
+      session.committed();
+    } catch (error) {
+      session.rollback();
+      throw error;
+    }
+    this.measureWal();
+  }
+
   /** Writes are taken again. */
   accept(): void {
     this.refusal = undefined;

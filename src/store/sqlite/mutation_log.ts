@@ -22,7 +22,17 @@ const TRIM_SLACK_BYTES = 1024 * 1024;
 /** What a row costs beside its entries, counted so that empty rows count. */
 const ROW_OVERHEAD_BYTES = 32;
 
+/** What a reader of the log still needs of it. */
+export interface Retention {
+  /** Rows after this version stay… */
+  afterVersion: number;
+  /** …while the log takes less than this. */
+  maxBytes: number;
+}
+
 export class MutationLog {
+  /** Set while somebody follows the log. */
+  retention: Retention | undefined;
   /** Entries of the commits of the present row. */
   readonly encoder = new LogEncoder();
   private firstVersion = 0;
@@ -42,6 +52,7 @@ export class MutationLog {
   private readonly oldest: StatementSync;
   private readonly deleteUpTo: StatementSync;
   private readonly readAfter: StatementSync;
+  private readonly endOf: StatementSync;
 
   constructor(
     private readonly db: DatabaseSync,
@@ -59,6 +70,10 @@ export class MutationLog {
     this.readAfter = prepareRows(
       db,
       "select first_version, version, time_ms, entries from denokv_log where version > ? order by version limit ?",
+    );
+    this.endOf = prepareRows(
+      db,
+      "select end_bytes from denokv_log where version <= ? order by version desc limit 1",
     );
     this.load();
     this.uncommitted = this.position();
@@ -127,12 +142,19 @@ export class MutationLog {
     for (const row of rows) {
       // The newest row always stays: it names our last commit.
       if (row[0] === this.head || this.endBytes - row[1] < this.maxBytes) break;
+      if (this.isNeeded(row)) break;
       last = row;
     }
     if (last === undefined) return;
     this.deleteUpTo.run(last[0]);
     [this.floor, this.floorBytes] = last;
     this.saveFloor();
+  }
+
+  private isNeeded([version, endBytes]: [number, number]): boolean {
+    const { retention } = this;
+    return retention !== undefined && version > retention.afterVersion &&
+      this.endBytes - endBytes < retention.maxBytes;
   }
 
   private saveFloor(): void {
@@ -173,6 +195,12 @@ export class MutationLog {
     this.encoder.clear();
     this.firstVersion = 0;
     Object.assign(this, this.uncommitted);
+  }
+
+  /** About how much the log holds after `version`. */
+  bytesAfter(version: number): number {
+    const row = this.endOf.get(version) as unknown as [number] | undefined;
+    return this.endBytes - Math.max(row?.[0] ?? 0, this.floorBytes);
   }
 
   /** Rows after `version`, oldest first. */

@@ -13,9 +13,11 @@ import type {
   ReadRange,
   WriteOutcome,
 } from "../../protocol/messages.ts";
+import type { BackupSource } from "../backup_source.ts";
 import { type Durability, localDurability } from "../durability.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import { WatchHub, type WatchRead } from "../watch.ts";
+import { SqliteBackupSource } from "./backup_source.ts";
 import { databaseFile } from "./database_file.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import { openReadOnlyStore } from "./read_only_store.ts";
@@ -36,6 +38,8 @@ export interface SqliteStoreOptions {
   maxWatches?: number;
   /** The mutation log's size while nobody reads it. Default 64 MiB. */
   maxLogBytes?: number;
+  /** The lock on the file where the caller has it already; it passes over. */
+  lock?: InstanceLock;
 }
 
 const DEFAULT_MAX_WATCHES = 20_000;
@@ -59,14 +63,14 @@ export async function openSqliteStore(
   };
   const maxWatches = options.maxWatches ?? DEFAULT_MAX_WATCHES;
   if (options.readOnly) return openReadOnlyStore(session, maxWatches);
-  const lock = lockInstance(path);
+  const lock = options.lock ?? lockInstance(path);
   try {
     const writing = await Writing.open({
       ...session,
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
     });
-    return new SqliteStore(writing, lock, session.clock, maxWatches);
+    return new SqliteStore(writing, path, lock, session.clock, maxWatches);
   } catch (error) {
     lock.release();
     throw error;
@@ -75,15 +79,18 @@ export async function openSqliteStore(
 
 class SqliteStore implements Store {
   readonly isReadOnly = false;
+  readonly backupSource: BackupSource;
   private readonly hub: WatchHub;
   private closing: Promise<void> | undefined;
 
   constructor(
     private readonly writing: Writing,
+    path: string,
     private readonly lock: InstanceLock,
     private readonly clock: Clock,
     maxWatches: number,
   ) {
+    this.backupSource = new SqliteBackupSource(writing, path);
     this.hub = new WatchHub({
       clock,
       maxWatches,

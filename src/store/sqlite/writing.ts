@@ -19,6 +19,7 @@ import {
 import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
 import { GroupCommit } from "./group_commit.ts";
+import type { Retention } from "./mutation_log.ts";
 import {
   openWriteSession,
   type SessionOptions,
@@ -71,6 +72,7 @@ export class Writing {
   private needsReopening = false;
   /** Where the log has to end before the file may be opened again. */
   private cut: Cut | undefined;
+  private retention: Retention | undefined;
 
   private constructor(
     private readonly options: WritingOptions,
@@ -94,6 +96,7 @@ export class Writing {
 
   /** @param certainFrames how much of the log is known to be on the disk */
   private begin(session: WriteSession, certainFrames: number): Current {
+    session.log.retention = this.retention;
     const { clock, random, durability, batchTimeoutMs } = this.options;
     const horizon = new DurableHorizon({
       clock,
@@ -140,6 +143,39 @@ export class Writing {
   current(): Current {
     if (this.open) return this.open;
     throw this.failure ?? new UnavailableError("The database is closed.");
+  }
+
+  unavailable(): UnavailableError {
+    return this.failure ?? new UnavailableError("The database was reopened.");
+  }
+
+  /** Keeps what a reader of the log still needs, over reopenings too. */
+  retain(retention: Retention): void {
+    this.retention = retention;
+    if (this.open) this.open.session.log.retention = retention;
+  }
+
+  /** @throws UnavailableError where the disk does not take them */
+  async putState(values: Record<string, string>): Promise<void> {
+    const { writer, session } = this.current();
+    try {
+      writer.putState(values);
+      await session.wal.sync();
+    } catch (error) {
+      throw new UnavailableError(
+        `The database did not take a note of its own: ${
+          messageOf(error)
+        }. Its data are not touched.`,
+      );
+    }
+  }
+
+  /** No more deletions of its own; what is committed is confirmed. */
+  async settle(): Promise<void> {
+    const { sweeper, horizon } = this.current();
+    sweeper.stop();
+    await this.drained(this.current());
+    await horizon.whenSettled();
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {

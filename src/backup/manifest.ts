@@ -1,0 +1,213 @@
+/**
+ * The manifest: the one object of a backup that is changed by compare-and-swap
+ * alone. It says who owns the history, which generation holds it, and where
+ * the epochs of former owners end (docs/fencing.md).
+ *
+ * Each version carries a fresh nonce: stores whose tags are content hashes
+ * then never take two versions for one, and a swap whose answer was lost is
+ * told by the nonce.
+ */
+import { type Bytes, fromUtf8, utf8 } from "../common/bytes.ts";
+import { type Clock, sleep } from "../common/clock.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import type { Random } from "../common/random.ts";
+import type { ObjectStore, VersionTag } from "../object_store/object_store.ts";
+import { MANIFEST_KEY } from "./names.ts";
+
+export interface Generation {
+  name: string;
+  startedMs: number;
+  /** When another took its place; null for the present one. */
+  endedMs: number | null;
+  snapshotVersion: number;
+}
+
+/** Nothing behind `lastTsn` of this epoch is history. */
+export interface Seal {
+  generation: string;
+  epoch: number;
+  /** 0: the epoch left no segment there. */
+  lastTsn: number;
+  /** The version that the history of the generation has up to there. */
+  lastVersion: number;
+}
+
+export interface Manifest {
+  databaseId: string;
+  epoch: number;
+  /** The owner's launch, a UUID; null: released in order. */
+  owner: string | null;
+  /** By the owner's clock. */
+  leaseUntilMs: number;
+  /** A launch that waits for ownership. */
+  handoverTo: string | null;
+  /** Null until the first one is complete. */
+  generation: string | null;
+  generations: Generation[];
+  seals: Seal[];
+}
+
+/** The format of the object; a newer one is not touched. */
+const FORMAT = 1;
+/** The wait between tries to learn what became of a swap: first, and most. */
+const FIRST_RETRY_MS = 100;
+const MAX_RETRY_MS = 2000;
+
+export interface VersionedManifest {
+  manifest: Manifest;
+  tag: VersionTag;
+  nonce: string;
+}
+
+export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
+  const { generations, seals, ...rest } = manifest;
+  const object = {
+    format: FORMAT,
+    nonce,
+    ...rest,
+    generations: generations.map((generation) => ({
+      ...generation,
+      snapshotVersion: hexVersion(generation.snapshotVersion),
+    })),
+    seals: seals.map((seal) => ({
+      ...seal,
+      lastVersion: hexVersion(seal.lastVersion),
+    })),
+  };
+  return utf8(JSON.stringify(object, null, 1) + "\n");
+}
+
+/** @throws StartupError where it is none, or a newer one */
+export function decodeManifest(
+  data: Bytes,
+): { manifest: Manifest; nonce: string } {
+  let object: Record<string, unknown>;
+  try {
+    object = JSON.parse(fromUtf8(data) ?? "");
+  } catch (error) {
+    throw unreadable(messageOf(error));
+  }
+  if (typeof object !== "object" || object === null) {
+    throw unreadable("no object");
+  }
+  if (typeof object.format === "number" && object.format > FORMAT) {
+    throw new StartupError(
+      `The backup's ${MANIFEST_KEY} has format ${object.format}; this server knows ${FORMAT}. It was written by a newer one, and nothing was changed.`,
+    );
+  }
+  try {
+    const text = (name: string) => string(object[name], name);
+    const manifest: Manifest = {
+      databaseId: text("databaseId"),
+      epoch: whole(object.epoch, "epoch"),
+      owner: object.owner === null ? null : text("owner"),
+      leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
+      handoverTo: object.handoverTo === null ? null : text("handoverTo"),
+      generation: object.generation === null ? null : text("generation"),
+      generations: list(object.generations, "generations").map((item) => ({
+        name: string(item.name, "name"),
+        startedMs: whole(item.startedMs, "startedMs"),
+        endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
+        snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
+      })),
+      seals: list(object.seals, "seals").map((item) => ({
+        generation: string(item.generation, "generation"),
+        epoch: whole(item.epoch, "epoch"),
+        lastTsn: whole(item.lastTsn, "lastTsn"),
+        lastVersion: version(item.lastVersion, "lastVersion"),
+      })),
+    };
+    return { manifest, nonce: text("nonce") };
+  } catch (error) {
+    throw unreadable(messageOf(error));
+  }
+}
+
+function unreadable(why: string): StartupError {
+  return new StartupError(
+    `The backup's ${MANIFEST_KEY} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup.`,
+  );
+}
+
+function string(value: unknown, name: string): string {
+  if (typeof value !== "string") throw new Error(`${name} is no text`);
+  return value;
+}
+
+function whole(value: unknown, name: string): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0) {
+    throw new Error(`${name} is no whole number`);
+  }
+  return value as number;
+}
+
+function list(value: unknown, name: string): Record<string, unknown>[] {
+  if (!Array.isArray(value)) throw new Error(`${name} is no list`);
+  return value;
+}
+
+/** 20 digits, as people see versionstamps. */
+export function hexVersion(value: number): string {
+  return value.toString(16).padStart(16, "0") + "0000";
+}
+
+function version(value: unknown, name: string): number {
+  if (typeof value !== "string" || !/^[0-9a-f]{16}0000$/.test(value)) {
+    throw new Error(`${name} is no versionstamp`);
+  }
+  return Number(BigInt(`0x${value.slice(0, 16)}`));
+}
+
+export class ManifestStore {
+  constructor(
+    private readonly objects: ObjectStore,
+    private readonly clock: Clock,
+    private readonly random: Random,
+  ) {}
+
+  /** @throws UnavailableError, StartupError where it cannot be read */
+  async read(): Promise<VersionedManifest | undefined> {
+    const object = await this.objects.get(MANIFEST_KEY);
+    if (object === undefined) return undefined;
+    return { ...decodeManifest(object.data), tag: object.tag };
+  }
+
+  /**
+   * Puts `next` in the place of exactly `previous` (undefined: of nothing).
+   * Where no answer came, it looks until it knows what became of it: the swap
+   * may act seconds later, so not finding it means nothing while the version
+   * that it replaces is still there. Then it is sent again, with the same
+   * bytes; only one of the two can act.
+   *
+   * @param giveUp ends the looking; what became of the swap is then unknown
+   * @throws UnavailableError where the caller gave up
+   */
+  async swap(
+    previous: VersionedManifest | undefined,
+    next: Manifest,
+    giveUp?: (error: UnavailableError) => boolean,
+  ): Promise<{ won: boolean; current: VersionedManifest | undefined }> {
+    const nonce = this.random.bytes(16).toHex();
+    const data = encodeManifest(next, nonce);
+    let retryMs = FIRST_RETRY_MS;
+    for (;;) {
+      try {
+        const result = previous === undefined
+          ? await this.objects.create(MANIFEST_KEY, data)
+          : await this.objects.replace(MANIFEST_KEY, data, previous.tag);
+        if (result.written) {
+          const current = { manifest: next, tag: result.tag, nonce };
+          return { won: true, current };
+        }
+        // A conflict, or the second try of one that acted.
+        const current = await this.read();
+        return { won: current?.nonce === nonce, current };
+      } catch (error) {
+        if (!(error instanceof UnavailableError)) throw error;
+        if (giveUp?.(error)) throw error;
+      }
+      await sleep(this.clock, retryMs);
+      retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
+    }
+  }
+}

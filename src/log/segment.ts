@@ -1,0 +1,139 @@
+/**
+ * A segment: whole commits of the log as one object of a backup. It is the
+ * `BackupMutationRange` of the Rust server's S3 sync, with two fields more that
+ * other readers pass over (docs/formats/backup.md):
+ *
+ * | 1  | entries, as log/entry.ts has them                       |
+ * | 2  | when it was made, milliseconds since 1970               |
+ * | 14 | the version that the history has before it; 0 for none  |
+ * | 15 | SHA-256 of all bytes before this field                  |
+ */
+import { type Bytes, concatBytes, equalBytes } from "../common/bytes.ts";
+import {
+  ProtoReader,
+  ProtoWriter,
+  varintSize,
+  WIRE_LENGTH,
+} from "../protocol/protobuf.ts";
+import { readVersion } from "../protocol/versionstamp.ts";
+
+const SHA256_BYTES = 32;
+const STAMP_BYTES = 12;
+
+export interface Segment {
+  bytes: Bytes;
+  /** The versionstamps of the first and last entry, 24 digits. */
+  first: string;
+  last: string;
+  lastVersion: number;
+}
+
+export interface SegmentContents {
+  /** To be read by `decodeLogEntries`. */
+  entries: Bytes;
+  timeMs: number;
+  /** Undefined where another program wrote the segment. */
+  previousVersion: number | undefined;
+}
+
+/**
+ * Undefined where no row has an entry: commits that changed nothing are not
+ * shipped.
+ */
+export async function encodeSegment(segment: {
+  rows: readonly Bytes[];
+  previousVersion: number;
+  timeMs: number;
+}): Promise<Segment | undefined> {
+  const rows = segment.rows.filter((entries) => entries.length > 0);
+  if (rows.length === 0) return undefined;
+  const first = firstStamp(rows[0]);
+  const last = lastStamp(rows[rows.length - 1]);
+  const trailer = new ProtoWriter(
+    new Uint8Array(
+      2 + varintSize(segment.timeMs) + varintSize(segment.previousVersion),
+    ),
+  );
+  trailer.varintField(2, segment.timeMs);
+  trailer.varintField(14, segment.previousVersion);
+  const checked = concatBytes([...rows, trailer.out]);
+  const sum = await crypto.subtle.digest("SHA-256", checked);
+  const bytes = new Uint8Array(checked.length + 2 + SHA256_BYTES);
+  bytes.set(checked);
+  bytes[checked.length] = (15 << 3) | WIRE_LENGTH;
+  bytes[checked.length + 1] = SHA256_BYTES;
+  bytes.set(new Uint8Array(sum), checked.length + 2);
+  return {
+    bytes,
+    first: first.toHex(),
+    last: last.toHex(),
+    lastVersion: readVersion(last, 0),
+  };
+}
+
+function firstStamp(entries: Bytes): Bytes {
+  const reader = new ProtoReader(entries);
+  reader.next();
+  return stampOf(reader.message());
+}
+
+function lastStamp(entries: Bytes): Bytes {
+  const reader = new ProtoReader(entries);
+  let last: ProtoReader | undefined;
+  while (reader.next()) last = reader.message();
+  return stampOf(last!);
+}
+
+/** It is the first field of every entry of ours. */
+function stampOf(entry: ProtoReader): Bytes {
+  entry.next();
+  return entry.data().slice(0, STAMP_BYTES);
+}
+
+/**
+ * Checks a segment and takes it apart.
+ * @returns a sentence's part that says what is wrong, or the contents
+ */
+export async function readSegment(
+  bytes: Bytes,
+): Promise<SegmentContents | string> {
+  const runs: Bytes[] = [];
+  let runStart = 0;
+  let timeMs = 0;
+  let previousVersion: number | undefined;
+  let sum: Bytes | undefined;
+  let sumAt = 0;
+  try {
+    const reader = new ProtoReader(bytes);
+    for (let at = 0; reader.next(); at = reader.position) {
+      if (sum !== undefined) return "there is something behind its checksum";
+      if (reader.field === 1) {
+        reader.data();
+        continue;
+      }
+      // Entries that lie together are handed on together, uncopied.
+      if (at > runStart) runs.push(bytes.subarray(runStart, at));
+      if (reader.field === 2) timeMs = reader.int64();
+      else if (reader.field === 14) previousVersion = reader.int64();
+      else if (reader.field === 15) {
+        sum = reader.data();
+        sumAt = at;
+      } else reader.skip();
+      runStart = reader.position;
+    }
+    if (bytes.length > runStart) runs.push(bytes.subarray(runStart));
+  } catch {
+    return "its bytes are not those of a segment";
+  }
+  if (sum !== undefined) {
+    const digest = await crypto.subtle.digest(
+      "SHA-256",
+      bytes.subarray(0, sumAt),
+    );
+    if (!equalBytes(new Uint8Array(digest), sum)) {
+      return "its checksum does not fit its contents";
+    }
+  } else if (previousVersion !== undefined) return "its checksum is missing";
+  const entries = runs.length === 1 ? runs[0] : concatBytes(runs);
+  return { entries, timeMs, previousVersion };
+}

@@ -1,0 +1,143 @@
+/**
+ * A part of a snapshot: the `BackupSnapshotRange` that the Rust server's S3
+ * sync reads. Field 1 holds pairs of 'd' + key and value, field 2 as many pairs
+ * of 'm' + key and metadata, in the same order; we write them alternately.
+ * Metadata: versionstamp (10 bytes), encoding (1), expiry in milliseconds (8,
+ * little-endian, -1 never).
+ */
+import type { Bytes } from "../common/bytes.ts";
+import { InvalidRequestError } from "../common/errors.ts";
+import type { Encoding } from "../protocol/messages.ts";
+import { ProtoReader } from "../protocol/protobuf.ts";
+import { readOrder, readVersion } from "../protocol/versionstamp.ts";
+
+/** A row as SQLite hands it over: key, value, encoding, version, order, expiry. */
+export type SnapshotRow = [
+  Uint8Array,
+  Uint8Array,
+  number,
+  number,
+  number,
+  number,
+];
+
+export interface SnapshotEntry {
+  key: Bytes;
+  value: Bytes;
+  encoding: Encoding;
+  version: number;
+  order: number;
+  expireAtMs: number;
+}
+
+/**
+ * Stands alone, nothing outside its own text is within its reach: a Worker
+ * gets it as text.
+ */
+export function encodeSnapshotRange(
+  rows: readonly SnapshotRow[],
+): Uint8Array<ArrayBuffer> {
+  const METADATA_BYTES = 19;
+  const sizeOfLength = (length: number) =>
+    length < 0x80 ? 1 : length < 0x4000 ? 2 : length < 0x200000 ? 3 : 4;
+  const field = (length: number) => 1 + sizeOfLength(length) + length;
+  let size = 0;
+  for (const [key, value] of rows) {
+    const name = field(key.length + 1);
+    size += field(name + field(value.length)) +
+      field(name + field(METADATA_BYTES));
+  }
+  const out = new Uint8Array(size);
+  const view = new DataView(out.buffer);
+  let at = 0;
+  const begin = (tag: number, length: number) => {
+    out[at++] = tag;
+    let rest = length;
+    while (rest >= 0x80) {
+      out[at++] = (rest & 0x7f) | 0x80;
+      rest >>>= 7;
+    }
+    out[at++] = rest;
+  };
+  for (const [key, value, encoding, version, order, expireAtMs] of rows) {
+    const name = field(key.length + 1);
+    begin(0x0a, name + field(value.length));
+    begin(0x0a, key.length + 1);
+    out[at++] = 0x64;
+    out.set(key, at);
+    at += key.length;
+    begin(0x12, value.length);
+    out.set(value, at);
+    at += value.length;
+    begin(0x12, name + field(METADATA_BYTES));
+    begin(0x0a, key.length + 1);
+    out[at++] = 0x6d;
+    out.set(key, at);
+    at += key.length;
+    begin(0x12, METADATA_BYTES);
+    view.setUint32(at, Math.floor(version / 0x100000000));
+    view.setUint32(at + 4, version >>> 0);
+    view.setUint16(at + 8, order);
+    out[at + 10] = encoding;
+    const low = expireAtMs % 0x100000000;
+    view.setUint32(at + 11, low >>> 0, true);
+    view.setInt32(at + 15, Math.floor(expireAtMs / 0x100000000), true);
+    at += METADATA_BYTES;
+  }
+  return out;
+}
+
+/**
+ * The entries of a part, in order. Those of other programs may hold all data
+ * first and all metadata after it.
+ * @throws InvalidRequestError where the bytes are no part of a snapshot
+ */
+export function decodeSnapshotRange(bytes: Bytes): SnapshotEntry[] {
+  const entries: SnapshotEntry[] = [];
+  let described = 0;
+  const reader = new ProtoReader(bytes);
+  while (reader.next()) {
+    if (reader.field !== 1 && reader.field !== 2) {
+      reader.skip();
+      continue;
+    }
+    const pair = reader.message();
+    let key: Bytes | undefined;
+    let value: Bytes = new Uint8Array(0);
+    while (pair.next()) {
+      if (pair.field === 1) key = pair.data();
+      else if (pair.field === 2) value = pair.data();
+      else pair.skip();
+    }
+    if (key === undefined || key.length < 1) throw malformed();
+    const name = key.subarray(1);
+    if (reader.field === 1) {
+      entries.push({
+        key: name,
+        value,
+        encoding: 3,
+        version: 0,
+        order: 0,
+        expireAtMs: -1,
+      });
+      continue;
+    }
+    const entry = entries[described++];
+    if (entry === undefined || value.length < 11) throw malformed();
+    if (entry.key.length !== name.length) throw malformed();
+    entry.version = readVersion(value, 0);
+    entry.order = readOrder(value, 0);
+    entry.encoding = value[10] as Encoding;
+    if (value.length >= 19) {
+      const view = new DataView(value.buffer, value.byteOffset + 11, 8);
+      entry.expireAtMs = view.getInt32(4, true) * 0x1_0000_0000 +
+        view.getUint32(0, true);
+    }
+  }
+  if (described !== entries.length) throw malformed();
+  return entries;
+}
+
+function malformed(): InvalidRequestError {
+  return new InvalidRequestError("its bytes are not those of a snapshot");
+}

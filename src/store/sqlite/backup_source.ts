@@ -1,0 +1,89 @@
+/** The SQLite engine as a backup sees it. */
+import type {
+  BackupSource,
+  DatabaseDigest,
+  LogRow,
+  SnapshotOptions,
+  SnapshotSummary,
+} from "../backup_source.ts";
+import { digestFile, snapshotFile } from "./snapshot.ts";
+import type { Writing } from "./writing.ts";
+
+/** Rows read from the log at once; each takes 512 KiB at most, or one commit. */
+const ROWS_AT_ONCE = 16;
+
+export class SqliteBackupSource implements BackupSource {
+  constructor(
+    private readonly writing: Writing,
+    private readonly path: string,
+  ) {}
+
+  get databaseId(): string {
+    return this.writing.databaseId;
+  }
+
+  get syncedVersion(): number {
+    return this.writing.current().horizon.syncedVersion;
+  }
+
+  get logFloorVersion(): number {
+    return this.writing.current().session.log.floorVersion;
+  }
+
+  logBytesAfter(version: number): number {
+    return this.writing.current().session.log.bytesAfter(version);
+  }
+
+  readLog(version: number, maxBytes: number): LogRow[] {
+    const { session, horizon } = this.writing.current();
+    const rows: LogRow[] = [];
+    let sizeBytes = 0;
+    while (sizeBytes < maxBytes) {
+      const more = session.log.read(version, ROWS_AT_ONCE);
+      for (const row of more) {
+        if (row.version > horizon.syncedVersion) return rows;
+        if (rows.length > 0 && sizeBytes + row.entries.length > maxBytes) {
+          return rows;
+        }
+        rows.push(row);
+        sizeBytes += row.entries.length;
+        version = row.version;
+      }
+      if (more.length < ROWS_AT_ONCE) break;
+    }
+    return rows;
+  }
+
+  retainAfter(version: number, maxBytes: number): void {
+    this.writing.retain({ afterVersion: version, maxBytes });
+  }
+
+  snapshot(options: SnapshotOptions): Promise<SnapshotSummary> {
+    const { writing } = this;
+    const before = writing.current();
+    return snapshotFile(this.path, {
+      ...options,
+      settled: async () => {
+        await before.horizon.whenSettled();
+        // After a failed sync the log is cut: what was seen may be gone.
+        if (writing.current() !== before) throw writing.unavailable();
+      },
+    });
+  }
+
+  digest(signal?: AbortSignal): Promise<DatabaseDigest> {
+    return digestFile(this.path, signal);
+  }
+
+  getState(name: string): string | undefined {
+    return this.writing.current().session.state.getText(name);
+  }
+
+  setState(values: Record<string, string>): Promise<void> {
+    return this.writing.putState(values);
+  }
+
+  settle(): Promise<void> {
+    return this.writing.settle();
+  }
+}

@@ -1,0 +1,110 @@
+/** Reading a whole file beside its writer, in a thread of its own. */
+import { UnavailableError } from "../../common/errors.ts";
+import type {
+  DatabaseDigest,
+  SnapshotOptions,
+  SnapshotSummary,
+} from "../backup_source.ts";
+import {
+  type SnapshotReply,
+  type SnapshotRequest,
+  type SnapshotTask,
+  snapshotWorkerUrl,
+} from "./snapshot_worker.ts";
+
+/** Parts of a digest are never handed out; it is the same for any size. */
+const DIGEST_PART_BYTES = 1024 * 1024;
+
+class SnapshotThread {
+  private readonly worker: Worker;
+  private answer = Promise.withResolvers<SnapshotReply>();
+
+  constructor(task: SnapshotTask, private readonly signal?: AbortSignal) {
+    signal?.throwIfAborted();
+    this.worker = new Worker(snapshotWorkerUrl(task), {
+      type: "module",
+      name: "snapshot",
+    });
+    this.worker.onmessage = (event: MessageEvent<SnapshotReply>) =>
+      this.answer.resolve(event.data);
+    this.worker.onerror = (event) => {
+      event.preventDefault();
+      this.answer.resolve({ kind: "failed", message: event.message });
+    };
+    signal?.addEventListener("abort", this.onAbort);
+  }
+
+  private readonly onAbort = () => this.answer.reject(this.signal!.reason);
+
+  /** @throws UnavailableError where the file could not be read */
+  async ask(request: SnapshotRequest): Promise<SnapshotReply> {
+    this.signal?.throwIfAborted();
+    this.answer = Promise.withResolvers();
+    this.worker.postMessage(request);
+    const reply = await this.answer.promise;
+    if (reply.kind === "failed") {
+      throw new UnavailableError(
+        `The database could not be read as a whole: ${reply.message}. It was not changed.`,
+      );
+    }
+    return reply;
+  }
+
+  /** The connection goes with the thread. */
+  end(): void {
+    this.signal?.removeEventListener("abort", this.onAbort);
+    this.worker.terminate();
+  }
+}
+
+/** @param options.settled resolves when the version may be handed out */
+export async function snapshotFile(
+  path: string,
+  options: SnapshotOptions & { settled(): Promise<void> },
+): Promise<SnapshotSummary> {
+  const { partBytes, signal } = options;
+  const thread = new SnapshotThread(
+    { path, partBytes, handsOut: true },
+    signal,
+  );
+  try {
+    const begun = await thread.ask({ kind: "begin" });
+    if (begun.kind !== "begun") throw new TypeError(begun.kind);
+    await options.settled();
+    options.onBegin(begun.version);
+    for (;;) {
+      const reply = await thread.ask({ kind: "more" });
+      if (reply.kind === "part") await options.onPart(reply);
+      else if (reply.kind === "end") {
+        const { entries, queueMessages, sizeBytes } = reply;
+        return { version: begun.version, entries, queueMessages, sizeBytes };
+      }
+    }
+  } finally {
+    thread.end();
+  }
+}
+
+/**
+ * What a file's contents come to. The sum does not depend on the version, nor
+ * on when expired rows are deleted where none are.
+ * @throws UnavailableError where the file cannot be read
+ */
+export async function digestFile(
+  path: string,
+  signal?: AbortSignal,
+): Promise<DatabaseDigest> {
+  const task = { path, partBytes: DIGEST_PART_BYTES, handsOut: false };
+  const thread = new SnapshotThread(task, signal);
+  try {
+    const begun = await thread.ask({ kind: "begin" });
+    const end = await thread.ask({ kind: "more" });
+    if (begun.kind !== "begun" || end.kind !== "end") {
+      throw new TypeError(end.kind);
+    }
+    const { entries, queueMessages, sha256 } = end;
+    return { version: begun.version, entries, queueMessages, sha256 };
+  } finally {
+    thread.end();
+  }
+}
