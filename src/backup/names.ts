@@ -9,6 +9,11 @@ export const MANIFEST_KEY = "manifest.json";
 export const RETENTION_PLAN_KEY = "retention-plan.json";
 export const VERIFIED_KEY = "verified.json";
 
+/** Below the backup's URL; "" where that is a generation's folder itself. */
+function inside(generation: string, name: string): string {
+  return generation === "" ? name : `${generation}/${name}`;
+}
+
 /** Epochs and segment numbers share one number of 64 bits. */
 const MAX_PART = 2 ** 32;
 
@@ -22,7 +27,7 @@ export interface SegmentName {
 }
 
 export function segmentsPrefix(generation: string): string {
-  return `${generation}/logs/`;
+  return inside(generation, "logs/");
 }
 
 export function segmentKey(generation: string, name: SegmentName): string {
@@ -67,17 +72,17 @@ export function snapshotKey(
 }
 
 export function snapshotsPrefix(generation: string): string {
-  return `${generation}/snapshots/`;
+  return inside(generation, "snapshots/");
 }
 
 /** Says that the snapshot is whole; the Rust reader waits for it. */
 export function differentialKey(generation: string): string {
-  return `${generation}/differential`;
+  return inside(generation, "differential");
 }
 
 /** Lists the parts of the snapshot, with sizes and sums. */
 export function snapshotIndexKey(generation: string): string {
-  return `${generation}/snapshot.json`;
+  return inside(generation, "snapshot.json");
 }
 
 /** Sorts by time. */

@@ -185,6 +185,16 @@ export class MutationLog {
     this.saveFloor();
   }
 
+  /**
+   * After a restore: nothing lies between the history's last version and the
+   * one that commits go on after. Within a transaction.
+   */
+  leap(version: number, toVersion: number, timeMs: number): void {
+    this.restartAt(toVersion, timeMs);
+    this.floor = version;
+    this.saveFloor();
+  }
+
   /** The transaction's log is in the file. */
   committed(): void {
     this.uncommitted = this.position();

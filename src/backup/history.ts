@@ -1,0 +1,235 @@
+/**
+ * What a bucket holds: which objects are history, and in which order. Nothing
+ * beyond a seal is, nor what stands behind a gap.
+ */
+import { fromUtf8 } from "../common/bytes.ts";
+import { StartupError } from "../common/errors.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import type { Manifest, Seal } from "./manifest.ts";
+import {
+  differentialKey,
+  parseSegmentKey,
+  type SegmentName,
+  segmentsPrefix,
+  snapshotIndexKey,
+  snapshotsPrefix,
+  versionOf,
+} from "./names.ts";
+
+export interface ListedSegment extends SegmentName {
+  key: string;
+  sizeBytes: number;
+}
+
+export interface SnapshotPartInfo {
+  key: string;
+  sizeBytes: number;
+  /** Undefined in a backup of another program. */
+  entries?: number;
+  sha256?: string;
+}
+
+/** `snapshot.json`. */
+export interface SnapshotIndex {
+  version: number;
+  parts: SnapshotPartInfo[];
+  /** Undefined in a backup of another program. */
+  totals?: { entries: number; queueMessages: number };
+}
+
+export interface Listing {
+  /** In order: epochs one after the other, each without gaps. */
+  history: ListedSegment[];
+  /** What lies there and is not history: late, foreign, or behind a gap. */
+  strays: string[];
+}
+
+/** @throws StartupError where a sealed segment is missing, or one is there twice */
+export async function listSegments(
+  objects: ObjectStore,
+  generation: string,
+  seals: readonly Seal[],
+  signal?: AbortSignal,
+): Promise<Listing> {
+  const epochs = new Map<number, Map<number, ListedSegment>>();
+  const strays: string[] = [];
+  const options = { signal };
+  for await (const info of objects.list(segmentsPrefix(generation), options)) {
+    const { key, sizeBytes } = info;
+    const name = parseSegmentKey(generation, key);
+    if (name === undefined) {
+      strays.push(key);
+      continue;
+    }
+    let epoch = epochs.get(name.epoch);
+    if (epoch === undefined) epochs.set(name.epoch, epoch = new Map());
+    const twin = epoch.get(name.tsn);
+    if (twin !== undefined) {
+      throw new StartupError(
+        `The backup holds two segments of one number, ${twin.key} and ${key}: one of them is not ours. Nothing was restored; find out who wrote it and move it away.`,
+      );
+    }
+    epoch.set(name.tsn, { ...name, key, sizeBytes });
+  }
+  const history: ListedSegment[] = [];
+  const sealed = seals.filter((seal) => seal.generation === generation);
+  const numbers = new Set([...epochs.keys(), ...sealed.map((s) => s.epoch)]);
+  for (const number of [...numbers].sort((a, b) => a - b)) {
+    const epoch = epochs.get(number) ?? new Map<number, ListedSegment>();
+    const seal = sealed.find((seal) => seal.epoch === number);
+    let tsn = 1;
+    for (; tsn <= (seal?.lastTsn ?? Infinity); tsn++) {
+      const segment = epoch.get(tsn);
+      if (segment !== undefined) history.push(segment);
+      else if (seal === undefined) break;
+      else {
+        throw new StartupError(
+          `The backup misses segment ${tsn} of epoch ${number} in ${
+            segmentsPrefix(generation)
+          }: it was deleted, or the listing is not whole. Nothing was restored; everything before it can be, with \`restore --at\`.`,
+        );
+      }
+    }
+    for (const segment of epoch.values()) {
+      if (segment.tsn >= tsn) strays.push(segment.key);
+    }
+  }
+  return { history, strays };
+}
+
+/** @throws StartupError where there is no whole snapshot */
+export async function readSnapshotIndex(
+  objects: ObjectStore,
+  generation: string,
+): Promise<SnapshotIndex> {
+  const key = snapshotIndexKey(generation);
+  const object = await objects.get(key);
+  if (object !== undefined) {
+    try {
+      return parseIndex(JSON.parse(fromUtf8(object.data) ?? ""));
+    } catch {
+      throw new StartupError(
+        `The backup's ${key} is damaged. Nothing was restored; choose an older generation with \`restore --at\`.`,
+      );
+    }
+  }
+  const differential = await objects.get(differentialKey(generation));
+  const stamp = differential && fromUtf8(differential.data)?.trim();
+  if (stamp === undefined || !/^[0-9a-f]{20}$/.test(stamp)) {
+    throw new StartupError(
+      `The backup has no whole snapshot in ${
+        generation || "this folder"
+      }: ${key} is missing. Nothing was restored.`,
+    );
+  }
+  const parts: SnapshotPartInfo[] = [];
+  for await (const info of objects.list(snapshotsPrefix(generation))) {
+    parts.push({ key: info.key, sizeBytes: info.sizeBytes });
+  }
+  return { version: versionOf(stamp), parts };
+}
+
+function parseIndex(object: Record<string, unknown>): SnapshotIndex {
+  const number = (value: unknown): number => {
+    if (!Number.isSafeInteger(value)) throw new TypeError("no number");
+    return value as number;
+  };
+  const text = (value: unknown): string => {
+    if (typeof value !== "string") throw new TypeError("no text");
+    return value;
+  };
+  const parts = (object.parts as Record<string, unknown>[]).map((part) => ({
+    key: text(part.key),
+    sizeBytes: number(part.sizeBytes),
+    entries: number(part.entries),
+    sha256: text(part.sha256),
+  }));
+  return {
+    version: versionOf(text(object.version)),
+    parts,
+    totals: {
+      entries: number(object.entries),
+      queueMessages: number(object.queueMessages),
+    },
+  };
+}
+
+/** What to restore: everything, or the state at a version or a time. */
+export type RestorePoint =
+  | { kind: "latest" }
+  | { kind: "version"; version: number }
+  | { kind: "time"; timeMs: number };
+
+export interface RestorePlan {
+  generation: string;
+  /** Empty where another program wrote the backup. */
+  databaseId: string;
+  snapshot: SnapshotIndex;
+  segments: ListedSegment[];
+  strays: string[];
+  point: RestorePoint;
+  sizeBytes: number;
+}
+
+/**
+ * @param manifest undefined where the URL is that of a generation's folder
+ * @throws StartupError where the point cannot be restored
+ */
+export async function planRestore(
+  objects: ObjectStore,
+  manifest: Manifest | undefined,
+  point: RestorePoint,
+): Promise<RestorePlan> {
+  const generation = manifest === undefined
+    ? ""
+    : generationOf(manifest, point);
+  const snapshot = await readSnapshotIndex(objects, generation);
+  const { history, strays } = await listSegments(
+    objects,
+    generation,
+    manifest?.seals ?? [],
+  );
+  let segments = history;
+  if (point.kind === "version") {
+    const end = history.at(-1);
+    const last = end ? versionOf(end.last) : snapshot.version;
+    if (point.version > last && generation !== manifest?.generation) {
+      throw new StartupError(
+        `The backup's history between ${generation} and the generation after it does not reach that version. Nothing was restored.`,
+      );
+    }
+    segments = history.filter((s) => versionOf(s.first) <= point.version);
+  }
+  let sizeBytes = 0;
+  for (const part of snapshot.parts) sizeBytes += part.sizeBytes;
+  for (const segment of segments) sizeBytes += segment.sizeBytes;
+  return {
+    generation,
+    databaseId: manifest?.databaseId ?? "",
+    snapshot,
+    segments,
+    strays,
+    point,
+    sizeBytes,
+  };
+}
+
+function generationOf(manifest: Manifest, point: RestorePoint): string {
+  if (manifest.generation === null) {
+    throw new StartupError(
+      "The backup holds no whole snapshot yet: its first one was not finished. Nothing was restored.",
+    );
+  }
+  if (point.kind === "latest") return manifest.generation;
+  const fitting = manifest.generations.filter((generation) =>
+    point.kind === "version"
+      ? generation.snapshotVersion <= point.version
+      : generation.startedMs <= point.timeMs
+  ).sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
+  if (fitting === undefined) {
+    throw new StartupError(
+      "The backup does not reach that far back (`backup status` lists what it holds). Nothing was restored.",
+    );
+  }
+  return fitting.name;
+}

@@ -1,0 +1,199 @@
+/**
+ * From the bucket into a database: objects are fetched side by side, verified
+ * each on its own and in their order, and put in one after the other. Anything
+ * that is not as it was written is named, and nothing of it is kept.
+ */
+import type { Bytes } from "../common/bytes.ts";
+import {
+  InvalidRequestError,
+  StartupError,
+  UnavailableError,
+} from "../common/errors.ts";
+import { type Clock, sleep } from "../common/clock.ts";
+import { readSegment } from "../log/segment.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import type { RestoreTarget } from "../store/restore_target.ts";
+import type {
+  ListedSegment,
+  RestorePlan,
+  SnapshotPartInfo,
+} from "./history.ts";
+import { versionOf } from "./names.ts";
+
+/** Objects on their way at once; with parts of 4 MiB, 24 MiB in memory. */
+const CONCURRENCY = 6;
+/** How often an object is asked for while the store does not answer. */
+const MAX_TRIES = 8;
+const FIRST_RETRY_MS = 200;
+
+export interface RestoreOptions {
+  objects: ObjectStore;
+  plan: RestorePlan;
+  target: Pick<RestoreTarget, "load" | "apply">;
+  clock: Clock;
+  /** Segments up to this version are in the target already. */
+  afterVersion?: number;
+  progress?(doneBytes: number, totalBytes: number): void;
+  signal?: AbortSignal;
+}
+
+export interface RestoreResult {
+  /** The history's version up to which the target now is. */
+  version: number;
+  entries: number;
+  logEntries: number;
+  sizeBytes: number;
+}
+
+/**
+ * Leaves the target to be finished or discarded.
+ * @throws StartupError where an object is missing or damaged; it is named
+ * @throws UnavailableError where the store does not answer
+ */
+export async function restore(options: RestoreOptions): Promise<RestoreResult> {
+  const { plan, target } = options;
+  const { snapshot, point } = plan;
+  const result: RestoreResult = {
+    version: snapshot.version,
+    entries: 0,
+    logEntries: 0,
+    sizeBytes: 0,
+  };
+  const count = (bytes: Bytes) => {
+    result.sizeBytes += bytes.length;
+    options.progress?.(result.sizeBytes, plan.sizeBytes);
+  };
+
+  if (options.afterVersion === undefined) {
+    for await (const { item, bytes } of fetched(options, snapshot.parts)) {
+      const entries = await loadPart(target, item, bytes);
+      result.entries += entries;
+      count(bytes);
+    }
+    const { totals } = snapshot;
+    if (
+      totals && totals.entries + totals.queueMessages !== result.entries
+    ) {
+      throw damaged(
+        plan.generation + " (snapshot)",
+        `it holds ${result.entries} entries, not the ${
+          totals.entries + totals.queueMessages
+        } that it counts`,
+      );
+    }
+  } else result.version = options.afterVersion;
+
+  const upTo = point.kind === "version" ? point.version : Infinity;
+  // A snapshot of another program is whole only with the log before it.
+  let appliedVersion = snapshot.totals === undefined ? 0 : result.version;
+  let chainVersion = snapshot.version;
+  for await (const { item, bytes } of fetched(options, plan.segments)) {
+    const contents = await readSegment(bytes);
+    if (typeof contents === "string") throw damaged(item.key, contents);
+    const { previousVersion, timeMs, entries } = contents;
+    if (previousVersion !== undefined && previousVersion !== chainVersion) {
+      throw damaged(
+        item.key,
+        "it does not follow the segment before it; one between them is missing",
+      );
+    }
+    if (point.kind === "time" && timeMs > point.timeMs) break;
+    chainVersion = versionOf(item.last);
+    try {
+      const done = target.apply(entries, appliedVersion, upTo);
+      result.logEntries += done.applied;
+      appliedVersion = Math.max(appliedVersion, done.lastVersion);
+    } catch (error) {
+      if (!(error instanceof InvalidRequestError)) throw error;
+      throw damaged(item.key, "its bytes are not those of log entries");
+    }
+    if (upTo >= chainVersion && appliedVersion < chainVersion) {
+      throw damaged(item.key, "it does not hold what its name says");
+    }
+    result.version = Math.max(result.version, appliedVersion);
+    count(bytes);
+  }
+  return result;
+}
+
+async function loadPart(
+  target: Pick<RestoreTarget, "load">,
+  part: SnapshotPartInfo,
+  bytes: Bytes,
+): Promise<number> {
+  if (bytes.length !== part.sizeBytes) {
+    throw damaged(
+      part.key,
+      `it has ${bytes.length} bytes, not ${part.sizeBytes}`,
+    );
+  }
+  if (part.sha256 !== undefined) {
+    const digest = await crypto.subtle.digest("SHA-256", bytes);
+    if (new Uint8Array(digest).toHex() !== part.sha256) {
+      throw damaged(part.key, "its checksum does not fit its contents");
+    }
+  }
+  let entries: number;
+  try {
+    entries = target.load(bytes);
+  } catch (error) {
+    if (!(error instanceof InvalidRequestError)) throw error;
+    throw damaged(part.key, error.message);
+  }
+  if (part.entries !== undefined && part.entries !== entries) {
+    throw damaged(part.key, `it holds ${entries} entries, not ${part.entries}`);
+  }
+  return entries;
+}
+
+/** The objects in order, while the next ones are on their way. */
+async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
+  options: RestoreOptions,
+  items: readonly T[],
+): AsyncGenerator<{ item: T; bytes: Bytes }> {
+  const underWay: Promise<Bytes>[] = [];
+  const ended = new AbortController();
+  const signal = options.signal
+    ? AbortSignal.any([options.signal, ended.signal])
+    : ended.signal;
+  let next = 0;
+  const start = () => {
+    const fetching = fetchObject(options, items[next++].key, signal);
+    // Dealt with when its turn comes.
+    fetching.catch(() => {});
+    underWay.push(fetching);
+  };
+  try {
+    for (const item of items) {
+      while (next < items.length && underWay.length < CONCURRENCY) start();
+      yield { item, bytes: await underWay.shift()! };
+    }
+  } finally {
+    ended.abort(new UnavailableError("The restore has ended."));
+  }
+}
+
+async function fetchObject(
+  { objects, clock }: RestoreOptions,
+  key: string,
+  signal: AbortSignal,
+): Promise<Bytes> {
+  for (let attempt = 1;; attempt++) {
+    try {
+      const object = await objects.get(key, { signal });
+      if (object === undefined) throw damaged(key, "it is missing");
+      return object.data;
+    } catch (error) {
+      const isFinal = !(error instanceof UnavailableError) ||
+        attempt >= MAX_TRIES || signal.aborted;
+      if (isFinal) throw error;
+    }
+    await sleep(clock, FIRST_RETRY_MS * 2 ** (attempt - 1));
+  }
+}
+
+function damaged(key: string, what: string): StartupError {
+  return new StartupError(
+    `The backup's object ${key} cannot be used: ${what}. Nothing of it was served; \`restore --at\` reaches what lies before it, and \`backup verify\` looks at all of them.`,
+  );
+}

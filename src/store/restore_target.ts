@@ -1,0 +1,48 @@
+/**
+ * Where a restore puts what it reads: an engine's database that nobody serves
+ * yet. Nothing of it is seen under its name before `finish`.
+ */
+import type { Bytes } from "../common/bytes.ts";
+
+export interface RestoreEnd {
+  databaseId: string;
+  /** The last version of the history that was put in. */
+  version: number;
+  /** The next commit comes after this one. */
+  leapToVersion: number;
+  /** Named values to keep in the database. */
+  state: Record<string, string>;
+}
+
+export interface RestoreTarget {
+  /**
+   * Adds a part of a snapshot; parts come in order.
+   * @returns how many entries it held
+   * @throws InvalidRequestError where it is no part of a snapshot
+   */
+  load(range: Bytes): number;
+  /**
+   * Applies the log's entries of versions above `after` and up to `upTo`.
+   * @returns how many entries were applied, and the last one's version
+   * @throws InvalidRequestError where the bytes are no entries
+   */
+  apply(
+    entries: Bytes,
+    after: number,
+    upTo: number,
+  ): { applied: number; lastVersion: number };
+  /** Makes all of it durable, and moves it into place. */
+  finish(end: RestoreEnd): void;
+  /** Leaves nothing behind. */
+  discard(): void;
+}
+
+/** What can be told of a database without serving it. */
+export interface LocalDatabase {
+  databaseId: string;
+  /** Of its last commit. */
+  version: number;
+  /** Of the last commit that changed something, as far as the log knows. */
+  contentVersion: number;
+  state(name: string): string | undefined;
+}
