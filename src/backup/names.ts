@@ -100,6 +100,11 @@ export function isGenerationName(text: string): boolean {
   return /^\d{8}t\d{6}z-[0-9a-f]{8}-[0-9a-f]{4}$/.test(text);
 }
 
+/** The epoch that began the generation. */
+export function epochOf(generation: string): number {
+  return parseInt(generation.split("-")[1], 16);
+}
+
 function hex(value: number, digits: number): string {
   if (digits === 8 && value >= MAX_PART) {
     throw new RangeError(`${value} does not fit into ${digits} digits`);

@@ -31,7 +31,7 @@ export interface RestoreOptions {
   plan: RestorePlan;
   target: Pick<RestoreTarget, "load" | "apply">;
   clock: Clock;
-  /** Segments up to this version are in the target already. */
+  /** The history up to this version is in the target already. */
   afterVersion?: number;
   progress?(doneBytes: number, totalBytes: number): void;
   signal?: AbortSignal;
@@ -85,9 +85,13 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
 
   const upTo = point.kind === "version" ? point.version : Infinity;
   // A snapshot of another program is whole only with the log before it.
-  let appliedVersion = snapshot.totals === undefined ? 0 : result.version;
-  let chainVersion = snapshot.version;
-  for await (const { item, bytes } of fetched(options, plan.segments)) {
+  const isForeign = snapshot.totals === undefined;
+  let appliedVersion = isForeign ? 0 : result.version;
+  let chainVersion = result.version;
+  const segments = isForeign ? plan.segments : plan.segments.filter(
+    (segment) => versionOf(segment.last) > result.version,
+  );
+  for await (const { item, bytes } of fetched(options, segments)) {
     const contents = await readSegment(bytes);
     if (typeof contents === "string") throw damaged(item.key, contents);
     const { previousVersion, timeMs, entries } = contents;

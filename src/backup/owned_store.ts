@@ -1,0 +1,95 @@
+/**
+ * The engine's store, for as long as this instance owns the history. Requests
+ * pass while the lease runs; the first one after a pause waits for its renewal.
+ */
+import type { Bytes } from "../common/bytes.ts";
+import type { UnavailableError } from "../common/errors.ts";
+import type {
+  AtomicWrite,
+  Entry,
+  ReadRange,
+  WriteOutcome,
+} from "../protocol/messages.ts";
+import type { BackupSource } from "../store/backup_source.ts";
+import type {
+  Store,
+  StoreHealth,
+  StoreStats,
+  Watch,
+  WatchState,
+} from "../store/store.ts";
+
+/** What this needs of an {@linkcode Ownership}. */
+export interface Gate {
+  /** Cheap: asked before every request. */
+  mayServe(): boolean;
+  ensure(): Promise<void>;
+}
+
+export class OwnedStore implements Store {
+  readonly isReadOnly = false;
+  private refusal: UnavailableError | undefined;
+
+  constructor(private readonly inner: Store, private readonly gate: Gate) {}
+
+  get databaseId(): string {
+    return this.inner.databaseId;
+  }
+
+  get backupSource(): BackupSource | undefined {
+    return this.inner.backupSource;
+  }
+
+  /** From now on reads and writes are answered with this error. */
+  refuse(error: UnavailableError): void {
+    this.refusal ??= error;
+  }
+
+  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]> {
+    if (this.refusal === undefined && this.gate.mayServe()) {
+      return this.inner.read(ranges);
+    }
+    return this.ready().then(() => this.inner.read(ranges));
+  }
+
+  write(write: AtomicWrite): Promise<WriteOutcome> {
+    if (this.refusal === undefined && this.gate.mayServe()) {
+      return this.inner.write(write);
+    }
+    return this.ready().then(() => this.inner.write(write));
+  }
+
+  private async ready(): Promise<void> {
+    if (this.refusal) throw this.refusal;
+    await this.gate.ensure();
+    if (this.refusal) throw this.refusal;
+  }
+
+  watch(keys: readonly Bytes[]): Watch {
+    if (this.refusal) throw this.refusal;
+    const watch = this.inner.watch(keys);
+    const ready = () => this.ready();
+    return {
+      async next(): Promise<WatchState | null> {
+        // A watch keeps no lease alive by itself, but shows nothing without.
+        const state = await watch.next();
+        if (state !== null) await ready();
+        return state;
+      },
+      cancel: () => watch.cancel(),
+    };
+  }
+
+  stats(): StoreStats {
+    return this.inner.stats();
+  }
+
+  health(): StoreHealth {
+    if (this.refusal) return { writable: false, reason: this.refusal.message };
+    return this.inner.health();
+  }
+
+  close(): Promise<void> {
+    return this.inner.close();
+  }
+}

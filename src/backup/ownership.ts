@@ -1,0 +1,514 @@
+/**
+ * Who may write the history. One launch owns one epoch; every change of owner
+ * is a compare-and-swap of the manifest. Read docs/fencing.md beside this file.
+ *
+ * Invariant: a segment of epoch e is history only up to the seal that whoever
+ * raised the epoch above e recorded, before it served anything. The worst
+ * outcome of a mistake here: two histories.
+ */
+import { type Clock, sleep, type Timer } from "../common/clock.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import { type Random, randomUuid } from "../common/random.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+} from "../object_store/object_store.ts";
+import { listSegments } from "./history.ts";
+import {
+  type Manifest,
+  ManifestStore,
+  type Seal,
+  type VersionedManifest,
+} from "./manifest.ts";
+import { epochOf, versionOf } from "./names.ts";
+
+/** How long an owner may go without renewing before another takes over. */
+export const LEASE_MS = 10_000;
+/** How far the clocks of two machines may be apart. */
+export const CLOCK_MARGIN_MS = 1000;
+/** How often a launch that waits for ownership looks. */
+const WAIT_POLL_MS = 250;
+/**
+ * A lease that cannot be renewed because the store does not answer: after this
+ * long, durability `local` goes on without it.
+ */
+const OUTAGE_GRACE_MS = 2000;
+const RENEW_RETRY_MS = 500;
+
+/** Another instance owns the history now, or this one has given it up. */
+export class FencedError extends UnavailableError {
+  override name = "FencedError";
+}
+
+export interface OwnershipOptions {
+  objects: ObjectStore;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  /** Of the local file, where there is one. */
+  databaseId?: string;
+  /**
+   * The launch that last had the local file, whose lock we hold: it is gone,
+   * so its lease need not be waited for.
+   */
+  previousOwner?: string;
+  /** Goes on without a lease while the store does not answer at all. */
+  servesThroughOutages: boolean;
+  /** Another instance asks for ownership; called once. */
+  onHandoverRequested(): void;
+  /** Why it takes long, in a sentence; called once for each reason. */
+  onWaiting?(what: string): void;
+  signal?: AbortSignal;
+  leaseMs?: number;
+  clockMarginMs?: number;
+}
+
+/** Where the history that we took over ends. */
+export interface HistoryEnd {
+  generation: string;
+  version: number;
+}
+
+export class Ownership {
+  readonly owner: string;
+  readonly epoch: number;
+  /** Resolves when the ownership is lost to another instance. */
+  readonly lost: Promise<FencedError>;
+  /** Since when the lease could not be renewed for lack of an answer. */
+  cutOffSinceMs: number | undefined;
+  private readonly lostWith = Promise.withResolvers<FencedError>();
+  private failure: FencedError | undefined;
+  private leaseEndMs = 0;
+  private leaseEndMonotonicMs = 0;
+  private renewAtMonotonicMs = 0;
+  private renewing: Promise<void> | undefined;
+  private changing: Promise<unknown> = Promise.resolve();
+  private hasHandover = false;
+  private retryTimer: Timer | undefined;
+
+  private constructor(
+    private readonly options: OwnershipOptions,
+    private readonly store: ManifestStore,
+    private current: VersionedManifest,
+    /** The manifest as the owner before us left it. */
+    readonly previous: Manifest | undefined,
+  ) {
+    this.owner = current.manifest.owner!;
+    this.epoch = current.manifest.epoch;
+    this.lost = this.lostWith.promise;
+  }
+
+  get manifest(): Manifest {
+    return this.current.manifest;
+  }
+
+  private static leaseMsOf(options: OwnershipOptions): number {
+    return options.leaseMs ?? LEASE_MS;
+  }
+
+  // -------------------------------------------------------------- acquiring
+
+  /**
+   * Becomes the owner: asks a living one to hand over, waits for a dead one's
+   * lease, raises the epoch, and records where the earlier epochs end.
+   * @throws StartupError where the bucket holds another database
+   * @throws ObjectStoreRefusedError where the store does not let us
+   */
+  static async acquire(options: OwnershipOptions): Promise<Ownership> {
+    const { clock, random, objects } = options;
+    const store = new ManifestStore(objects, clock, random);
+    const owner = randomUuid(random);
+    const leaseMs = Ownership.leaseMsOf(options);
+    let seenNonce: string | undefined;
+    let seenSinceMs = 0;
+    let told: string | undefined;
+    const tell = (what: string) => {
+      if (told !== what) options.onWaiting?.(told = what);
+    };
+    for (;;) {
+      options.signal?.throwIfAborted();
+      let found: VersionedManifest | undefined;
+      try {
+        found = await store.read();
+      } catch (error) {
+        if (!(error instanceof UnavailableError)) throw error;
+        tell(
+          `The object store does not answer (${messageOf(error)}); trying on.`,
+        );
+        await sleep(clock, 4 * WAIT_POLL_MS);
+        continue;
+      }
+      if (found) checkDatabase(found.manifest, options.databaseId);
+      if (found?.nonce !== seenNonce) {
+        seenNonce = found?.nonce;
+        seenSinceMs = clock.monotonicMs();
+      }
+      const startedMs = clock.nowMs();
+      const startedMonotonicMs = clock.monotonicMs();
+      if (!found || Ownership.mayTake(found.manifest, options, seenSinceMs)) {
+        const next = takenOver(found?.manifest, {
+          databaseId: options.databaseId ?? randomUuid(random),
+          owner,
+          leaseUntilMs: startedMs + leaseMs,
+        });
+        const { won, current } = await store.swap(found, next);
+        if (!won) continue;
+        const ownership = new Ownership(
+          options,
+          store,
+          current!,
+          found?.manifest,
+        );
+        ownership.beginLease(startedMs, startedMonotonicMs);
+        await ownership.seal();
+        return ownership;
+      }
+      tell(
+        "Another instance owns this backup; it is asked to hand over, or its lease is waited for.",
+      );
+      if (found.manifest.handoverTo === null) {
+        await store.swap(found, { ...found.manifest, handoverTo: owner });
+        continue;
+      }
+      await sleep(clock, WAIT_POLL_MS);
+    }
+  }
+
+  /** Whether the owner is gone, or its lease has run out by any reckoning. */
+  private static mayTake(
+    manifest: Manifest,
+    options: OwnershipOptions,
+    seenSinceMs: number,
+  ): boolean {
+    if (manifest.owner === null || manifest.owner === options.previousOwner) {
+      return true;
+    }
+    const { clock } = options;
+    const marginMs = options.clockMarginMs ?? CLOCK_MARGIN_MS;
+    // A renewal changes the nonce; without one for a whole lease it is over,
+    // whatever the owner's clock says.
+    const unchangedMs = clock.monotonicMs() - seenSinceMs;
+    return clock.nowMs() > manifest.leaseUntilMs + marginMs ||
+      unchangedMs > Ownership.leaseMsOf(options) + marginMs;
+  }
+
+  /**
+   * Records where the epochs before ours end. The listing begins after the
+   * swap that raised the epoch has won: a segment that its owner may still
+   * acknowledge was put before that, and is in the listing.
+   */
+  private async seal(): Promise<void> {
+    const { generation } = this.manifest;
+    if (generation === null) return;
+    let seals: Seal[];
+    for (;;) {
+      try {
+        seals = await this.endsOf(generation);
+        break;
+      } catch (error) {
+        if (!(error instanceof UnavailableError)) throw error;
+        await sleep(this.options.clock, RENEW_RETRY_MS);
+      }
+    }
+    if (seals.length === 0) return;
+    await this.update((manifest) => ({
+      ...manifest,
+      seals: [...manifest.seals, ...seals],
+    }));
+  }
+
+  /** Seals for the epochs of this generation that have none. */
+  private async endsOf(generation: string): Promise<Seal[]> {
+    const { objects } = this.options;
+    const { seals } = this.manifest;
+    const { history } = await listSegments(objects, generation, seals);
+    const { snapshotVersion } = this.manifest.generations
+      .find(({ name }) => name === generation)!;
+    const sealed = new Map(
+      seals.filter((seal) => seal.generation === generation)
+        .map((seal) => [seal.epoch, seal]),
+    );
+    const found: Seal[] = [];
+    let lastVersion = snapshotVersion;
+    // An epoch without a segment in the listing is sealed too: one that is on
+    // its way must not become history when it arrives.
+    for (let epoch = epochOf(generation); epoch < this.epoch; epoch++) {
+      const seal = sealed.get(epoch);
+      const last = history.findLast((segment) => segment.epoch === epoch);
+      if (last) lastVersion = versionOf(last.last);
+      if (seal) continue;
+      found.push({ generation, epoch, lastTsn: last?.tsn ?? 0, lastVersion });
+    }
+    return found;
+  }
+
+  /** Undefined where there is no history yet. */
+  get historyEnd(): HistoryEnd | undefined {
+    const { generation, generations, seals } = this.manifest;
+    if (generation === null) return undefined;
+    let { snapshotVersion: version } = generations
+      .find(({ name }) => name === generation)!;
+    for (const seal of seals) {
+      if (seal.generation === generation && seal.epoch < this.epoch) {
+        version = Math.max(version, seal.lastVersion);
+      }
+    }
+    return { generation, version };
+  }
+
+  // ------------------------------------------------------------------ lease
+
+  private beginLease(startedMs: number, startedMonotonicMs: number): void {
+    const leaseMs = Ownership.leaseMsOf(this.options);
+    this.leaseEndMs = startedMs + leaseMs;
+    this.leaseEndMonotonicMs = startedMonotonicMs + leaseMs;
+    this.renewAtMonotonicMs = startedMonotonicMs + leaseMs / 3;
+  }
+
+  /**
+   * Whether requests may be answered now: for every request, so it takes two
+   * looks at clocks and nothing else. Both have to agree: one stands still
+   * while the machine sleeps, the other can be set.
+   */
+  mayServe(): boolean {
+    const { clock } = this.options;
+    const monotonicMs = clock.monotonicMs();
+    if (monotonicMs >= this.renewAtMonotonicMs) this.renewSoon();
+    if (this.failure !== undefined) return false;
+    return (monotonicMs < this.leaseEndMonotonicMs &&
+      clock.nowMs() < this.leaseEndMs) || this.cutOffSinceMs !== undefined;
+  }
+
+  /** There is no timer: an owner that nobody asks anything lets it run out. */
+  private renewSoon(): void {
+    if (this.renewing || this.failure) return;
+    this.renewing = this.renew().finally(() => this.renewing = undefined);
+    this.renewing.catch(() => {});
+  }
+
+  /**
+   * Resolves when requests may be answered.
+   * @throws FencedError
+   * @throws UnavailableError where the store does not answer in time
+   */
+  async ensure(): Promise<void> {
+    const late = Promise.withResolvers<never>();
+    const timer = this.options.clock.after(
+      2 * OUTAGE_GRACE_MS,
+      () =>
+        late.reject(
+          new UnavailableError(
+            "The object store does not answer, so this instance cannot tell whether it still owns the database. Nothing of the request was applied; try again.",
+          ),
+        ),
+    );
+    try {
+      while (!this.mayServe()) {
+        if (this.failure) throw this.failure;
+        this.renewSoon();
+        await Promise.race([this.renewing, late.promise]);
+      }
+    } finally {
+      timer.stop();
+    }
+  }
+
+  private async renew(): Promise<void> {
+    const { clock } = this.options;
+    const beganMs = clock.monotonicMs();
+    let startedMs = 0;
+    let startedMonotonicMs = 0;
+    for (;;) {
+      try {
+        await this.update((manifest) => {
+          startedMs = clock.nowMs();
+          startedMonotonicMs = clock.monotonicMs();
+          const leaseUntilMs = startedMs + Ownership.leaseMsOf(this.options);
+          return { ...manifest, leaseUntilMs };
+        }, () => true);
+        this.beginLease(startedMs, startedMonotonicMs);
+        if (this.cutOffSinceMs !== undefined) {
+          this.cutOffSinceMs = undefined;
+          this.options.logger.info("The object store answers again.");
+        }
+        return;
+      } catch (error) {
+        if (error instanceof FencedError) throw error;
+        if (
+          !(error instanceof UnavailableError) &&
+          !(error instanceof ObjectStoreRefusedError)
+        ) throw error;
+        const isRunning = clock.monotonicMs() < this.leaseEndMonotonicMs;
+        const triedMs = clock.monotonicMs() - beganMs;
+        if (
+          !isRunning && triedMs >= OUTAGE_GRACE_MS &&
+          this.options.servesThroughOutages && this.cutOffSinceMs === undefined
+        ) {
+          this.cutOffSinceMs = clock.nowMs();
+          this.options.logger.warn(
+            "The object store does not answer. Requests are served on; what is written is on this machine's disk alone until it does.",
+            { reason: messageOf(error) },
+          );
+          // The outage is watched on: when it ends, someone may have taken over.
+          this.retryTimer = clock.after(RENEW_RETRY_MS, () => {
+            this.retryTimer = undefined;
+            this.renewSoon();
+          });
+          return;
+        }
+      }
+      await sleep(clock, RENEW_RETRY_MS);
+    }
+  }
+
+  // --------------------------------------------------------------- changing
+
+  /**
+   * Changes the manifest, as its owner. One change at a time.
+   * @param giveUp ends the tries while the store does not answer
+   * @throws FencedError where another instance has taken over
+   * @throws UnavailableError where `giveUp` said so
+   */
+  update(
+    change: (manifest: Manifest) => Manifest,
+    giveUp?: (error: UnavailableError) => boolean,
+  ): Promise<Manifest> {
+    const changed = this.changing.then(() => this.change(change, giveUp));
+    this.changing = changed.catch(() => {});
+    return changed;
+  }
+
+  private async change(
+    change: (manifest: Manifest) => Manifest,
+    giveUp?: (error: UnavailableError) => boolean,
+  ): Promise<Manifest> {
+    for (;;) {
+      if (this.failure) throw this.failure;
+      const next = change(this.manifest);
+      const { won, current } = await this.store.swap(
+        this.current,
+        next,
+        giveUp,
+      );
+      this.see(current);
+      if (won) return next;
+    }
+  }
+
+  /** Takes note of a version of the manifest. @throws FencedError */
+  private see(found: VersionedManifest | undefined): void {
+    if (this.failure) throw this.failure;
+    if (
+      found === undefined || found.manifest.epoch !== this.epoch ||
+      found.manifest.owner !== this.owner
+    ) {
+      throw this.fence(
+        found === undefined
+          ? "The backup's manifest is gone from the object store. Nothing that was not in the bucket is acknowledged any more; the local file is kept."
+          : "Another instance has taken over this database. Nothing is acknowledged here any more; the local file is kept and set aside at the next start if it differs.",
+      );
+    }
+    this.current = found;
+    if (found.manifest.handoverTo !== null && !this.hasHandover) {
+      this.hasHandover = true;
+      this.options.onHandoverRequested();
+    }
+  }
+
+  private fence(message: string): FencedError {
+    this.failure = new FencedError(message);
+    this.retryTimer?.stop();
+    this.cutOffSinceMs = undefined;
+    this.lostWith.resolve(this.failure);
+    return this.failure;
+  }
+
+  /**
+   * One look at the manifest, begun now. What was put before the call and
+   * stands when it resolves is history for good (docs/fencing.md).
+   * @throws FencedError, UnavailableError where there was no answer
+   */
+  async confirmOwned(): Promise<void> {
+    const found = await this.store.read();
+    if (
+      found && found.manifest.epoch === this.epoch &&
+      found.manifest.owner === this.owner && found.tag !== this.current.tag
+    ) {
+      // A change of ours, or a request for hand-over, of which `changing` is
+      // about to learn; only the request matters here.
+      if (this.failure) throw this.failure;
+      if (found.manifest.handoverTo !== null && !this.hasHandover) {
+        this.hasHandover = true;
+        this.options.onHandoverRequested();
+      }
+      return;
+    }
+    this.see(found);
+  }
+
+  /**
+   * Gives the ownership up, in order: everything of ours is shipped, up to
+   * `end`. Nothing may be written or acknowledged after the call.
+   * @param giveUp ends the tries while the store does not answer
+   * @throws FencedError, UnavailableError where it gave up
+   */
+  release(
+    end:
+      | { generation: string; lastTsn: number; lastVersion: number }
+      | undefined,
+    giveUp?: (error: UnavailableError) => boolean,
+  ): Promise<void> {
+    this.retryTimer?.stop();
+    const released = this.changing.then(async () => {
+      for (;;) {
+        if (this.failure) throw this.failure;
+        const { seals } = this.manifest;
+        const { won, current } = await this.store.swap(this.current, {
+          ...this.manifest,
+          owner: null,
+          leaseUntilMs: 0,
+          seals: end ? [...seals, { ...end, epoch: this.epoch }] : seals,
+        }, giveUp);
+        if (won) {
+          this.failure = new FencedError(
+            "This instance has handed the database over.",
+          );
+          return;
+        }
+        this.see(current);
+      }
+    });
+    this.changing = released.catch(() => {});
+    return released;
+  }
+}
+
+function takenOver(
+  manifest: Manifest | undefined,
+  by: { databaseId: string; owner: string; leaseUntilMs: number },
+): Manifest {
+  const { owner, leaseUntilMs } = by;
+  const handoverTo = null;
+  if (manifest) {
+    const epoch = manifest.epoch + 1;
+    return { ...manifest, epoch, owner, leaseUntilMs, handoverTo };
+  }
+  return {
+    databaseId: by.databaseId,
+    epoch: 1,
+    owner,
+    leaseUntilMs,
+    handoverTo,
+    generation: null,
+    generations: [],
+    seals: [],
+  };
+}
+
+function checkDatabase(manifest: Manifest, databaseId?: string): void {
+  if (databaseId === undefined || databaseId === manifest.databaseId) return;
+  throw new StartupError(
+    `The backup holds database ${manifest.databaseId}, and the local file is database ${databaseId}. Neither was changed; give this file a backup URL of its own, or move it away to restore the one in the backup.`,
+  );
+}
