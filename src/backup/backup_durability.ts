@@ -1,0 +1,106 @@
+/**
+ * When a commit counts as durable while there is a backup.
+ *
+ * `local`: it is synced here, and this instance may serve.
+ *
+ * `s3`: its segment is in the bucket, and after that a look at the manifest
+ * still showed this instance as the owner. The look has to begin when the put
+ * is over: then a takeover that it does not show comes later than the put, and
+ * its listing has the segment (docs/fencing.md). One look serves every commit
+ * that was shipped before it began, and the next segment is put meanwhile.
+ */
+import { type Clock, sleep } from "../common/clock.ts";
+import { UnavailableError } from "../common/errors.ts";
+import { ObjectStoreRefusedError } from "../object_store/object_store.ts";
+import type { Durability } from "../store/durability.ts";
+import { FencedError } from "./ownership.ts";
+
+export type DurabilityName = "local" | "s3";
+
+/** The wait before another look where one got no answer. */
+const RETRY_MS = 200;
+
+interface Attached {
+  clock: Clock;
+  shipper: { synced(version: number): void };
+  ownership: {
+    mayServe(): boolean;
+    ensure(): Promise<void>;
+    confirmOwned(): Promise<void>;
+  };
+}
+
+export class BackupDurability implements Durability {
+  /** The newest version that is durable in the object store. */
+  confirmedVersion = 0;
+  private attached: Attached | undefined;
+  private refusal: Error | undefined;
+  private readonly waiting: {
+    version: number;
+    resolve(): void;
+    reject(error: Error): void;
+  }[] = [];
+
+  constructor(readonly name: DurabilityName) {}
+
+  attach(attached: Attached): void {
+    this.attached = attached;
+  }
+
+  confirm(version: number): void | Promise<void> {
+    if (this.refusal) return Promise.reject(this.refusal);
+    const { shipper, ownership } = this.attached!;
+    shipper.synced(version);
+    if (this.name === "local") {
+      return ownership.mayServe() ? undefined : this.whenOwner();
+    }
+    if (version <= this.confirmedVersion) return;
+    return new Promise((resolve, reject) =>
+      this.waiting.push({ version, resolve, reject })
+    );
+  }
+
+  /** The commit stands; only whether it may be acknowledged is in question. */
+  private async whenOwner(): Promise<void> {
+    const { ownership, clock } = this.attached!;
+    for (;;) {
+      try {
+        return await ownership.ensure();
+      } catch (error) {
+        if (error instanceof FencedError || this.refusal) throw error;
+        if (!(error instanceof UnavailableError)) throw error;
+      }
+      await sleep(clock, RETRY_MS);
+    }
+  }
+
+  /** The put of everything up to `version` is over. */
+  async shipped(version: number): Promise<void> {
+    const { ownership, clock } = this.attached!;
+    for (;;) {
+      try {
+        await ownership.confirmOwned();
+        break;
+      } catch (error) {
+        const isOutage = !(error instanceof FencedError) &&
+          (error instanceof UnavailableError ||
+            error instanceof ObjectStoreRefusedError);
+        if (!isOutage) return this.refuse(error as Error);
+        if (this.refusal) return;
+      }
+      await sleep(clock, RETRY_MS);
+    }
+    if (this.refusal || version <= this.confirmedVersion) return;
+    this.confirmedVersion = version;
+    const { waiting } = this;
+    let count = 0;
+    while (count < waiting.length && waiting[count].version <= version) count++;
+    for (const { resolve } of waiting.splice(0, count)) resolve();
+  }
+
+  /** Nothing is confirmed any more. */
+  refuse(error: Error): void {
+    this.refusal ??= error;
+    for (const { reject } of this.waiting.splice(0)) reject(this.refusal);
+  }
+}

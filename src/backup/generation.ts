@@ -1,0 +1,190 @@
+/**
+ * A generation: a snapshot, and the log from it on, in a folder that is a
+ * complete backup by itself. It is history from the moment in which the
+ * manifest names it; what a crash leaves before that is garbage.
+ */
+import { utf8 } from "../common/bytes.ts";
+import { type Clock, sleep } from "../common/clock.ts";
+import { messageOf, UnavailableError } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import type { Random } from "../common/random.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+} from "../object_store/object_store.ts";
+import type {
+  BackupSource,
+  SnapshotPart,
+  SnapshotSummary,
+} from "../store/backup_source.ts";
+import type { SnapshotPartInfo } from "./history.ts";
+import { type Generation, hexVersion } from "./manifest.ts";
+import {
+  differentialKey,
+  generationName,
+  snapshotIndexKey,
+  snapshotKey,
+} from "./names.ts";
+import type { Ownership } from "./ownership.ts";
+import type { Shipper } from "./shipper.ts";
+
+const PART_BYTES = 4 * 1024 * 1024;
+/** Parts on their way at once, each held in memory. */
+const UPLOADS = 4;
+const RETRY_MS = 1000;
+/** The log may grow to this, and to the snapshot's size, before a new one. */
+const MIN_LOG_BYTES = 16 * 1024 * 1024;
+
+export interface GenerationOptions {
+  objects: ObjectStore;
+  source: BackupSource;
+  ownership: Ownership;
+  shipper: Shipper;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  signal: AbortSignal;
+  /** Entries that are uploaded so far. */
+  progress?(entries: number): void;
+}
+
+/** Whether a restore would read more than about twice the data. */
+export function isOutgrown(logBytes: number, snapshotBytes: number): boolean {
+  return logBytes > Math.max(MIN_LOG_BYTES, snapshotBytes);
+}
+
+/**
+ * Makes a generation beside running writes, and goes over to it.
+ * @returns undefined where the log moved on without us: begin again
+ * @throws FencedError, UnavailableError, or the signal's reason; the present
+ *   generation then goes on
+ */
+export async function makeGeneration(
+  options: GenerationOptions,
+): Promise<(SnapshotSummary & { name: string }) | undefined> {
+  const { source, ownership, shipper, clock } = options;
+  const startedMs = clock.nowMs();
+  const name = generationName(startedMs, ownership.epoch, options.random);
+  shipper.keepLogFrom(Math.min(
+    source.syncedVersion,
+    shipper.position?.logVersion ?? source.syncedVersion,
+  ));
+  try {
+    const summary = await uploadSnapshot(options, name);
+    const generation: Generation = {
+      name,
+      startedMs,
+      endedMs: null,
+      snapshotVersion: summary.version,
+    };
+    const hasMoved = await shipper.moveTo(
+      name,
+      summary.version,
+      async (end) => {
+        await ownership.update((manifest) => ({
+          ...manifest,
+          generation: name,
+          generations: [
+            ...manifest.generations.map((former) =>
+              former.endedMs === null
+                ? { ...former, endedMs: clock.nowMs() }
+                : former
+            ),
+            generation,
+          ],
+          seals: end === undefined ? manifest.seals : [...manifest.seals, {
+            generation: end.generation,
+            epoch: ownership.epoch,
+            lastTsn: end.tsn,
+            lastVersion: end.bucketVersion,
+          }],
+        }));
+      },
+    );
+    return hasMoved ? { ...summary, name } : undefined;
+  } finally {
+    shipper.keepLogFrom(undefined);
+  }
+}
+
+async function uploadSnapshot(
+  options: GenerationOptions,
+  generation: string,
+): Promise<SnapshotSummary> {
+  const { source, ownership } = options;
+  const parts: SnapshotPartInfo[] = [];
+  const failed = Promise.withResolvers<never>();
+  failed.promise.catch(() => {});
+  const uploads = new Set<Promise<void>>();
+  let entries = 0;
+  const upload = async (part: SnapshotPart, index: number) => {
+    const { bytes } = part;
+    const digest = await crypto.subtle.digest("SHA-256", bytes);
+    const key = snapshotKey(generation, ownership.epoch, index);
+    parts[index] = {
+      key,
+      sizeBytes: bytes.length,
+      entries: part.entries,
+      sha256: new Uint8Array(digest).toHex(),
+    };
+    await put(options, key, bytes);
+    entries += part.entries;
+    options.progress?.(entries);
+  };
+  let count = 0;
+  const summary = await source.snapshot({
+    partBytes: PART_BYTES,
+    signal: options.signal,
+    onBegin() {},
+    async onPart(part) {
+      const uploading = upload(part, count++).finally(() =>
+        uploads.delete(uploading)
+      );
+      uploading.catch(failed.reject);
+      uploads.add(uploading);
+      if (uploads.size < UPLOADS) return;
+      await Promise.race([failed.promise, ...uploads]);
+    },
+  });
+  await Promise.race([failed.promise, Promise.all(uploads)]);
+  const version = hexVersion(summary.version);
+  const index = {
+    format: 1,
+    version,
+    entries: summary.entries,
+    queueMessages: summary.queueMessages,
+    parts,
+  };
+  await put(
+    options,
+    snapshotIndexKey(generation),
+    utf8(JSON.stringify(index, null, 1) + "\n"),
+  );
+  await put(options, differentialKey(generation), utf8(version));
+  return summary;
+}
+
+/** Tries until it is there, or the signal ends it. */
+async function put(
+  { objects, clock, logger, signal }: GenerationOptions,
+  key: string,
+  data: Uint8Array,
+): Promise<void> {
+  for (let hasFailed = false;; hasFailed = true) {
+    try {
+      await objects.put(key, data, { signal });
+      return;
+    } catch (error) {
+      signal.throwIfAborted();
+      const isOutage = error instanceof UnavailableError ||
+        error instanceof ObjectStoreRefusedError;
+      if (!isOutage) throw error;
+      if (!hasFailed) {
+        const reason = messageOf(error);
+        logger.warn("A part of the snapshot is tried again.", { key, reason });
+      }
+    }
+    await sleep(clock, RETRY_MS);
+    signal.throwIfAborted();
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * Disk and bucket at launch: which of them is right. The decision is a pure
+ * function over what is known; carrying it out is below.
+ */
+import type { Clock } from "../common/clock.ts";
+import { StartupError } from "../common/errors.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import {
+  catchUpTarget,
+  createRestoreTarget,
+  setAside,
+} from "../store/sqlite/restore_target.ts";
+import type { LocalDatabase } from "../store/restore_target.ts";
+import { planRestore, type RestorePlan } from "./history.ts";
+import { hexVersion, type Manifest } from "./manifest.ts";
+import type { HistoryEnd } from "./ownership.ts";
+import { restore } from "./restore.ts";
+
+/** A step over every version that a lost machine may have issued. */
+export const VERSION_LEAP = 2 ** 32;
+
+/** Names of what a backup keeps in the database (`denokv_state`). */
+export const STATE = {
+  url: "backup_url",
+  /** The epoch in which this file was last served, and its launch. */
+  epoch: "backup_epoch",
+  owner: "backup_owner",
+} as const;
+
+export interface LaunchFacts {
+  /** Undefined where there is no file. */
+  local: {
+    databaseId: string;
+    version: number;
+    contentVersion: number;
+    /** The epoch of its last launch with this backup; undefined: none. */
+    epoch: number | undefined;
+  } | undefined;
+  /** Undefined where the bucket holds no history yet. */
+  bucket: {
+    /** The epoch before ours. */
+    previousEpoch: number;
+    end: HistoryEnd;
+    /** Where epochs ended, of any generation. */
+    seals: readonly { epoch: number; lastVersion: number }[];
+    /** The present generation's snapshot. */
+    snapshotVersion: number;
+  } | undefined;
+}
+
+export type LaunchDecision =
+  /** Nothing anywhere. */
+  | { action: "new" }
+  /** The file begins the history. */
+  | { action: "adopt" }
+  /** The file is the history's end, or ahead of it in an epoch that was its own. */
+  | { action: "use" }
+  /** The file is an earlier state of the history. */
+  | { action: "catchUp" }
+  | { action: "restore" }
+  /** What the file holds is not of this history, or cannot be shown to be. */
+  | { action: "setAside"; why: string };
+
+/**
+ * The file belongs to the history in two cases: its last launch was the epoch
+ * before ours, so nobody else wrote since, and it holds all that the bucket
+ * has; or it ended its epoch with everything shipped.
+ */
+export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
+  if (bucket === undefined) {
+    return { action: local === undefined ? "new" : "adopt" };
+  }
+  if (local === undefined) return { action: "restore" };
+  if (local.epoch === undefined) {
+    return {
+      action: "setAside",
+      why: "it was never served with this backup",
+    };
+  }
+  if (local.epoch === bucket.previousEpoch) {
+    return local.contentVersion >= bucket.end.version ? { action: "use" } : {
+      action: "setAside",
+      why: "it is an older copy of itself: the backup holds later writes",
+    };
+  }
+  const isAncestor = bucket.seals.some((seal) =>
+    seal.epoch === local.epoch && seal.lastVersion === local.contentVersion
+  );
+  if (isAncestor && local.contentVersion === bucket.end.version) {
+    // Later epochs wrote nothing.
+    return { action: "catchUp" };
+  }
+  if (isAncestor) {
+    return local.contentVersion >= bucket.snapshotVersion
+      ? { action: "catchUp" }
+      : { action: "setAside", why: "it is too far behind to be caught up" };
+  }
+  return {
+    action: "setAside",
+    why:
+      "another instance took over while it held writes that were not in the backup",
+  };
+}
+
+export interface PrepareOptions {
+  path: string;
+  url: string;
+  /** A look at the file, under the instance lock. */
+  local: LocalDatabase | undefined;
+  objects: ObjectStore;
+  manifest: Manifest;
+  epoch: number;
+  end: HistoryEnd | undefined;
+  clock: Clock;
+  progress?(doneBytes: number, totalBytes: number): void;
+  signal?: AbortSignal;
+}
+
+export interface Prepared {
+  decision: LaunchDecision;
+  /** The version up to which the bucket holds the history. */
+  bucketVersion: number;
+  /** The version after which the file's log has what is to be shipped. */
+  logVersion: number;
+  /** Of the present generation's log, in the bucket. */
+  logBytes: number;
+  snapshotBytes: number;
+  /** Where a file was put that did not belong. */
+  asideName?: string;
+  restored?: { entries: number; logEntries: number; sizeBytes: number };
+}
+
+/**
+ * Makes the local file what the history says, under the instance lock.
+ * @throws StartupError where it cannot be done; the file is as it was, or set aside
+ */
+export async function prepare(options: PrepareOptions): Promise<Prepared> {
+  const { path, local, objects, manifest, end } = options;
+  const decision = decide(factsOf(options));
+  const { action } = decision;
+  if (action === "new" || action === "adopt" || end === undefined) {
+    const none = {
+      bucketVersion: 0,
+      logVersion: 0,
+      logBytes: 0,
+      snapshotBytes: 0,
+    };
+    return { decision, ...none };
+  }
+  const plan = await planRestore(objects, manifest, { kind: "latest" });
+  const sum = (parts: readonly { sizeBytes: number }[]) =>
+    parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
+  const prepared: Prepared = {
+    decision,
+    bucketVersion: end.version,
+    logVersion: end.version,
+    logBytes: sum(plan.segments),
+    snapshotBytes: sum(plan.snapshot.parts),
+  };
+  if (action === "use") return prepared;
+  if (action === "setAside") {
+    prepared.asideName = setAside(
+      path,
+      `epoch-${local!.state(STATE.epoch) ?? "none"}-${
+        hexVersion(local!.version)
+      }`,
+    );
+  }
+  prepared.restored = await fill(options, plan, end, action === "catchUp");
+  return prepared;
+}
+
+function factsOf(
+  { local, url, manifest, epoch, end }: PrepareOptions,
+): LaunchFacts {
+  const isOurs = local?.databaseId === manifest.databaseId &&
+    local?.state(STATE.url) === url;
+  const stated = local?.state(STATE.epoch);
+  return {
+    local: local && {
+      databaseId: local.databaseId,
+      version: local.version,
+      contentVersion: local.contentVersion,
+      epoch: isOurs && stated !== undefined ? Number(stated) : undefined,
+    },
+    bucket: end && {
+      previousEpoch: epoch - 1,
+      end,
+      seals: manifest.seals,
+      snapshotVersion: manifest.generations
+        .find(({ name }) => name === end.generation)!.snapshotVersion,
+    },
+  };
+}
+
+async function fill(
+  options: PrepareOptions,
+  plan: RestorePlan,
+  end: HistoryEnd,
+  isCatchUp: boolean,
+) {
+  const { path, local, objects, clock, progress, signal } = options;
+  const target = isCatchUp ? catchUpTarget(path) : createRestoreTarget(path);
+  try {
+    const afterVersion = isCatchUp ? local!.contentVersion : undefined;
+    const result = await restore({
+      objects,
+      plan,
+      target,
+      clock,
+      afterVersion,
+      progress,
+      signal,
+    });
+    if (result.version !== end.version) {
+      throw new StartupError(
+        `The backup should end at ${
+          hexVersion(end.version)
+        }, and what was read ends at ${
+          hexVersion(result.version)
+        }. Nothing was put into place.`,
+      );
+    }
+    const highest = Math.max(end.version, local?.version ?? 0);
+    target.finish({
+      databaseId: options.manifest.databaseId,
+      version: end.version,
+      leapToVersion: highest + VERSION_LEAP,
+      state: { [STATE.url]: options.url },
+    });
+    return result;
+  } catch (error) {
+    target.discard();
+    throw error;
+  }
+}

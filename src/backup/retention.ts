@@ -1,0 +1,159 @@
+/**
+ * Deletes generations that nothing within the retention needs, and what
+ * crashes left. What is to be deleted is written down first, so that a pass
+ * that was interrupted is finished by the next one, whoever runs it.
+ */
+import { fromUtf8, utf8 } from "../common/bytes.ts";
+import type { Clock } from "../common/clock.ts";
+import type { Logger } from "../common/log.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import type { Manifest } from "./manifest.ts";
+import {
+  differentialKey,
+  isGenerationName,
+  RETENTION_PLAN_KEY,
+} from "./names.ts";
+import type { Ownership } from "./ownership.ts";
+
+/** An unnamed folder may be a generation in the making for this long. */
+const MIN_GARBAGE_AGE_MS = 24 * 60 * 60_000;
+const DELETE_AT_ONCE = 1000;
+
+export interface RetentionOptions {
+  objects: ObjectStore;
+  ownership: Pick<Ownership, "manifest" | "update">;
+  clock: Clock;
+  logger: Logger;
+  retentionMs: number;
+}
+
+/**
+ * A generation stays while a moment that it covers is within the retention:
+ * it covers everything from its snapshot to its end.
+ */
+export function expiredGenerations(
+  { generation, generations }: Manifest,
+  nowMs: number,
+  retentionMs: number,
+): string[] {
+  return generations.filter(({ name, endedMs }) =>
+    name !== generation && endedMs !== null && endedMs < nowMs - retentionMs
+  ).map(({ name }) => name);
+}
+
+/**
+ * @returns the folders that were deleted
+ * @throws UnavailableError where the store does not answer; the next pass goes on
+ */
+export async function applyRetention(
+  options: RetentionOptions,
+): Promise<string[]> {
+  const { objects, ownership, clock, logger, retentionMs } = options;
+  const nowMs = clock.nowMs();
+  const expired = expiredGenerations(ownership.manifest, nowMs, retentionMs);
+  const doomed = new Set([
+    ...await readPlan(objects),
+    ...expired,
+    ...await unnamedFolders(objects, ownership.manifest, nowMs),
+  ]);
+  // A plan is never trusted against the manifest.
+  for (const { name } of ownership.manifest.generations) {
+    if (!expired.includes(name)) doomed.delete(name);
+  }
+  if (doomed.size === 0) return [];
+  const folders = [...doomed];
+  await objects.put(
+    RETENTION_PLAN_KEY,
+    utf8(JSON.stringify({ format: 1, folders }) + "\n"),
+  );
+  if (expired.length > 0) {
+    await ownership.update((manifest) => ({
+      ...manifest,
+      generations: manifest.generations.filter(({ name }) =>
+        !expired.includes(name)
+      ),
+      seals: manifest.seals.filter((seal) =>
+        !expired.includes(seal.generation)
+      ),
+    }));
+  }
+  for (const folder of folders) await deleteFolder(objects, folder);
+  await objects.delete([RETENTION_PLAN_KEY]);
+  logger.info("Deleted what no recovery within the retention needs.", {
+    folders: folders.join(" "),
+  });
+  return folders;
+}
+
+async function readPlan(objects: ObjectStore): Promise<string[]> {
+  const object = await objects.get(RETENTION_PLAN_KEY);
+  if (object === undefined) return [];
+  try {
+    const { folders } = JSON.parse(fromUtf8(object.data) ?? "");
+    return (folders as unknown[]).filter((folder): folder is string =>
+      typeof folder === "string" && isGenerationName(folder)
+    );
+  } catch {
+    // It is made anew from what is there.
+    return [];
+  }
+}
+
+/** Folders of generations that no manifest came to name. */
+async function unnamedFolders(
+  objects: ObjectStore,
+  { generations }: Manifest,
+  nowMs: number,
+): Promise<string[]> {
+  const named = new Set(generations.map(({ name }) => name));
+  const found: string[] = [];
+  let startAfter = "";
+  for (;;) {
+    const next = await firstKey(objects, startAfter);
+    if (next === undefined) return found;
+    const folder = next.split("/", 1)[0];
+    const startedMs = startOf(folder);
+    if (
+      startedMs !== undefined && !named.has(folder) &&
+      startedMs < nowMs - MIN_GARBAGE_AGE_MS
+    ) found.push(folder);
+    // "0" comes right after "/": past everything in the folder.
+    startAfter = next.includes("/") ? `${folder}0` : next;
+  }
+}
+
+async function firstKey(
+  objects: ObjectStore,
+  startAfter: string,
+): Promise<string | undefined> {
+  const options = startAfter === ""
+    ? { pageSize: 1 }
+    : { pageSize: 1, startAfter };
+  for await (const { key } of objects.list("", options)) return key;
+  return undefined;
+}
+
+function startOf(folder: string): number | undefined {
+  if (!isGenerationName(folder)) return undefined;
+  const time = folder.replace(
+    /^(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z.*$/,
+    "$1-$2-$3T$4:$5:$6Z",
+  );
+  return Date.parse(time);
+}
+
+async function deleteFolder(
+  objects: ObjectStore,
+  folder: string,
+): Promise<void> {
+  // Readers begin with it: from now on none takes the folder for a backup.
+  await objects.delete([differentialKey(folder)]);
+  let keys: string[] = [];
+  for await (const { key } of objects.list(`${folder}/`)) {
+    keys.push(key);
+    if (keys.length < DELETE_AT_ONCE) continue;
+    await objects.delete(keys);
+    keys = [];
+  }
+  if (keys.length > 0) await objects.delete(keys);
+}
