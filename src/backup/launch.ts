@@ -12,7 +12,8 @@ import {
 } from "../store/sqlite/restore_target.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
-import { hexVersion, type Manifest } from "./manifest.ts";
+import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
+import { epochOf } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
 
@@ -30,7 +31,6 @@ export const STATE = {
 export interface LaunchFacts {
   /** Undefined where there is no file. */
   local: {
-    databaseId: string;
     version: number;
     contentVersion: number;
     /** The epoch of its last launch with this backup; undefined: none. */
@@ -38,11 +38,9 @@ export interface LaunchFacts {
   } | undefined;
   /** Undefined where the bucket holds no history yet. */
   bucket: {
-    /** The epoch before ours. */
-    previousEpoch: number;
     end: HistoryEnd;
-    /** Where epochs ended, of any generation. */
-    seals: readonly { epoch: number; lastVersion: number }[];
+    /** Ends of epochs, in any generation; all before ours are sealed. */
+    seals: readonly Seal[];
     /** The present generation's snapshot. */
     snapshotVersion: number;
   } | undefined;
@@ -62,44 +60,47 @@ export type LaunchDecision =
   | { action: "setAside"; why: string };
 
 /**
- * The file belongs to the history in two cases: its last launch was the epoch
- * before ours, so nobody else wrote since, and it holds all that the bucket
- * has; or it ended its epoch with everything shipped.
+ * The file belongs to the history in two cases: nobody has written to the
+ * bucket since its last launch, and it holds all that the bucket has; or it
+ * ended its epoch with everything shipped.
  */
 export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   if (bucket === undefined) {
     return { action: local === undefined ? "new" : "adopt" };
   }
   if (local === undefined) return { action: "restore" };
-  if (local.epoch === undefined) {
+  const { epoch, contentVersion } = local;
+  const { end, seals, snapshotVersion } = bucket;
+  if (epoch === undefined) {
     return {
       action: "setAside",
       why: "it was never served with this backup",
     };
   }
-  if (local.epoch === bucket.previousEpoch) {
-    return local.contentVersion >= bucket.end.version ? { action: "use" } : {
+  const haveOthersWritten = epochOf(end.generation) > epoch ||
+    seals.some((seal) =>
+      seal.generation === end.generation && seal.epoch > epoch &&
+      seal.lastTsn > 0
+    );
+  if (!haveOthersWritten) {
+    return contentVersion >= end.version ? { action: "use" } : {
       action: "setAside",
       why: "it is an older copy of itself: the backup holds later writes",
     };
   }
-  const isAncestor = bucket.seals.some((seal) =>
-    seal.epoch === local.epoch && seal.lastVersion === local.contentVersion
+  const isAncestor = seals.some((seal) =>
+    seal.epoch === epoch && seal.lastVersion === contentVersion
   );
-  if (isAncestor && local.contentVersion === bucket.end.version) {
-    // Later epochs wrote nothing.
-    return { action: "catchUp" };
+  if (!isAncestor) {
+    return {
+      action: "setAside",
+      why:
+        "another instance took over while it held writes that were not in the backup",
+    };
   }
-  if (isAncestor) {
-    return local.contentVersion >= bucket.snapshotVersion
-      ? { action: "catchUp" }
-      : { action: "setAside", why: "it is too far behind to be caught up" };
-  }
-  return {
-    action: "setAside",
-    why:
-      "another instance took over while it held writes that were not in the backup",
-  };
+  return contentVersion >= snapshotVersion
+    ? { action: "catchUp" }
+    : { action: "setAside", why: "it is too far behind to be caught up" };
 }
 
 export interface PrepareOptions {
@@ -109,7 +110,8 @@ export interface PrepareOptions {
   local: LocalDatabase | undefined;
   objects: ObjectStore;
   manifest: Manifest;
-  epoch: number;
+  /** Writes into the manifest how far versions leap, before one is issued. */
+  announceLeap(version: number): Promise<void>;
   end: HistoryEnd | undefined;
   clock: Clock;
   progress?(doneBytes: number, totalBytes: number): void;
@@ -171,20 +173,18 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
 }
 
 function factsOf(
-  { local, url, manifest, epoch, end }: PrepareOptions,
+  { local, url, manifest, end }: PrepareOptions,
 ): LaunchFacts {
   const isOurs = local?.databaseId === manifest.databaseId &&
     local?.state(STATE.url) === url;
   const stated = local?.state(STATE.epoch);
   return {
     local: local && {
-      databaseId: local.databaseId,
       version: local.version,
       contentVersion: local.contentVersion,
       epoch: isOurs && stated !== undefined ? Number(stated) : undefined,
     },
     bucket: end && {
-      previousEpoch: epoch - 1,
       end,
       seals: manifest.seals,
       snapshotVersion: manifest.generations
@@ -221,11 +221,14 @@ async function fill(
         }. Nothing was put into place.`,
       );
     }
-    const highest = Math.max(end.version, local?.version ?? 0);
+    const { databaseId, leapVersion } = options.manifest;
+    const leapToVersion = VERSION_LEAP +
+      Math.max(end.version, local?.version ?? 0, leapVersion);
+    await options.announceLeap(leapToVersion);
     target.finish({
-      databaseId: options.manifest.databaseId,
+      databaseId,
       version: end.version,
-      leapToVersion: highest + VERSION_LEAP,
+      leapToVersion,
       state: { [STATE.url]: options.url },
     });
     return result;

@@ -45,6 +45,11 @@ export interface Manifest {
   generation: string | null;
   generations: Generation[];
   seals: Seal[];
+  /**
+   * Every version that a restored file may have issued lies below one leap
+   * above it: the next restore leaps over that too.
+   */
+  leapVersion: number;
 }
 
 /** The format of the object; a newer one is not touched. */
@@ -60,11 +65,12 @@ export interface VersionedManifest {
 }
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
-  const { generations, seals, ...rest } = manifest;
+  const { generations, seals, leapVersion, ...rest } = manifest;
   const object = {
     format: FORMAT,
     nonce,
     ...rest,
+    leapVersion: hexVersion(leapVersion),
     generations: generations.map((generation) => ({
       ...generation,
       snapshotVersion: hexVersion(generation.snapshotVersion),
@@ -110,6 +116,7 @@ export function decodeManifest(
         endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
         snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
       })),
+      leapVersion: version(object.leapVersion, "leapVersion"),
       seals: list(object.seals, "seals").map((item) => ({
         generation: string(item.generation, "generation"),
         epoch: whole(item.epoch, "epoch"),

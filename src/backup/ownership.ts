@@ -503,6 +503,7 @@ function takenOver(
     generation: null,
     generations: [],
     seals: [],
+    leapVersion: 0,
   };
 }
 
