@@ -127,10 +127,13 @@ export class Shipper {
     this.timer?.stop();
     this.timer = undefined;
     if (this.running || this.isStopped || this.isPaused || !this.point) return;
+    const before = this.shippedVersion;
     this.running = this.shipAll().finally(() => {
       this.running = undefined;
       // What was written meanwhile waits for its own interval.
-      if (!this.isStopped) this.synced(this.syncedVersion());
+      if (this.shippedVersion > before && !this.isStopped) {
+        this.synced(this.syncedVersion());
+      }
     });
   }
 
@@ -157,9 +160,11 @@ export class Shipper {
   /** Ships what is there, now, and resolves when it is in the bucket. */
   async drain(): Promise<void> {
     while (!this.isStopped && this.syncedVersion() > this.shippedVersion) {
+      const before = this.shippedVersion;
       this.shipSoon();
       if (this.running === undefined) return;
       await this.running;
+      if (this.shippedVersion === before) return;
     }
     await this.running;
   }
@@ -200,6 +205,7 @@ export class Shipper {
     const { source } = this.options;
     const { logVersion } = this.point!;
     if (source.logFloorVersion > logVersion) {
+      this.isPaused = true;
       this.options.onGap();
       return [];
     }

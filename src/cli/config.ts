@@ -8,6 +8,8 @@ import { readAccessTokenFile } from "./access_token.ts";
 import { type Address, loopbackOf, parseAddress } from "./address.ts";
 import type { OptionName, OptionValues } from "./options.ts";
 import type { Source } from "./parse.ts";
+import type { RestorePoint } from "../backup/history.ts";
+import { type BackupPlace, backupPlaceOf } from "./backup_place.ts";
 import { VERSION } from "./version.ts";
 
 export interface ServeConfig {
@@ -32,6 +34,42 @@ export interface ServeConfig {
   logLevel: LogLevel;
   /** Of this server, such as "0.1.0". */
   version: string;
+  /** Absent: the database is in its file alone. */
+  backup?: ServeBackupConfig;
+  /** `--dev`: the settings are known to everyone. */
+  isDevelopment?: boolean;
+}
+
+export interface ServeBackupConfig {
+  place: BackupPlace;
+  durability: "local" | "s3";
+  intervalMs: number;
+  retentionMs: number;
+  maxLogBytes: number;
+  /** 0: never. */
+  verifyEveryMs: number;
+  allowUnfenced: boolean;
+}
+
+export interface BackupConfig {
+  place: BackupPlace;
+  /** Where a server may answer; never a wildcard. */
+  address: Address;
+  sqlitePath?: string;
+  json: boolean;
+}
+
+export interface SnapshotConfig {
+  address: Address;
+  secret: string;
+  json: boolean;
+}
+
+export interface RestoreConfig {
+  place: BackupPlace;
+  output: string;
+  point: RestorePoint;
+  json: boolean;
 }
 
 export interface StartConfig {
@@ -52,8 +90,37 @@ export type Settings = {
 /** The Rust server demands as many. */
 const MIN_ACCESS_TOKEN_CHARACTERS = 12;
 
+/** What `--dev` sets where nothing else does; everyone knows it. */
+const DEVELOPMENT = {
+  sqlitePath: "/tmp/denokv.sqlite",
+  port: 8000,
+  restSecret: "denorocks",
+  backup: "s3://denokv/app",
+  s3Endpoint: "http://localhost:9000",
+} as const;
+const DEVELOPMENT_CREDENTIALS = {
+  accessKeyId: "minioadmin",
+  secretAccessKey: "minioadmin",
+};
+
+function forDevelopment({ values, sources }: Settings): Settings {
+  const isPlaceNamed = values.backup !== undefined ||
+    values.s3Bucket !== undefined;
+  return {
+    sources,
+    values: {
+      ...DEVELOPMENT,
+      ...(isPlaceNamed && { backup: undefined }),
+      ...values,
+      publicReads: sources.publicReads === "default" || values.publicReads,
+    },
+  };
+}
+
 /** @throws UsageError */
-export function serveConfig(settings: Settings): ServeConfig {
+export function serveConfig(given: Settings): ServeConfig {
+  const isDevelopment = given.values.dev === true;
+  const settings = isDevelopment ? forDevelopment(given) : given;
   const { values } = settings;
   const accessToken = accessTokenOf(settings);
   const { restSecret } = values;
@@ -67,7 +134,111 @@ export function serveConfig(settings: Settings): ServeConfig {
         "for KV Connect and REST, or KVSTORE_SECRET for REST alone.",
     );
   }
-  return { ...commonConfig(settings), accessToken, restSecret };
+  return {
+    ...commonConfig(settings),
+    accessToken,
+    restSecret,
+    backup: serveBackupOf(settings, isDevelopment),
+    isDevelopment,
+  };
+}
+
+function serveBackupOf(
+  { values }: Settings,
+  isDevelopment: boolean,
+): ServeBackupConfig | undefined {
+  const place = backupPlaceOf(values.backup, values);
+  if (place === undefined) {
+    if (values.durability === "s3") {
+      throw new UsageError(
+        "--durability s3 needs a backup: name its place with --backup.",
+      );
+    }
+    return undefined;
+  }
+  if (values.readOnly) {
+    throw new UsageError(
+      "--read-only and --backup do not go together: a server that takes no writes has nothing to back up.",
+    );
+  }
+  const { s3Endpoint } = DEVELOPMENT;
+  return {
+    place: isDevelopment && place.s3Endpoint === s3Endpoint
+      ? {
+        ...place,
+        s3Credentials: DEVELOPMENT_CREDENTIALS,
+        createsBucket: true,
+      }
+      : place,
+    durability: values.durability as "local" | "s3",
+    intervalMs: values.backupIntervalMs!,
+    retentionMs: values.backupRetentionMs!,
+    maxLogBytes: values.backupMaxLogMib! * 1024 * 1024,
+    verifyEveryMs: values.verifyEveryMs ?? 0,
+    allowUnfenced: values.allowUnfencedBackup!,
+  };
+}
+
+/** @throws UsageError */
+export function backupConfig(settings: Settings): BackupConfig {
+  const { values } = settings;
+  const place = backupPlaceOf(values.backup, values);
+  if (place === undefined) {
+    throw new UsageError(
+      "--backup (or DENO_KV_BACKUP) is missing: which backup to look at.",
+    );
+  }
+  return {
+    place,
+    address: loopbackOf(addressOf(settings)),
+    sqlitePath: values.sqlitePath,
+    json: values.json!,
+  };
+}
+
+/** @throws UsageError */
+export function snapshotConfig(settings: Settings): SnapshotConfig {
+  const { values } = settings;
+  const secret = accessTokenOf(settings) ?? values.restSecret;
+  if (secret === undefined) {
+    throw new UsageError(
+      "The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server.",
+    );
+  }
+  const address = loopbackOf(addressOf(settings));
+  return { address, secret, json: values.json! };
+}
+
+/** @throws UsageError */
+export function restoreConfig({ values }: Settings): RestoreConfig {
+  const place = backupPlaceOf(values.restoreFrom, values);
+  if (place === undefined) {
+    throw new UsageError("--from is missing: which backup to restore.");
+  }
+  if (values.output === undefined) {
+    throw new UsageError("--output (-o) is missing: which file to write.");
+  }
+  return {
+    place,
+    output: values.output,
+    point: restorePointOf(values.restoreAt),
+    json: values.json!,
+  };
+}
+
+function restorePointOf(text: string | undefined): RestorePoint {
+  if (text === undefined) return { kind: "latest" };
+  if (/^[0-9a-fA-F]{20}$/.test(text)) {
+    const version = Number(BigInt(`0x${text.slice(0, 16)}`));
+    return { kind: "version", version };
+  }
+  const timeMs = /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
+  if (Number.isNaN(timeMs)) {
+    throw new UsageError(
+      `--at needs a versionstamp of 20 hexadecimal digits or a time such as 2026-01-31T12:00:00Z, but got '${text}'.`,
+    );
+  }
+  return { kind: "time", timeMs };
 }
 
 /** @throws UsageError */

@@ -7,6 +7,7 @@ import {
   optionsOf,
   type OptionSpec,
 } from "./options.ts";
+import { formatDuration } from "./duration.ts";
 import { VERSION } from "./version.ts";
 
 const WIDTH = 80;
@@ -68,9 +69,10 @@ export function helpFor(topic: string | undefined): string {
 
 /** `--addr <HOST:PORT>`. */
 export function flagForm(spec: OptionSpec): string {
+  const short = spec.short === undefined ? "" : `-${spec.short}, `;
   return spec.placeholder === undefined
-    ? `--${spec.flag}`
-    : `--${spec.flag} <${spec.placeholder}>`;
+    ? `${short}--${spec.flag}`
+    : `${short}--${spec.flag} <${spec.placeholder}>`;
 }
 
 /** What values an option takes, in words; nothing where any text will do. */
@@ -78,6 +80,10 @@ export function rangeOf(spec: OptionSpec): string | undefined {
   switch (spec.type.kind) {
     case "integer":
       return `${spec.type.min} to ${spec.type.max}`;
+    case "duration":
+      return `${formatDuration(spec.type.minMs)} to ${
+        formatDuration(spec.type.maxMs)
+      }`;
     case "choice":
       return spec.type.choices.join(", ");
     default:

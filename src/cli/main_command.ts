@@ -1,13 +1,17 @@
 /**
  * The command line from its arguments to its exit code: 0 done, 1 could not
- * start or go on, 2 used wrongly. Every failure is one sentence on standard
+ * start or go on, 2 used wrongly, 3 handed over to another instance, 4 fenced
+ * by one. Every failure is one sentence on standard
  * error; a stack trace never reaches a person.
  */
 import { messageOf, StartupError, UsageError } from "../common/errors.ts";
 import {
+  backupConfig,
   healthConfig,
+  restoreConfig,
   type ServeConfig,
   serveConfig,
+  snapshotConfig,
   startConfig,
 } from "./config.ts";
 import type { CliIo } from "./io.ts";
@@ -60,6 +64,22 @@ async function run(
     case "start": {
       const { start } = await import("./start.ts");
       return await start(startConfig(invocation), io, commands.serve);
+    }
+    case "backup status": {
+      const { backupStatus } = await import("./backup.ts");
+      return await backupStatus(backupConfig(invocation), io);
+    }
+    case "backup verify": {
+      const { backupVerify } = await import("./backup.ts");
+      return await backupVerify(backupConfig(invocation), io);
+    }
+    case "backup snapshot": {
+      const { backupSnapshot } = await import("./backup.ts");
+      return await backupSnapshot(snapshotConfig(invocation), io);
+    }
+    case "restore": {
+      const { restoreCommand } = await import("./restore.ts");
+      return await restoreCommand(restoreConfig(invocation), io);
     }
     case "health": {
       const { health } = await import("./health.ts");

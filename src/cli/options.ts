@@ -20,6 +20,34 @@ export const COMMANDS = {
       "and REST) and KVSTORE_SECRET (REST only).",
     ],
   },
+  "backup status": {
+    help: "Tell how the backup stands, and what can be restored from it",
+    about: [
+      "Looks into the bucket, and asks the server at --addr where one answers:",
+      "`Active` is a backup that has everything, or is within its interval.",
+    ],
+  },
+  "backup verify": {
+    help: "Restore the backup into a scratch file and compare it",
+    about: [
+      "Every object is checked on the way. With --sqlite-path, what comes out",
+      "is compared with that database, which may be served meanwhile. Exit code",
+      "1 where they differ.",
+    ],
+  },
+  "backup snapshot": {
+    help: "Begin a new generation of the backup: a whole snapshot, now",
+    about: [
+      "Asks the server at --addr, with its access token or KVSTORE_SECRET.",
+    ],
+  },
+  restore: {
+    help: "Write a database file out of a backup",
+    about: [
+      "The file must not be there yet; it appears under its name when it is",
+      "whole and verified. Without --at, everything the backup holds.",
+    ],
+  },
   health: {
     help:
       "Ask the server on this machine whether it is ready: exit code 0 or 1",
@@ -39,11 +67,15 @@ export type OptionType =
   | { kind: "integer"; min: number; max: number }
   /** As a flag alone true; `=true` and `=false` are taken too. */
   | { kind: "boolean" }
+  /** As 500ms, 10s, 5m, 12h or 7d; its value is in milliseconds. */
+  | { kind: "duration"; minMs: number; maxMs: number }
   | { kind: "choice"; choices: readonly string[] };
 
 export interface OptionSpec {
   /** Without its dashes. Absent: only the environment sets it. */
   flag?: string;
+  /** One letter, without its dash. */
+  short?: string;
   env?: string;
   type: OptionType;
   /** What stands for the value in the help text. */
@@ -58,6 +90,12 @@ export interface OptionSpec {
   isSecret?: boolean;
 }
 
+const BACKUP_COMMANDS = [
+  "backup status",
+  "backup verify",
+  "backup snapshot",
+] as const;
+
 export const OPTIONS = {
   sqlitePath: {
     flag: "sqlite-path",
@@ -67,7 +105,7 @@ export const OPTIONS = {
     defaultFor: { start: "./data/denokv.sqlite" },
     help:
       "The SQLite database file. It is created when it is missing; its folder has to be there.",
-    commands: ["start", "serve"],
+    commands: ["start", "serve", "backup verify"],
   },
   accessToken: {
     flag: "access-token",
@@ -76,7 +114,7 @@ export const OPTIONS = {
     placeholder: "TOKEN",
     help:
       "The access token that opens KV Connect, and REST as a Bearer token; at least 12 characters. Without one, KV Connect is off. Prefer the environment or --access-token-file: other users of the machine can read a command line.",
-    commands: ["serve"],
+    commands: ["serve", "backup snapshot"],
     isSecret: true,
   },
   accessTokenFile: {
@@ -86,14 +124,14 @@ export const OPTIONS = {
     placeholder: "PATH",
     help:
       "A file that holds the access token; white space around it is ignored.",
-    commands: ["serve"],
+    commands: ["serve", "backup snapshot"],
   },
   restSecret: {
     env: "KVSTORE_SECRET",
     type: { kind: "string" },
     help:
       "The secret that opens REST and nothing else. Only from the environment.",
-    commands: ["serve"],
+    commands: ["serve", "backup snapshot"],
     isSecret: true,
   },
   publicReads: {
@@ -113,13 +151,13 @@ export const OPTIONS = {
     defaultFor: { start: "localhost:4512" },
     help:
       "The address to listen on; an IPv6 address stands in brackets, port 0 takes any free port.",
-    commands: ["start", "serve", "health"],
+    commands: ["start", "serve", "backup status", "backup snapshot", "health"],
   },
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
     help: "Listen on 0.0.0.0 at this port where --addr is not given.",
-    commands: ["serve", "health"],
+    commands: ["serve", "backup status", "backup snapshot", "health"],
   },
   readOnly: {
     flag: "read-only",
@@ -166,6 +204,138 @@ export const OPTIONS = {
       "After SIGTERM or SIGINT, how long requests in flight may take to finish before the server exits without them.",
     commands: ["start", "serve"],
   },
+  backup: {
+    flag: "backup",
+    env: "DENO_KV_BACKUP",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Back the database up to this place, and come back from it: s3://bucket/prefix, gs://bucket/prefix or file:///folder.",
+    commands: ["serve", ...BACKUP_COMMANDS],
+  },
+  restoreFrom: {
+    flag: "from",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "The backup to restore from: as --backup, or the folder of one generation.",
+    commands: ["restore"],
+  },
+  restoreAt: {
+    flag: "at",
+    type: { kind: "string" },
+    placeholder: "POINT",
+    help:
+      "Restore the state at a versionstamp (20 hexadecimal digits) or a time (as 2026-01-31T12:00:00Z).",
+    commands: ["restore"],
+  },
+  output: {
+    flag: "output",
+    short: "o",
+    type: { kind: "string" },
+    placeholder: "FILE",
+    help: "The database file to write.",
+    commands: ["restore"],
+  },
+  s3Bucket: {
+    flag: "s3-bucket",
+    env: "DENO_KV_S3_BUCKET",
+    type: { kind: "string" },
+    placeholder: "BUCKET",
+    help: "With --s3-prefix another way to say --backup s3://bucket/prefix.",
+    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+  },
+  s3Prefix: {
+    flag: "s3-prefix",
+    env: "DENO_KV_S3_PREFIX",
+    type: { kind: "string" },
+    placeholder: "PREFIX",
+    help: "See --s3-bucket; a slash at its end makes no difference.",
+    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+  },
+  s3Endpoint: {
+    flag: "s3-endpoint",
+    env: "DENO_KV_S3_ENDPOINT",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Where an S3 that is not Amazon's answers, such as http://localhost:9000.",
+    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+  },
+  durability: {
+    flag: "durability",
+    env: "DENO_KV_DURABILITY",
+    type: { kind: "choice", choices: ["local", "s3"] },
+    placeholder: "WHERE",
+    default: "local",
+    help:
+      "When a write is acknowledged: synced on this machine's disk, or in the backup too, so that losing the machine loses nothing.",
+    commands: ["serve"],
+  },
+  backupIntervalMs: {
+    flag: "backup-interval",
+    env: "DENO_KV_BACKUP_INTERVAL",
+    type: { kind: "duration", minMs: 10, maxMs: 3_600_000 },
+    placeholder: "TIME",
+    default: "1s",
+    help:
+      "How far the backup may be behind with --durability local: what losing the machine with its disk can cost.",
+    commands: ["serve"],
+  },
+  backupRetentionMs: {
+    flag: "backup-retention",
+    env: "DENO_KV_BACKUP_RETENTION",
+    type: { kind: "duration", minMs: 60_000, maxMs: 36_500 * 86_400_000 },
+    placeholder: "TIME",
+    default: "7d",
+    help:
+      "How far back the backup can be restored, throughout. What is older is deleted when a new generation is complete.",
+    commands: ["serve"],
+  },
+  backupMaxLogMib: {
+    flag: "backup-max-log-mib",
+    env: "DENO_KV_BACKUP_MAX_LOG_MIB",
+    type: { kind: "integer", min: 64, max: 1_048_576 },
+    placeholder: "MIB",
+    default: 1024,
+    help:
+      "What may wait on this machine's disk while the object store does not answer. Past it the backup begins anew with a whole snapshot when it does; at 80 % the log says so.",
+    commands: ["serve"],
+  },
+  verifyEveryMs: {
+    flag: "verify-every",
+    env: "DENO_KV_VERIFY_EVERY",
+    type: { kind: "duration", minMs: 1000, maxMs: 365 * 86_400_000 },
+    placeholder: "TIME",
+    help:
+      "Restore the backup into a scratch file beside the database this often, and compare the two. It takes that much disk for the while.",
+    commands: ["serve"],
+  },
+  allowUnfencedBackup: {
+    flag: "allow-unfenced-backup",
+    env: "DENO_KV_ALLOW_UNFENCED_BACKUP",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Use an object store that ignores conditions on writes. Two instances that run at once can then overwrite each other's history.",
+    commands: ["serve"],
+  },
+  dev: {
+    flag: "dev",
+    env: "DENO_KV_DEV",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), port 8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
+    commands: ["serve"],
+  },
+  json: {
+    flag: "json",
+    type: { kind: "boolean" },
+    default: false,
+    help: "Print one JSON object instead of lines for people.",
+    commands: [...BACKUP_COMMANDS, "restore"],
+  },
   logFormat: {
     flag: "log-format",
     env: "DENO_KV_LOG_FORMAT",
@@ -188,7 +358,8 @@ export const OPTIONS = {
 
 export type OptionName = keyof typeof OPTIONS;
 
-type ValueOfType<T extends OptionType> = T extends { kind: "integer" } ? number
+type ValueOfType<T extends OptionType> = T extends
+  { kind: "integer" } | { kind: "duration" } ? number
   : T extends { kind: "boolean" } ? boolean
   : T extends { kind: "choice"; choices: readonly (infer C)[] } ? C
   : string;
@@ -230,8 +401,5 @@ export function environmentOf(command: CommandName): string[] {
  */
 export const NOT_BUILT_FLAGS: readonly string[] = [
   "sync-from-s3",
-  "s3-bucket",
-  "s3-prefix",
-  "s3-endpoint",
 ];
 export const NOT_BUILT_COMMANDS: readonly string[] = ["pitr"];

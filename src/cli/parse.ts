@@ -18,6 +18,7 @@ import {
   type OptionSpec,
   type OptionValues,
 } from "./options.ts";
+import { durationMs, formatDuration } from "./duration.ts";
 import { closest } from "./suggest.ts";
 
 /** Where a value came from; a flag beats the environment. */
@@ -94,6 +95,7 @@ function tokenize(args: readonly string[]) {
   for (const [flag, { spec }] of BY_FLAG) {
     options[flag] = {
       type: spec.type.kind === "boolean" ? "boolean" : "string",
+      ...(spec.short && { short: spec.short }),
     };
   }
   const { tokens } = parseArgs({
@@ -122,6 +124,12 @@ function tokenize(args: readonly string[]) {
       });
     }
   }
+  // `backup status` is one command of two words.
+  if (words.length > 1 && isCommand(words.slice(0, 2).join(" "))) {
+    words.splice(0, 2, words.slice(0, 2).join(" "));
+  } else if (words[0] === "help" && words.length > 2) {
+    words.splice(1, 2, words.slice(1, 3).join(" "));
+  }
   return { flags, words, isHelp, isVersion };
 }
 
@@ -131,9 +139,10 @@ function takeFlag(
 ): void {
   if (NOT_BUILT_FLAGS.includes(flag.name)) throw notBuilt(`--${flag.name}`);
   const option = BY_FLAG.get(flag.name);
-  if (option === undefined || !flag.rawName.startsWith("--")) {
-    throw unknownFlag(flag);
-  }
+  if (
+    option === undefined || !flag.rawName.startsWith("--") &&
+      flag.rawName !== `-${option.spec.short}`
+  ) throw unknownFlag(flag);
   const { name, spec } = option;
   const isBoolean = spec.type.kind === "boolean";
   // What follows a flag may be the next flag; "-1" is a bad number instead.
@@ -234,7 +243,9 @@ function settle(
     } else {
       const value = defaultOf(spec, command);
       if (value === undefined) continue;
-      values[name] = value;
+      values[name] = spec.type.kind === "duration"
+        ? valueOf(spec, name, String(value))
+        : value;
       sources[name] = "default";
     }
   }
@@ -271,6 +282,19 @@ function valueOf(
       if (TRUE_WORDS.includes(word)) return true;
       if (FALSE_WORDS.includes(word)) return false;
       throw new UsageError(`${where} needs 'true' or 'false'${got}.`);
+    }
+    case "duration": {
+      const valueMs = durationMs(text);
+      if (
+        valueMs === undefined || valueMs < type.minMs || valueMs > type.maxMs
+      ) {
+        throw new UsageError(
+          `${where} needs a time such as 500ms, 10s, 5m, 12h or 7d, from ${
+            formatDuration(type.minMs)
+          } to ${formatDuration(type.maxMs)}${got}.`,
+        );
+      }
+      return valueMs;
     }
     case "choice": {
       const choice = text.toLowerCase();

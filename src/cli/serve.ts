@@ -5,18 +5,24 @@
 import { systemClock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
+import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
-import type { Store } from "../store/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
-import type { ServeConfig } from "./config.ts";
+import type { BackupService } from "../backup/backup_service.ts";
+import type { ServeBackupConfig, ServeConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
 
 /** Closing the store syncs and copies a bounded log; a dying disk may hang. */
-const CLOSE_TIMEOUT_MS = 10_000;
+const CLOSE_TIMEOUT_MS = 25_000;
+/** Answers of an instance that has lost the database come at once. */
+const LOST_DRAIN_TIMEOUT_MS = 2000;
+const HANDED_OVER_EXIT_CODE = 3;
+const FENCED_EXIT_CODE = 4;
 
 /**
- * @returns the exit code: 0 after a signal
+ * @returns the exit code: 0 after a signal, 3 where another instance asked for
+ *   the database and has it, 4 where one has taken it
  * @throws StartupError where the database or the address cannot be had
  */
 export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
@@ -26,13 +32,22 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     clock: systemClock,
   });
   const signal = firstSignal(logger);
-  const store = await openSqliteStore({
+  if (config.isDevelopment) {
+    logger.warn(
+      "Development settings: every secret of this server is known to everyone, and anyone may read. Never use --dev where others can reach it.",
+    );
+  }
+  const backup = config.backup === undefined
+    ? undefined
+    : await openBackup(config, config.backup, logger);
+  const store = backup?.store ?? await openSqliteStore({
     path: config.sqlitePath,
     readOnly: config.readOnly,
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
     logger,
   });
+  const closing = { close: () => backup?.close() ?? store.close() };
   io.out(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
   try {
@@ -46,19 +61,74 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       accessToken: config.accessToken,
       restSecret: config.restSecret,
       publicReads: config.publicReads,
+      backup: backup && {
+        report: () => backup.report(),
+        snapshot: () => backup.snapshot(),
+      },
     });
   } catch (error) {
-    await store.close();
+    await closing.close();
     throw error;
   }
   // The address as it was asked for, with the port that was really taken.
   const address = { hostname: config.address.hostname, port: server.port };
   io.out(`Listening on http://${formatAddress(address)}`);
   io.onListening?.(`http://${formatAddress(loopbackOf(address))}`);
-  const name = await signal;
-  logger.info("Stopping.", { signal: name });
-  await stop(server, store, config.drainTimeoutMs, logger);
-  return 0;
+  const first = await Promise.race([
+    signal,
+    ...(backup ? [backup.ended] : []),
+  ]);
+  if (typeof first === "string") {
+    logger.info("Stopping.", { signal: first });
+    await stop(server, closing, config.drainTimeoutMs, logger);
+    return 0;
+  }
+  // Requests in flight are answered with 503; nobody has to wait long.
+  await stop(
+    server,
+    closing,
+    Math.min(config.drainTimeoutMs, LOST_DRAIN_TIMEOUT_MS),
+    logger,
+  );
+  io.err(`denokv: ${first.sentence}`);
+  return first.kind === "handedOver" ? HANDED_OVER_EXIT_CODE : FENCED_EXIT_CODE;
+}
+
+/** The database with its backup; loaded only where there is one. */
+async function openBackup(
+  config: ServeConfig,
+  backup: ServeBackupConfig,
+  logger: Logger,
+): Promise<BackupService> {
+  const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
+  const { BackupService } = await import("../backup/backup_service.ts");
+  const { Progress, standardError } = await import("./progress.ts");
+  const progress = new Progress("Restoring", standardError(), systemClock);
+  const objects = await openBackupPlace(backup.place);
+  try {
+    const service = await BackupService.open({
+      objects,
+      path: config.sqlitePath,
+      clock: systemClock,
+      random: systemRandom,
+      logger,
+      durability: backup.durability,
+      intervalMs: backup.intervalMs,
+      retentionMs: backup.retentionMs,
+      maxRetainedBytes: backup.maxLogBytes,
+      verifyEveryMs: backup.verifyEveryMs,
+      allowUnfenced: backup.allowUnfenced,
+      batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
+      maxWatches: config.maxWatches,
+      progress: (_what, done, total) => progress.update(done, total),
+    });
+    progress.end();
+    return service;
+  } catch (error) {
+    progress.end();
+    await objects.close();
+    throw asStartupError(error);
+  }
 }
 
 /** Resolves with the first signal's name; a second one ends at once. */
@@ -82,7 +152,7 @@ function firstSignal(logger: Logger): Promise<string> {
 
 async function stop(
   server: RunningServer,
-  store: Store,
+  store: { close(): Promise<void> },
   drainTimeoutMs: number,
   logger: Logger,
 ): Promise<void> {

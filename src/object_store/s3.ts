@@ -11,7 +11,7 @@ import * as aws from "@aws-sdk/client-s3";
 import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
-import { UnavailableError } from "../common/errors.ts";
+import { messageOf, UnavailableError } from "../common/errors.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
@@ -20,6 +20,7 @@ import {
   type ObjectHead,
   type ObjectInfo,
   type ObjectStore,
+  ObjectStoreRefusedError,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
@@ -107,6 +108,24 @@ export class S3ObjectStore implements ObjectStore {
           })) as typeof fetch,
       }),
     });
+  }
+
+  /** Makes the bucket where it is missing: for development. */
+  async createBucket(): Promise<void> {
+    try {
+      await this.#client.send(
+        new aws.CreateBucketCommand({ Bucket: this.#bucket }),
+      );
+    } catch (error) {
+      const { name } = error as Error;
+      if (name === "BucketAlreadyOwnedByYou") return;
+      if (name === "BucketAlreadyExists") return;
+      throw new ObjectStoreRefusedError(
+        `The bucket ${this.#bucket} could not be made: ${
+          messageOf(error)
+        }. Is the object store running?`,
+      );
+    }
   }
 
   get(

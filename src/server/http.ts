@@ -11,7 +11,9 @@ import {
   UnavailableError,
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import type { Store } from "../store/store.ts";
+import { versionstampHex } from "../protocol/versionstamp.ts";
+import type { BackupReport, Store } from "../store/store.ts";
+import type { Access } from "./access.ts";
 import { afterBody, BodyTimeoutError } from "./body.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
 import { type Endpoint, RequestMetrics } from "./metrics.ts";
@@ -30,6 +32,13 @@ export interface RestEntrance {
   ): Response | Promise<Response>;
 }
 
+/** A backup, as the door needs it. */
+export interface BackupControl {
+  report(): BackupReport;
+  /** Begins a new generation; resolves when it is complete. */
+  snapshot(): Promise<{ generation: string }>;
+}
+
 export interface DoorDeps {
   store: Store;
   clock: Clock;
@@ -40,6 +49,8 @@ export interface DoorDeps {
   kvConnect: KvConnect | undefined;
   /** A sentence while the server is stopping. */
   stopping(): string | undefined;
+  access: Access;
+  backup: BackupControl | undefined;
 }
 
 const SHORT_DATA_PATH = "/v2";
@@ -50,7 +61,7 @@ export type Handler = (
 ) => Response | Promise<Response>;
 
 export function createDoor(deps: DoorDeps): Handler {
-  const { clock, logger } = deps;
+  const { clock, logger, backup } = deps;
   const metrics = new RequestMetrics();
 
   return function handle(request, info) {
@@ -68,6 +79,9 @@ export function createDoor(deps: DoorDeps): Handler {
     const endpoint = endpointOf(request, path);
     const done = (answer: Response) => {
       const response = request.method === "HEAD" ? bodiless(answer) : answer;
+      if (backup !== undefined && endpoint === "rest") {
+        tellDurable(response.headers, backup.report());
+      }
       metrics.observe(
         endpoint,
         response.status,
@@ -111,7 +125,11 @@ export function createDoor(deps: DoorDeps): Handler {
     });
   }
 
-  function service(request: Request, path: string): Response {
+  function service(
+    request: Request,
+    path: string,
+  ): Response | Promise<Response> {
+    if (path === "/-/backup/snapshot") return snapshot(request);
     if (request.method !== "GET" && request.method !== "HEAD") {
       return text(405, "This address takes GET only.", [[
         "allow",
@@ -123,13 +141,22 @@ export function createDoor(deps: DoorDeps): Handler {
         return json(200, { status: "ok", version: deps.version });
       case "/-/ready": {
         const reason = notReady();
-        return reason === undefined
-          ? json(200, { status: "ready" })
-          : json(503, { status: "not ready", reason });
+        const status = reason === undefined
+          ? { status: "ready" }
+          : { status: "not ready", reason };
+        return json(reason === undefined ? 200 : 503, {
+          ...status,
+          backup: backup && readableReport(backup.report()),
+        });
       }
       case "/-/metrics":
         return new Response(
-          metrics.render(deps.store, deps.version, notReady() === undefined),
+          metrics.render(
+            deps.store,
+            deps.version,
+            notReady() === undefined,
+            backup,
+          ),
           {
             headers: [
               ["content-type", "text/plain; version=0.0.4; charset=utf-8"],
@@ -145,12 +172,47 @@ export function createDoor(deps: DoorDeps): Handler {
     }
   }
 
+  async function snapshot(request: Request): Promise<Response> {
+    if (request.method !== "POST") {
+      return text(405, "This address takes POST only.", [["allow", "POST"]]);
+    }
+    if (!deps.access.mayWrite(request)) {
+      return text(
+        401,
+        "The access token or KVSTORE_SECRET is missing or wrong.",
+        [[
+          "www-authenticate",
+          "Bearer",
+        ]],
+      );
+    }
+    if (backup === undefined) {
+      return text(404, "This server has no backup; start it with --backup.");
+    }
+    return json(200, await backup.snapshot());
+  }
+
   function notReady(): string | undefined {
     const stopping = deps.stopping();
     if (stopping !== undefined) return stopping;
     const health = deps.store.health();
     return health.writable ? undefined : health.reason;
   }
+}
+
+/** Versions as people and clients know them. */
+function readableReport(report: BackupReport) {
+  return {
+    ...report,
+    localVersion: versionstampHex(report.localVersion, 0),
+    bucketVersion: versionstampHex(report.bucketVersion, 0),
+  };
+}
+
+/** Up to where every commit is durable, on this disk and in the bucket. */
+function tellDurable(headers: Headers, report: BackupReport): void {
+  headers.set("durable-local", versionstampHex(report.localVersion, 0));
+  headers.set("durable-backup", versionstampHex(report.bucketVersion, 0));
 }
 
 /**

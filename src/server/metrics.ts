@@ -7,7 +7,12 @@
 import { Histogram } from "../common/histogram.ts";
 import { messageOf } from "../common/errors.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import type { HistogramSnapshot, Store, StoreStats } from "../store/store.ts";
+import type {
+  BackupReport,
+  HistogramSnapshot,
+  Store,
+  StoreStats,
+} from "../store/store.ts";
 
 /** Kinds of request that are counted apart. */
 export const ENDPOINTS = [
@@ -56,7 +61,12 @@ export class RequestMetrics {
   }
 
   /** The whole page. */
-  render(store: Store, version: string, isReady: boolean): string {
+  render(
+    store: Store,
+    version: string,
+    isReady: boolean,
+    backup?: { report(): BackupReport },
+  ): string {
     const out = new Exposition();
     out.family("denokv_info", "gauge", "The version of this server.");
     out.sample("denokv_info", { version }, 1);
@@ -85,6 +95,7 @@ export class RequestMetrics {
     out.sample("process_resident_memory_bytes", {}, Deno.memoryUsage().rss);
     try {
       renderStore(out, store.stats());
+      if (backup) renderBackup(out, backup.report());
     } catch (error) {
       // While the file is opened anew its numbers are missing, not the page.
       out.comment(`The store's numbers are missing: ${messageOf(error)}`);
@@ -168,6 +179,85 @@ function renderStore(out: Exposition, stats: StoreStats): void {
   out.sample("denokv_durable_version", {
     versionstamp: versionstampHex(stats.durableVersion, 0),
   }, stats.durableVersion);
+}
+
+function renderBackup(out: Exposition, report: BackupReport): void {
+  const one = (
+    name: string,
+    type: "gauge" | "counter",
+    help: string,
+    value: number,
+  ) => {
+    out.family(name, type, help);
+    out.sample(name, {}, value);
+  };
+  const { state, durability } = report;
+  const name = "denokv_backup_active";
+  out.family(name, "gauge", "1 while the backup is up to date.");
+  out.sample(name, { state, durability }, state === "Active" ? 1 : 0);
+  one("denokv_backup_epoch", "gauge", "The fencing epoch.", report.epoch);
+  one(
+    "denokv_backup_local_version",
+    "gauge",
+    "The newest commit that is durable on this machine's disk.",
+    report.localVersion,
+  );
+  one(
+    "denokv_backup_version",
+    "gauge",
+    "The newest commit that is durable in the backup.",
+    report.bucketVersion,
+  );
+  one(
+    "denokv_backup_lag_seconds",
+    "gauge",
+    "Age of the oldest commit that is not in the backup.",
+    report.lagMs / 1000,
+  );
+  one(
+    "denokv_backup_max_lag_seconds",
+    "gauge",
+    "The largest lag since the start.",
+    report.maxLagMs / 1000,
+  );
+  one(
+    "denokv_backup_lag_bytes",
+    "gauge",
+    "Log that is not in the backup.",
+    report.lagBytes,
+  );
+  one(
+    "denokv_backup_segments_total",
+    "counter",
+    "Log segments shipped.",
+    report.segments,
+  );
+  one(
+    "denokv_backup_shipped_bytes_total",
+    "counter",
+    "Bytes of log segments shipped.",
+    report.shippedBytes,
+  );
+  one(
+    "denokv_backup_failures_total",
+    "counter",
+    "Tries to ship that failed.",
+    report.failures,
+  );
+  if (report.verifiedAgeMs !== undefined) {
+    one(
+      "denokv_backup_verified_age_seconds",
+      "gauge",
+      "Since the backup was last restored and compared.",
+      report.verifiedAgeMs / 1000,
+    );
+  }
+  one(
+    "denokv_backup_verify_failed",
+    "gauge",
+    "1 where the last verification failed.",
+    report.verifyFailure === undefined ? 0 : 1,
+  );
 }
 
 /** Writes the format; names and labels come from this file alone. */

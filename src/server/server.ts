@@ -4,7 +4,7 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Store } from "../store/store.ts";
 import { createAccess } from "./access.ts";
-import { createDoor } from "./http.ts";
+import { type BackupControl, createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { createRest } from "./rest.ts";
 import { text } from "./responses.ts";
@@ -22,6 +22,8 @@ export interface ServerOptions {
   accessToken?: string;
   restSecret?: string;
   publicReads: boolean;
+  /** Absent where the database has no backup. */
+  backup?: BackupControl;
 }
 
 export interface RunningServer {
@@ -43,6 +45,11 @@ export async function startServer(
   const { store, clock, logger, accessToken, restSecret } = options;
   const watches = new WatchStreams(clock);
   let stopping: string | undefined;
+  const access = createAccess({
+    accessToken,
+    restSecret,
+    publicReads: options.publicReads,
+  });
   const handler = createDoor({
     store,
     clock,
@@ -50,12 +57,10 @@ export async function startServer(
     version: options.version,
     rest: createRest({
       store,
-      access: createAccess({
-        accessToken,
-        restSecret,
-        publicReads: options.publicReads,
-      }),
+      access,
     }),
+    access,
+    backup: options.backup,
     kvConnect: accessToken === undefined
       ? undefined
       : await KvConnect.create({ store, accessToken, clock, watches }),

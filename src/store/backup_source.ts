@@ -85,6 +85,9 @@ export interface BackupSource {
   /** Off the serving thread, at the version that it then tells. */
   digest(signal?: AbortSignal): Promise<DatabaseDigest>;
 
+  /** Resolves when every commit up to `version` is durable and confirmed. */
+  settled(version: number): Promise<void>;
+
   /** A small named value that lives in the database. */
   getState(name: string): string | undefined;
 

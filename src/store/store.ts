@@ -115,6 +115,28 @@ export interface StoreStats {
   log: { floorVersion: number; headVersion: number; sizeBytes: number };
 }
 
+/** How a backup stands, for metrics and readiness. Times in milliseconds. */
+export interface BackupReport {
+  durability: string;
+  /** `Active`: it has everything, or is within its interval. */
+  state: "Active" | "Behind" | "Unreachable" | "Stopped";
+  epoch: number;
+  generation: string | null;
+  /** The newest versions that are durable on this disk and in the bucket. */
+  localVersion: number;
+  bucketVersion: number;
+  lagMs: number;
+  maxLagMs: number;
+  lagBytes: number;
+  segments: number;
+  shippedBytes: number;
+  failures: number;
+  lastError: string | undefined;
+  /** Since the last verification by this launch. */
+  verifiedAgeMs: number | undefined;
+  verifyFailure: string | undefined;
+}
+
 export interface HistogramSnapshot {
   /** Upper bounds, ascending; one more bucket without a bound follows. */
   bounds: readonly number[];

@@ -75,6 +75,11 @@ export class SqliteBackupSource implements BackupSource {
     return digestFile(this.path, signal);
   }
 
+  async settled(version: number): Promise<void> {
+    const { horizon } = this.writing.current();
+    if (horizon.durableVersion < version) await horizon.whenSettled();
+  }
+
   getState(name: string): string | undefined {
     return this.writing.current().session.state.getText(name);
   }

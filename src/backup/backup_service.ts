@@ -1,0 +1,531 @@
+/**
+ * A database with its backup, from launch to stop: ownership first, then the
+ * local file made what the history says, then the store, then shipping. What
+ * happens to ownership while it runs ends here too.
+ */
+import type { Clock, Timer } from "../common/clock.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import type { Random } from "../common/random.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import { probe } from "../object_store/probe.ts";
+import type { BackupSource } from "../store/backup_source.ts";
+import type { LocalDatabase } from "../store/restore_target.ts";
+import type { BackupReport } from "../store/store.ts";
+import { databaseFile } from "../store/sqlite/database_file.ts";
+import { lockInstance } from "../store/sqlite/instance_lock.ts";
+import {
+  createRestoreTarget,
+  inspectFile,
+} from "../store/sqlite/restore_target.ts";
+import { openWriteSession } from "../store/sqlite/session.ts";
+import { openSqliteStore } from "../store/sqlite/store.ts";
+import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { isOutgrown, makeGeneration } from "./generation.ts";
+import { prepare, type Prepared, STATE } from "./launch.ts";
+import { hexVersion } from "./manifest.ts";
+import { FencedError, Ownership } from "./ownership.ts";
+import { OwnedStore } from "./owned_store.ts";
+import { applyRetention } from "./retention.ts";
+import { Shipper } from "./shipper.ts";
+import { noteVerified, type Verification, verifyBackup } from "./verify.ts";
+
+/** A generation or a verification that failed is tried again after this. */
+const RETRY_MS = 30_000;
+/** How long a stop waits for the object store; what is left stays in the file. */
+const RELEASE_TIMEOUT_MS = 10_000;
+
+/** Ownership went to another instance. */
+export interface BackupEnd {
+  /** `handedOver`: asked for, with everything shipped. `fenced`: taken. */
+  kind: "handedOver" | "fenced";
+  sentence: string;
+}
+
+export interface BackupServiceOptions {
+  objects: ObjectStore;
+  /** The database file. */
+  path: string;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  durability: DurabilityName;
+  intervalMs: number;
+  retentionMs: number;
+  maxRetainedBytes: number;
+  /** 0: never. */
+  verifyEveryMs: number;
+  /** Uses a store that ignores conditions: two instances may fork the data. */
+  allowUnfenced: boolean;
+  batchTimeoutMs?: number;
+  maxWatches?: number;
+  leaseMs?: number;
+  clockMarginMs?: number;
+  progress?(what: string, done: number, total: number): void;
+}
+
+export class BackupService {
+  readonly store: OwnedStore;
+  /** Resolves when ownership went to another instance. */
+  readonly ended: Promise<BackupEnd>;
+  private readonly end = Promise.withResolvers<BackupEnd>();
+  private readonly source: BackupSource;
+  private readonly shipper: Shipper;
+  private readonly stopped = new AbortController();
+  /** Of the generation's log, less what this launch had shipped before it. */
+  private logBytes: number;
+  private snapshotBytes: number;
+  private makingGeneration: Promise<void> | undefined;
+  private generationRetry: Timer | undefined;
+  private verifyTimer: Timer | undefined;
+  private verifying: Promise<Verification> | undefined;
+  private verified: Verification | undefined;
+  private verifyFailure: string | undefined;
+  private handingOver: Promise<void> | undefined;
+
+  /** Everything up to the point where requests may be answered. */
+  static async open(options: BackupServiceOptions): Promise<BackupService> {
+    const { objects, clock, random, logger, allowUnfenced } = options;
+    await requireFencing(options, allowUnfenced);
+    const path = databaseFile(options.path);
+    const lock = lockInstance(path);
+    let service: BackupService | undefined;
+    let ownership: Ownership | undefined;
+    try {
+      const local = inspectWithId(path, options);
+      ownership = await Ownership.acquire({
+        objects,
+        clock,
+        random,
+        logger,
+        databaseId: local?.databaseId,
+        previousOwner: local?.state(STATE.url) === objects.url
+          ? local?.state(STATE.owner)
+          : undefined,
+        servesThroughOutages: options.durability === "local",
+        onHandoverRequested: () => void service?.handOver(),
+        onWaiting: (what) => logger.info(what),
+        leaseMs: options.leaseMs,
+        clockMarginMs: options.clockMarginMs,
+      });
+      const owned = ownership;
+      const prepared = await prepare({
+        path,
+        url: objects.url,
+        local,
+        objects,
+        manifest: owned.manifest,
+        end: owned.historyEnd,
+        clock,
+        progress: (done, total) => options.progress?.("Restoring", done, total),
+        announceLeap: async (leapVersion) => {
+          await owned.update((manifest) => ({ ...manifest, leapVersion }));
+        },
+      });
+      report(prepared, logger);
+      if (prepared.decision.action === "new") {
+        createRestoreTarget(path).finish({
+          databaseId: owned.manifest.databaseId,
+          version: 0,
+          leapToVersion: 0,
+          state: {},
+        });
+      }
+      const durability = new BackupDurability(options.durability);
+      const inner = await openSqliteStore({
+        path,
+        lock,
+        clock,
+        random,
+        logger,
+        durability,
+        batchTimeoutMs: options.batchTimeoutMs,
+        maxWatches: options.maxWatches,
+      });
+      service = new BackupService(
+        options,
+        owned,
+        prepared,
+        durability,
+        new OwnedStore(inner, owned),
+      );
+      await service.begin();
+      return service;
+    } catch (error) {
+      if (service) {
+        service.stop();
+        await service.store.close();
+      } else lock.release();
+      // The next launch, here or elsewhere, need not wait for the lease.
+      await ownership?.release(undefined, () => true).catch(() => {});
+      throw error;
+    }
+  }
+
+  private constructor(
+    private readonly options: BackupServiceOptions,
+    private readonly ownership: Ownership,
+    prepared: Prepared,
+    private readonly durability: BackupDurability,
+    store: OwnedStore,
+  ) {
+    const { objects, clock, random, logger } = options;
+    this.store = store;
+    this.source = store.backupSource!;
+    this.ended = this.end.promise;
+    this.logBytes = prepared.logBytes;
+    this.snapshotBytes = prepared.snapshotBytes;
+    const { historyEnd } = ownership;
+    this.shipper = new Shipper({
+      objects,
+      source: this.source,
+      epoch: ownership.epoch,
+      clock,
+      random,
+      logger,
+      intervalMs: options.durability === "s3" ? 0 : options.intervalMs,
+      maxRetainedBytes: options.maxRetainedBytes,
+      start: historyEnd && {
+        generation: historyEnd.generation,
+        tsn: 0,
+        bucketVersion: prepared.bucketVersion,
+        logVersion: prepared.logVersion,
+      },
+      onGap: () => this.wantGeneration("the log has moved on without it"),
+      onShipped: (version) => this.onShipped(version),
+    });
+    durability.attach({ clock, shipper: this.shipper, ownership });
+    void ownership.lost.then((error) => this.fenced(error));
+  }
+
+  /** With `s3`, nothing is served before the bucket has it. */
+  private async begin(): Promise<void> {
+    const { ownership, shipper, source, options } = this;
+    await source.setState({
+      [STATE.url]: options.objects.url,
+      [STATE.epoch]: String(ownership.epoch),
+      [STATE.owner]: ownership.owner,
+    });
+    const isMissing = shipper.position === undefined ||
+      source.logFloorVersion > shipper.shippedVersion;
+    if (isMissing) this.wantGeneration("there is none to go on with");
+    if (options.durability === "s3") {
+      await this.makingGeneration;
+      await shipper.drain();
+      await this.durability.shipped(shipper.shippedVersion);
+    } else shipper.synced(source.syncedVersion);
+    if (options.verifyEveryMs > 0) {
+      this.verifyTimer = options.clock.every(
+        options.verifyEveryMs,
+        () => void this.verify().catch(() => {}),
+      );
+    }
+  }
+
+  private onShipped(version: number): void {
+    void this.durability.shipped(version);
+    const logBytes = this.logBytes + this.shipper.shippedBytes;
+    if (isOutgrown(logBytes, this.snapshotBytes)) {
+      this.wantGeneration("its log has outgrown its snapshot");
+    }
+  }
+
+  // ------------------------------------------------------------ generations
+
+  private wantGeneration(why: string): void {
+    if (this.makingGeneration || this.stopped.signal.aborted) return;
+    this.generationRetry?.stop();
+    this.options.logger.info("A new generation of the backup begins.", {
+      reason: why,
+    });
+    this.makingGeneration = this.makeGeneration()
+      .finally(() => this.makingGeneration = undefined);
+  }
+
+  private async makeGeneration(): Promise<void> {
+    const { options, ownership, shipper, source, stopped } = this;
+    const { objects, clock, random, logger } = options;
+    const { signal } = stopped;
+    try {
+      const startedMs = clock.monotonicMs();
+      const made = await makeGeneration({
+        objects,
+        source,
+        ownership,
+        shipper,
+        clock,
+        random,
+        logger,
+        signal,
+      });
+      if (made === undefined) throw new UnavailableError("the log moved on");
+      this.snapshotBytes = made.sizeBytes;
+      this.logBytes = -shipper.shippedBytes;
+      logger.info("The new generation is complete.", {
+        generation: made.name,
+        versionstamp: hexVersion(made.version),
+        entries: made.entries,
+        sizeBytes: made.sizeBytes,
+        tookMs: Math.round(clock.monotonicMs() - startedMs),
+      });
+      await applyRetention({
+        objects,
+        ownership,
+        clock,
+        logger,
+        retentionMs: options.retentionMs,
+      });
+    } catch (error) {
+      if (signal.aborted || error instanceof FencedError) return;
+      logger.error(
+        "A new generation was not finished; the present one goes on.",
+        {
+          reason: messageOf(error),
+        },
+      );
+      this.generationRetry = clock.after(
+        RETRY_MS,
+        () => this.wantGeneration("the last try failed"),
+      );
+    }
+  }
+
+  /** A new generation now, or the one that is being made. */
+  async snapshot(): Promise<{ generation: string }> {
+    this.wantGeneration("it was asked for");
+    const before = this.ownership.manifest.generation;
+    await this.makingGeneration;
+    const { generation } = this.ownership.manifest;
+    if (generation === null || generation === before) {
+      throw new UnavailableError(
+        "No new generation was made; the server's log says why. The present one goes on.",
+      );
+    }
+    return { generation };
+  }
+
+  // ----------------------------------------------------------- verification
+
+  /** @throws StartupError where the backup is not as the database is */
+  verify(): Promise<Verification> {
+    this.verifying ??= this.runVerify().finally(() =>
+      this.verifying = undefined
+    );
+    return this.verifying;
+  }
+
+  private async runVerify(): Promise<Verification> {
+    const { options, source, shipper, ownership } = this;
+    const { objects, clock, logger, random } = options;
+    try {
+      await this.makingGeneration;
+      const primary = await source.digest(this.stopped.signal);
+      await source.settled(primary.version);
+      shipper.synced(primary.version);
+      await shipper.whenShipped(primary.version);
+      const verification = await verifyBackup({
+        objects,
+        manifest: ownership.manifest,
+        primary,
+        scratchPath: `${options.path}.verify-${random.bytes(4).toHex()}`,
+        clock,
+        signal: this.stopped.signal,
+      });
+      await noteVerified(objects, verification);
+      this.verified = verification;
+      this.verifyFailure = undefined;
+      logger.info("The backup was restored and equals the database.", {
+        versionstamp: hexVersion(verification.version),
+        entries: verification.entries,
+      });
+      return verification;
+    } catch (error) {
+      if (!this.stopped.signal.aborted) {
+        this.verifyFailure = messageOf(error);
+        logger.error("The backup could not be verified.", {
+          reason: this.verifyFailure,
+        });
+      }
+      throw error;
+    }
+  }
+
+  // ------------------------------------------------------------- its end
+
+  /** Stops answering, ships the rest, gives ownership up. */
+  private handOver(): Promise<void> {
+    this.handingOver ??= (async () => {
+      const { logger } = this.options;
+      logger.info("Another instance asks for this database; handing it over.");
+      const error = new UnavailableError(
+        "The database is being handed over to another instance; nothing of the request was applied, try again.",
+      );
+      this.store.refuse(error);
+      try {
+        await this.release();
+        this.end.resolve({
+          kind: "handedOver",
+          sentence:
+            "Another instance asked for this database and has it now; everything was shipped.",
+        });
+      } catch (error) {
+        if (error instanceof FencedError) return;
+        logger.error("The hand-over failed.", { reason: messageOf(error) });
+        this.end.resolve({
+          kind: "fenced",
+          sentence:
+            `Another instance asked for this database, and it could not be handed over in order (${
+              messageOf(error)
+            }). Everything acknowledged is in the local file.`,
+        });
+      }
+    })();
+    return this.handingOver;
+  }
+
+  private async release(giveUp?: () => boolean): Promise<void> {
+    this.abortWork();
+    await this.makingGeneration;
+    await this.source.settle();
+    await this.shipper.drain();
+    const { position } = this.shipper;
+    const end = position && {
+      generation: position.generation,
+      lastTsn: position.tsn,
+      lastVersion: position.bucketVersion,
+    };
+    await this.ownership.release(end, giveUp);
+  }
+
+  private fenced(error: FencedError): void {
+    this.store.refuse(error);
+    this.durability.refuse(error);
+    this.stop();
+    this.options.logger.error("Ownership is lost.", { reason: error.message });
+    this.end.resolve({ kind: "fenced", sentence: error.message });
+  }
+
+  private abortWork(): void {
+    this.stopped.abort(new UnavailableError("The server is stopping."));
+    this.generationRetry?.stop();
+    this.verifyTimer?.stop();
+  }
+
+  private stop(): void {
+    this.abortWork();
+    this.shipper.stop();
+  }
+
+  /**
+   * In order: what is written is shipped and the ownership given up, as far as
+   * the object store answers; then the file is closed.
+   */
+  async close(): Promise<void> {
+    const { clock, logger, objects } = this.options;
+    this.store.refuse(new UnavailableError("The server is stopping."));
+    let isLate = false;
+    const late = Promise.withResolvers<void>();
+    const timer = clock.after(RELEASE_TIMEOUT_MS, () => {
+      isLate = true;
+      late.resolve();
+    });
+    const released = this.handingOver ??
+      this.release(() => isLate).catch((error) => {
+        if (error instanceof FencedError) return;
+        logger.warn("The ownership of the backup was not given up.", {
+          reason: messageOf(error),
+        });
+      });
+    await Promise.race([released, late.promise]);
+    timer.stop();
+    if (isLate) {
+      logger.warn(
+        "The object store does not answer; what it lacks is in the local file and is shipped at the next start.",
+      );
+    }
+    this.durability.refuse(new UnavailableError("The server is stopping."));
+    this.stop();
+    await this.store.close();
+    await objects.close();
+  }
+
+  // -------------------------------------------------------------- reporting
+
+  report(): BackupReport {
+    const { ownership, verified, durability } = this;
+    const shipping = this.shipper.status();
+    const nowMs = this.options.clock.nowMs();
+    const shippedVersion = this.shipper.shippedVersion;
+    return {
+      durability: durability.name,
+      state: this.stopped.signal.aborted
+        ? "Stopped"
+        : shipping.lastError !== undefined ||
+            ownership.cutOffSinceMs !== undefined
+        ? "Unreachable"
+        : shipping.lagMs > 2 * this.options.intervalMs + 1000
+        ? "Behind"
+        : "Active",
+      epoch: ownership.epoch,
+      generation: ownership.manifest.generation,
+      localVersion: this.source.syncedVersion,
+      bucketVersion: durability.name === "s3"
+        ? durability.confirmedVersion
+        : shippedVersion,
+      lagMs: Math.round(shipping.lagMs),
+      maxLagMs: Math.round(shipping.maxLagMs),
+      lagBytes: shipping.lagBytes,
+      segments: shipping.segments,
+      shippedBytes: shipping.shippedBytes,
+      failures: shipping.failures,
+      lastError: shipping.lastError,
+      verifiedAgeMs: verified && nowMs - verified.atMs,
+      verifyFailure: this.verifyFailure,
+    };
+  }
+}
+
+async function requireFencing(
+  { objects, random, logger }: BackupServiceOptions,
+  allowUnfenced: boolean,
+): Promise<void> {
+  const result = await probe(objects, random);
+  if (result.ok) return;
+  if (!allowUnfenced) {
+    throw new StartupError(
+      `This object store cannot keep two instances apart: ${result.reason} Nothing was opened. Use another store, or --allow-unfenced-backup where only one instance can ever run.`,
+    );
+  }
+  logger.warn(
+    "This object store cannot keep two instances apart: if two ever run at once, one overwrites the other's history.",
+    { reason: result.reason },
+  );
+}
+
+/** A file of another program has no id yet; it gets one by being opened. */
+function inspectWithId(
+  path: string,
+  { clock, random, logger }: BackupServiceOptions,
+): LocalDatabase | undefined {
+  const local = inspectFile(path);
+  if (local?.databaseId !== "") return local;
+  openWriteSession({ path, clock, random, logger }).close();
+  return inspectFile(path);
+}
+
+function report({ decision, asideName, restored }: Prepared, logger: Logger) {
+  if (asideName !== undefined && decision.action === "setAside") {
+    logger.warn(
+      "The local file does not belong to the backup's history and was set aside; it is kept.",
+      { reason: decision.why, keptAs: asideName },
+    );
+  }
+  if (restored) {
+    logger.info(
+      decision.action === "catchUp"
+        ? "The local file was brought up to date from the backup."
+        : "Restored from the backup.",
+      { ...restored },
+    );
+  }
+}

@@ -1,0 +1,76 @@
+/** What a bucket tells of its backup, for `backup status`. */
+import type { Clock } from "../common/clock.ts";
+import type { Random } from "../common/random.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import { listSegments, readSnapshotIndex } from "./history.ts";
+import { hexVersion, ManifestStore } from "./manifest.ts";
+import { versionOf } from "./names.ts";
+import { lastVerified } from "./verify.ts";
+
+export interface BucketStatus {
+  databaseId: string;
+  epoch: number;
+  /** `owned`: its lease runs. `idle`: it may run, and has nothing to ship. */
+  ownership: "owned" | "idle" | "released";
+  /** The newest versionstamp in the bucket. */
+  versionstamp: string;
+  generation: {
+    name: string;
+    startedMs: number;
+    snapshotEntries: number | undefined;
+    snapshotBytes: number;
+    segments: number;
+    logBytes: number;
+  };
+  /** The oldest moment that can be restored. */
+  recoverableSinceMs: number;
+  generations: number;
+  /** Objects that are not history: late, foreign or behind a gap. */
+  strays: string[];
+  lastVerified: { atMs: number; version: string } | undefined;
+}
+
+/** @returns undefined where the bucket holds no backup */
+export async function bucketStatus(
+  objects: ObjectStore,
+  clock: Clock,
+  random: Random,
+): Promise<BucketStatus | undefined> {
+  const found = await new ManifestStore(objects, clock, random).read();
+  if (found === undefined || found.manifest.generation === null) {
+    return undefined;
+  }
+  const { manifest } = found;
+  const name = found.manifest.generation;
+  const snapshot = await readSnapshotIndex(objects, name);
+  const { history, strays } = await listSegments(objects, name, manifest.seals);
+  const last = history.at(-1);
+  const sum = (parts: readonly { sizeBytes: number }[]) =>
+    parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
+  const startedMs = (generation: string) =>
+    manifest.generations.find((g) => g.name === generation)!.startedMs;
+  return {
+    databaseId: manifest.databaseId,
+    epoch: manifest.epoch,
+    ownership: manifest.owner === null
+      ? "released"
+      : manifest.leaseUntilMs > clock.nowMs()
+      ? "owned"
+      : "idle",
+    versionstamp: hexVersion(last ? versionOf(last.last) : snapshot.version),
+    generation: {
+      name,
+      startedMs: startedMs(name),
+      snapshotEntries: snapshot.totals?.entries,
+      snapshotBytes: sum(snapshot.parts),
+      segments: history.length,
+      logBytes: sum(history),
+    },
+    recoverableSinceMs: Math.min(
+      ...manifest.generations.map((generation) => generation.startedMs),
+    ),
+    generations: manifest.generations.length,
+    strays,
+    lastVerified: await lastVerified(objects),
+  };
+}
