@@ -22,8 +22,6 @@ const ASK_TIMEOUT_MS = 3000;
 /** How long a verification waits for the backup to reach the database. */
 const REACH_TIMEOUT_MS = 60_000;
 const REACH_POLL_MS = 500;
-/** A snapshot of a large database takes its time. */
-const SNAPSHOT_TIMEOUT_MS = 24 * 3_600_000;
 
 async function withPlace<T>(
   config: BackupConfig,
@@ -102,13 +100,17 @@ interface ServerBackup {
 async function askServer(
   address: BackupConfig["address"],
 ): Promise<ServerBackup | undefined> {
+  const late = new AbortController();
+  const timer = systemClock.after(ASK_TIMEOUT_MS, () => late.abort());
   try {
     const answer = await fetch(`http://${formatAddress(address)}/-/ready`, {
-      signal: AbortSignal.timeout(ASK_TIMEOUT_MS),
+      signal: late.signal,
     });
     return (await answer.json()).backup;
   } catch {
     return undefined;
+  } finally {
+    timer.stop();
   }
 }
 
@@ -194,10 +196,10 @@ export async function backupSnapshot(
   const startedMs = systemClock.monotonicMs();
   let answer: Response;
   try {
+    // Without a time limit: a snapshot of a large database takes its time.
     answer = await fetch(url, {
       method: "POST",
       headers: { authorization: `Bearer ${config.secret}` },
-      signal: AbortSignal.timeout(SNAPSHOT_TIMEOUT_MS),
     });
   } catch (error) {
     throw new StartupError(
