@@ -29,7 +29,9 @@ class SnapshotThread {
       this.answer.resolve(event.data);
     this.worker.onerror = (event) => {
       event.preventDefault();
-      this.answer.resolve({ kind: "failed", message: event.message });
+      // Its further lines show the program, which is all in the URL.
+      const message = event.message.split("\n", 1)[0].slice(0, 300);
+      this.answer.resolve({ kind: "failed", message });
     };
     signal?.addEventListener("abort", this.onAbort);
   }

@@ -178,7 +178,7 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
 /** The URL of a Worker that carries the task out. */
 export function snapshotWorkerUrl(task: SnapshotTask): string {
   const source = `import { DatabaseSync } from "node:sqlite";
-import type { createHash } from "node:crypto";
+import { createHash } from "node:crypto";
 const encode = ${encodeSnapshotRange.toString()};
 (${work.toString()})({ Database: DatabaseSync, createHash, encode }, ${
     JSON.stringify(task)
