@@ -3,23 +3,15 @@
  * local file made what the history says, then the store, then shipping. What
  * happens to ownership while it runs ends here too.
  */
-import type { Clock, Timer } from "../common/clock.ts";
+import { type Clock, sleep, type Timer } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
-import type { LocalDatabase } from "../store/restore_target.ts";
-import type { BackupReport } from "../store/store.ts";
-import { databaseFile } from "../store/sqlite/database_file.ts";
-import { lockInstance } from "../store/sqlite/instance_lock.ts";
-import {
-  createRestoreTarget,
-  inspectFile,
-} from "../store/sqlite/restore_target.ts";
-import { openWriteSession } from "../store/sqlite/session.ts";
-import { openSqliteStore } from "../store/sqlite/store.ts";
+import type { LocalEngine } from "../store/local_engine.ts";
+import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
 import { isOutgrown, makeGeneration } from "./generation.ts";
 import { prepare, type Prepared, STATE } from "./launch.ts";
@@ -32,6 +24,8 @@ import { noteVerified, type Verification, verifyBackup } from "./verify.ts";
 
 /** A generation or a verification that failed is tried again after this. */
 const RETRY_MS = 30_000;
+const LAUNCH_RETRY_MS = 1000;
+const KEEP_ALIVE_MS = 500;
 /** How long a stop waits for the object store; what is left stays in the file. */
 const RELEASE_TIMEOUT_MS = 10_000;
 
@@ -44,8 +38,7 @@ export interface BackupEnd {
 
 export interface BackupServiceOptions {
   objects: ObjectStore;
-  /** The database file. */
-  path: string;
+  engine: LocalEngine;
   clock: Clock;
   random: Random;
   logger: Logger;
@@ -57,8 +50,6 @@ export interface BackupServiceOptions {
   verifyEveryMs: number;
   /** Uses a store that ignores conditions: two instances may fork the data. */
   allowUnfenced: boolean;
-  batchTimeoutMs?: number;
-  maxWatches?: number;
   leaseMs?: number;
   clockMarginMs?: number;
   progress?(what: string, done: number, total: number): void;
@@ -85,14 +76,15 @@ export class BackupService {
 
   /** Everything up to the point where requests may be answered. */
   static async open(options: BackupServiceOptions): Promise<BackupService> {
-    const { objects, clock, random, logger, allowUnfenced } = options;
-    await requireFencing(options, allowUnfenced);
-    const path = databaseFile(options.path);
-    const lock = lockInstance(path);
+    const { objects, engine, clock, random, logger } = options;
+    await patiently(options, () => requireFencing(options));
+    const lock = engine.lock();
     let service: BackupService | undefined;
     let ownership: Ownership | undefined;
+    let isHandoverWanted = false;
+    let keepAlive: Timer | undefined;
     try {
-      const local = inspectWithId(path, options);
+      const local = engine.inspect();
       ownership = await Ownership.acquire({
         objects,
         clock,
@@ -103,28 +95,36 @@ export class BackupService {
           ? local?.state(STATE.owner)
           : undefined,
         servesThroughOutages: options.durability === "local",
-        onHandoverRequested: () => void service?.handOver(),
+        onHandoverRequested() {
+          isHandoverWanted = true;
+          void service?.handOver();
+        },
         onWaiting: (what) => logger.info(what),
         leaseMs: options.leaseMs,
         clockMarginMs: options.clockMarginMs,
       });
       const owned = ownership;
-      const prepared = await prepare({
-        path,
-        url: objects.url,
-        local,
-        objects,
-        manifest: owned.manifest,
-        end: owned.historyEnd,
-        clock,
-        progress: (done, total) => options.progress?.("Restoring", done, total),
-        announceLeap: async (leapVersion) => {
-          await owned.update((manifest) => ({ ...manifest, leapVersion }));
-        },
-      });
+      // A restore may take longer than a lease, and no request renews it yet.
+      keepAlive = clock.every(KEEP_ALIVE_MS, () => owned.mayServe());
+      // Anew each time: what was set aside before is gone from its place.
+      const prepared = await patiently(options, () =>
+        prepare({
+          engine,
+          url: objects.url,
+          local: engine.inspect(),
+          objects,
+          manifest: owned.manifest,
+          end: owned.historyEnd,
+          clock,
+          progress: (done, total) =>
+            options.progress?.("Restoring", done, total),
+          announceLeap: async (leapVersion) => {
+            await owned.update((manifest) => ({ ...manifest, leapVersion }));
+          },
+        }));
       report(prepared, logger);
       if (prepared.decision.action === "new") {
-        createRestoreTarget(path).finish({
+        engine.create().finish({
           databaseId: owned.manifest.databaseId,
           version: 0,
           leapToVersion: 0,
@@ -132,24 +132,16 @@ export class BackupService {
         });
       }
       const durability = new BackupDurability(options.durability);
-      const inner = await openSqliteStore({
-        path,
-        lock,
-        clock,
-        random,
-        logger,
-        durability,
-        batchTimeoutMs: options.batchTimeoutMs,
-        maxWatches: options.maxWatches,
-      });
+      const inner = await engine.open(durability);
       service = new BackupService(
         options,
         owned,
         prepared,
         durability,
-        new OwnedStore(inner, owned),
+        inner,
       );
       await service.begin();
+      if (isHandoverWanted) void service.handOver();
       return service;
     } catch (error) {
       if (service) {
@@ -159,6 +151,8 @@ export class BackupService {
       // The next launch, here or elsewhere, need not wait for the lease.
       await ownership?.release(undefined, () => true).catch(() => {});
       throw error;
+    } finally {
+      keepAlive?.stop();
     }
   }
 
@@ -167,11 +161,11 @@ export class BackupService {
     private readonly ownership: Ownership,
     prepared: Prepared,
     private readonly durability: BackupDurability,
-    store: OwnedStore,
+    inner: Store & { backupSource: BackupSource },
   ) {
     const { objects, clock, random, logger } = options;
-    this.store = store;
-    this.source = store.backupSource!;
+    this.store = new OwnedStore(inner, ownership);
+    this.source = inner.backupSource;
     this.ended = this.end.promise;
     this.logBytes = prepared.logBytes;
     this.snapshotBytes = prepared.snapshotBytes;
@@ -316,7 +310,7 @@ export class BackupService {
 
   private async runVerify(): Promise<Verification> {
     const { options, source, shipper, ownership } = this;
-    const { objects, clock, logger, random } = options;
+    const { objects, clock, logger } = options;
     try {
       await this.makingGeneration;
       const primary = await source.digest(this.stopped.signal);
@@ -327,7 +321,7 @@ export class BackupService {
         objects,
         manifest: ownership.manifest,
         primary,
-        scratchPath: `${options.path}.verify-${random.bytes(4).toHex()}`,
+        scratch: options.engine.scratch(),
         clock,
         signal: this.stopped.signal,
       });
@@ -485,9 +479,30 @@ export class BackupService {
   }
 }
 
+/** Until the store answers: nothing can be served without it. */
+async function patiently<T>(
+  { clock, logger }: BackupServiceOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  for (let hasFailed = false;; hasFailed = true) {
+    try {
+      return await work();
+    } catch (error) {
+      if (
+        !(error instanceof UnavailableError) || error instanceof FencedError
+      ) throw error;
+      if (!hasFailed) {
+        logger.warn("The object store does not answer; trying on.", {
+          reason: messageOf(error),
+        });
+      }
+    }
+    await sleep(clock, LAUNCH_RETRY_MS);
+  }
+}
+
 async function requireFencing(
-  { objects, random, logger }: BackupServiceOptions,
-  allowUnfenced: boolean,
+  { objects, random, logger, allowUnfenced }: BackupServiceOptions,
 ): Promise<void> {
   const result = await probe(objects, random);
   if (result.ok) return;
@@ -500,17 +515,6 @@ async function requireFencing(
     "This object store cannot keep two instances apart: if two ever run at once, one overwrites the other's history.",
     { reason: result.reason },
   );
-}
-
-/** A file of another program has no id yet; it gets one by being opened. */
-function inspectWithId(
-  path: string,
-  { clock, random, logger }: BackupServiceOptions,
-): LocalDatabase | undefined {
-  const local = inspectFile(path);
-  if (local?.databaseId !== "") return local;
-  openWriteSession({ path, clock, random, logger }).close();
-  return inspectFile(path);
 }
 
 function report({ decision, asideName, restored }: Prepared, logger: Logger) {

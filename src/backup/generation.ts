@@ -8,6 +8,7 @@ import { type Clock, sleep } from "../common/clock.ts";
 import { messageOf, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
+import { sha256 } from "../log/segment.ts";
 import {
   type ObjectStore,
   ObjectStoreRefusedError,
@@ -119,13 +120,13 @@ async function uploadSnapshot(
   let entries = 0;
   const upload = async (part: SnapshotPart, index: number) => {
     const { bytes } = part;
-    const digest = await crypto.subtle.digest("SHA-256", bytes);
+    const digest = await sha256(bytes);
     const key = snapshotKey(generation, ownership.epoch, index);
     parts[index] = {
       key,
       sizeBytes: bytes.length,
       entries: part.entries,
-      sha256: new Uint8Array(digest).toHex(),
+      sha256: digest.toHex(),
     };
     await put(options, key, bytes);
     entries += part.entries;

@@ -5,11 +5,7 @@
 import type { Clock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import {
-  catchUpTarget,
-  createRestoreTarget,
-  setAside,
-} from "../store/sqlite/restore_target.ts";
+import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
 import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
@@ -104,7 +100,7 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
 }
 
 export interface PrepareOptions {
-  path: string;
+  engine: Pick<LocalEngine, "create" | "catchUp" | "setAside">;
   url: string;
   /** A look at the file, under the instance lock. */
   local: LocalDatabase | undefined;
@@ -137,7 +133,7 @@ export interface Prepared {
  * @throws StartupError where it cannot be done; the file is as it was, or set aside
  */
 export async function prepare(options: PrepareOptions): Promise<Prepared> {
-  const { path, local, objects, manifest, end } = options;
+  const { local, objects, manifest, end } = options;
   const decision = decide(factsOf(options));
   const { action } = decision;
   if (action === "new" || action === "adopt" || end === undefined) {
@@ -161,8 +157,7 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   };
   if (action === "use") return prepared;
   if (action === "setAside") {
-    prepared.asideName = setAside(
-      path,
+    prepared.asideName = options.engine.setAside(
       `epoch-${local!.state(STATE.epoch) ?? "none"}-${
         hexVersion(local!.version)
       }`,
@@ -199,8 +194,8 @@ async function fill(
   end: HistoryEnd,
   isCatchUp: boolean,
 ) {
-  const { path, local, objects, clock, progress, signal } = options;
-  const target = isCatchUp ? catchUpTarget(path) : createRestoreTarget(path);
+  const { engine, local, objects, clock, progress, signal } = options;
+  const target = isCatchUp ? engine.catchUp() : engine.create();
   try {
     const afterVersion = isCatchUp ? local!.contentVersion : undefined;
     const result = await restore({

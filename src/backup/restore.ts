@@ -10,7 +10,7 @@ import {
   UnavailableError,
 } from "../common/errors.ts";
 import { type Clock, sleep } from "../common/clock.ts";
-import { readSegment } from "../log/segment.ts";
+import { readSegment, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
 import type {
@@ -132,8 +132,7 @@ async function loadPart(
     );
   }
   if (part.sha256 !== undefined) {
-    const digest = await crypto.subtle.digest("SHA-256", bytes);
-    if (new Uint8Array(digest).toHex() !== part.sha256) {
+    if ((await sha256(bytes)).toHex() !== part.sha256) {
       throw damaged(part.key, "its checksum does not fit its contents");
     }
   }

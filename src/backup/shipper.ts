@@ -364,8 +364,7 @@ export class Shipper {
       return true;
     } finally {
       this.isPaused = false;
-      this.behindSinceMs ??= this.options.clock.monotonicMs();
-      this.shipSoon();
+      this.synced(this.syncedVersion());
     }
   }
 

@@ -7,8 +7,7 @@ import type { Clock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { DatabaseDigest } from "../store/backup_source.ts";
-import { createRestoreTarget } from "../store/sqlite/restore_target.ts";
-import { digestFile } from "../store/sqlite/snapshot.ts";
+import type { ScratchDatabase } from "../store/local_engine.ts";
 import { planRestore } from "./history.ts";
 import { hexVersion, type Manifest } from "./manifest.ts";
 import { VERIFIED_KEY } from "./names.ts";
@@ -31,8 +30,8 @@ export interface VerifyOptions {
   manifest: Manifest;
   /** The primary at a version that is in the bucket; undefined: none at hand. */
   primary: DatabaseDigest | undefined;
-  /** A free name for the scratch file, which is removed again. */
-  scratchPath: string;
+  /** Removed again. */
+  scratch: ScratchDatabase;
   clock: Clock;
   progress?(doneBytes: number, totalBytes: number): void;
   signal?: AbortSignal;
@@ -42,7 +41,7 @@ export interface VerifyOptions {
 export async function verifyBackup(
   options: VerifyOptions,
 ): Promise<Verification> {
-  const { objects, manifest, primary, scratchPath, clock, signal } = options;
+  const { objects, manifest, primary, scratch, clock, signal } = options;
   const plan = await planRestore(
     objects,
     manifest,
@@ -50,7 +49,7 @@ export async function verifyBackup(
       ? { kind: "version", version: primary.version }
       : { kind: "latest" },
   );
-  const target = createRestoreTarget(scratchPath);
+  const target = scratch.create();
   let isFinished = false;
   try {
     const { version, sizeBytes } = await restore({
@@ -68,7 +67,7 @@ export async function verifyBackup(
       state: {},
     });
     isFinished = true;
-    const digest = await digestFile(scratchPath, signal);
+    const digest = await scratch.digest(signal);
     if (primary && digest.sha256 !== primary.sha256) {
       throw new StartupError(
         `The backup differs from the database at ${
@@ -86,7 +85,7 @@ export async function verifyBackup(
       isCompared: primary !== undefined,
     };
   } finally {
-    if (isFinished) await Deno.remove(scratchPath).catch(() => {});
+    if (isFinished) scratch.remove();
     else target.discard();
   }
 }

@@ -8,6 +8,7 @@ import { hexVersion, ManifestStore } from "../backup/manifest.ts";
 import { listSegments } from "../backup/history.ts";
 import { versionOf } from "../backup/names.ts";
 import { noteVerified, verifyBackup } from "../backup/verify.ts";
+import { sqliteScratch } from "../store/sqlite/local_engine.ts";
 import { digestFile } from "../store/sqlite/snapshot.ts";
 import type { DatabaseDigest } from "../store/backup_source.ts";
 import { sleep } from "../common/clock.ts";
@@ -152,7 +153,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         objects,
         manifest,
         primary,
-        scratchPath: `${folder}/scratch.sqlite`,
+        scratch: sqliteScratch(`${folder}/scratch`),
         clock: systemClock,
         progress: (done, total) => progress.update(done, total),
       });

@@ -102,13 +102,21 @@ async function openBackup(
 ): Promise<BackupService> {
   const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
   const { BackupService } = await import("../backup/backup_service.ts");
+  const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
   const progress = new Progress("Restoring", standardError(), systemClock);
   const objects = await openBackupPlace(backup.place);
   try {
     const service = await BackupService.open({
       objects,
-      path: config.sqlitePath,
+      engine: new SqliteLocalEngine({
+        path: config.sqlitePath,
+        clock: systemClock,
+        random: systemRandom,
+        logger,
+        batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
+        maxWatches: config.maxWatches,
+      }),
       clock: systemClock,
       random: systemRandom,
       logger,
@@ -118,8 +126,6 @@ async function openBackup(
       maxRetainedBytes: backup.maxLogBytes,
       verifyEveryMs: backup.verifyEveryMs,
       allowUnfenced: backup.allowUnfenced,
-      batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
-      maxWatches: config.maxWatches,
       progress: (_what, done, total) => progress.update(done, total),
     });
     progress.end();

@@ -8,6 +8,7 @@
  * | 14 | the version that the history has before it; 0 for none  |
  * | 15 | SHA-256 of all bytes before this field                  |
  */
+import { createHash } from "node:crypto";
 import { type Bytes, concatBytes, equalBytes } from "../common/bytes.ts";
 import {
   ProtoReader,
@@ -18,6 +19,8 @@ import {
 import { readVersion } from "../protocol/versionstamp.ts";
 
 const SHA256_BYTES = 32;
+/** Up to this, handing it to another thread takes longer than doing it. */
+const MAX_HASHED_HERE_BYTES = 64 * 1024;
 const STAMP_BYTES = 12;
 
 export interface Segment {
@@ -57,18 +60,25 @@ export async function encodeSegment(segment: {
   trailer.varintField(2, segment.timeMs);
   trailer.varintField(14, segment.previousVersion);
   const checked = concatBytes([...rows, trailer.out]);
-  const sum = await crypto.subtle.digest("SHA-256", checked);
+  const sum = await sha256(checked);
   const bytes = new Uint8Array(checked.length + 2 + SHA256_BYTES);
   bytes.set(checked);
   bytes[checked.length] = (15 << 3) | WIRE_LENGTH;
   bytes[checked.length + 1] = SHA256_BYTES;
-  bytes.set(new Uint8Array(sum), checked.length + 2);
+  bytes.set(sum, checked.length + 2);
   return {
     bytes,
     first: first.toHex(),
     last: last.toHex(),
     lastVersion: readVersion(last, 0),
   };
+}
+
+/** The SHA-256 of the bytes; large ones are hashed off this thread. */
+export async function sha256(bytes: Bytes): Promise<Uint8Array> {
+  return bytes.length <= MAX_HASHED_HERE_BYTES
+    ? createHash("sha256").update(bytes).digest()
+    : new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }
 
 function firstStamp(entries: Bytes): Bytes {
@@ -126,11 +136,7 @@ export async function readSegment(
     return "its bytes are not those of a segment";
   }
   if (sum !== undefined) {
-    const digest = await crypto.subtle.digest(
-      "SHA-256",
-      bytes.subarray(0, sumAt),
-    );
-    if (!equalBytes(new Uint8Array(digest), sum)) {
+    if (!equalBytes(await sha256(bytes.subarray(0, sumAt)), sum)) {
       return "its checksum does not fit its contents";
     }
   } else if (previousVersion !== undefined) return "its checksum is missing";

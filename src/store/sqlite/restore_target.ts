@@ -353,7 +353,8 @@ function exists(path: string): boolean {
   }
 }
 
-function removeDatabase(path: string): void {
+/** Also what belongs to it; a missing one is no error. */
+export function removeDatabase(path: string): void {
   for (const end of ["", "-wal", "-shm", "-journal"]) {
     try {
       Deno.removeSync(path + end);
