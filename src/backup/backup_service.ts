@@ -14,7 +14,7 @@ import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
 import { isOutgrown, makeGeneration } from "./generation.ts";
-import { prepare, type Prepared, STATE } from "./launch.ts";
+import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
 import { hexVersion } from "./manifest.ts";
 import { FencedError, Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
@@ -73,6 +73,7 @@ export class BackupService {
   private verified: Verification | undefined;
   private verifyFailure: string | undefined;
   private handingOver: Promise<void> | undefined;
+  private closing: Promise<void> | undefined;
 
   /** Everything up to the point where requests may be answered. */
   static async open(options: BackupServiceOptions): Promise<BackupService> {
@@ -123,14 +124,7 @@ export class BackupService {
           },
         }));
       report(prepared, logger);
-      if (prepared.decision.action === "new") {
-        engine.create().finish({
-          databaseId: owned.manifest.databaseId,
-          version: 0,
-          leapToVersion: 0,
-          state: {},
-        });
-      }
+      if (prepared.decision.action === "new") await beginNew(engine, owned);
       const durability = new BackupDurability(options.durability);
       const inner = await engine.open(durability);
       service = new BackupService(
@@ -414,7 +408,11 @@ export class BackupService {
    * In order: what is written is shipped and the ownership given up, as far as
    * the object store answers; then the file is closed.
    */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.closing ??= this.runClose();
+  }
+
+  private async runClose(): Promise<void> {
     const { clock, logger, objects } = this.options;
     this.store.refuse(new UnavailableError("The server is stopping."));
     let isLate = false;
@@ -477,6 +475,22 @@ export class BackupService {
       verifyFailure: this.verifyFailure,
     };
   }
+}
+
+/** An empty database, whose versions nobody before us can have issued. */
+async function beginNew(
+  engine: LocalEngine,
+  ownership: Ownership,
+): Promise<void> {
+  const { databaseId, leapVersion, epoch } = ownership.manifest;
+  const leapToVersion = epoch === 1 ? 0 : leapVersion + VERSION_LEAP;
+  if (leapToVersion > 0) {
+    await ownership.update((manifest) => ({
+      ...manifest,
+      leapVersion: leapToVersion,
+    }));
+  }
+  engine.create().finish({ databaseId, version: 0, leapToVersion, state: {} });
 }
 
 /** Until the store answers: nothing can be served without it. */

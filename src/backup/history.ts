@@ -5,7 +5,7 @@
 import { fromUtf8 } from "../common/bytes.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import type { Manifest, Seal } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -44,11 +44,15 @@ export interface Listing {
   strays: string[];
 }
 
-/** @throws StartupError where a sealed segment is missing, or one is there twice */
+/**
+ * The history as this version of the manifest has it: what later owners have
+ * written since is no part of it.
+ * @throws StartupError where a sealed segment is missing, or one is there twice
+ */
 export async function listSegments(
   objects: ObjectStore,
   generation: string,
-  seals: readonly Seal[],
+  { seals, epoch: newestEpoch }: Pick<Manifest, "seals" | "epoch">,
   signal?: AbortSignal,
 ): Promise<Listing> {
   const epochs = new Map<number, Map<number, ListedSegment>>();
@@ -61,6 +65,7 @@ export async function listSegments(
       strays.push(key);
       continue;
     }
+    if (name.epoch > newestEpoch) continue;
     let epoch = epochs.get(name.epoch);
     if (epoch === undefined) epochs.set(name.epoch, epoch = new Map());
     const twin = epoch.get(name.tsn);
@@ -187,7 +192,7 @@ export async function planRestore(
   const { history, strays } = await listSegments(
     objects,
     generation,
-    manifest?.seals ?? [],
+    manifest ?? { seals: [], epoch: Infinity },
   );
   let segments = history;
   if (point.kind === "version") {

@@ -222,7 +222,11 @@ export class Ownership {
   private async endsOf(generation: string): Promise<Seal[]> {
     const { objects } = this.options;
     const { seals } = this.manifest;
-    const { history } = await listSegments(objects, generation, seals);
+    const { history } = await listSegments(
+      objects,
+      generation,
+      this.manifest,
+    );
     const { snapshotVersion } = this.manifest.generations
       .find(({ name }) => name === generation)!;
     const sealed = new Map(

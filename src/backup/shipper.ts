@@ -186,7 +186,7 @@ export class Shipper {
       if (rows.length === 0) return;
       const startedMs = this.options.clock.monotonicMs();
       const point = await this.putRows(this.point!, rows);
-      if (point === undefined) return;
+      if (point === undefined || this.isStopped) return;
       this.point = point;
       if (this.behindSinceMs !== undefined) {
         const nowMs = this.options.clock.monotonicMs();

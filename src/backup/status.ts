@@ -43,7 +43,7 @@ export async function bucketStatus(
   const { manifest } = found;
   const name = found.manifest.generation;
   const snapshot = await readSnapshotIndex(objects, name);
-  const { history, strays } = await listSegments(objects, name, manifest.seals);
+  const { history, strays } = await listSegments(objects, name, manifest);
   const last = history.at(-1);
   const sum = (parts: readonly { sizeBytes: number }[]) =>
     parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);

@@ -131,11 +131,10 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
       const deadlineMs = systemClock.monotonicMs() + REACH_TIMEOUT_MS;
       for (;;) {
         manifest = await read();
-        const { generation, seals } = manifest;
         const { history } = await listSegments(
           objects,
-          generation ?? "",
-          seals,
+          manifest.generation ?? "",
+          manifest,
         );
         const last = history.at(-1);
         const reached = last ? versionOf(last.last) : 0;

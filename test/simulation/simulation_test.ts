@@ -1,0 +1,122 @@
+/**
+ * Thousands of runs of the world in `world.ts`, each out of its own seed. To
+ * replay one: `DENOKV_SIMULATION_SEED=<seed>`; for more of them:
+ * `DENOKV_SIMULATION_RUNS=<count>`.
+ */
+import assert from "node:assert/strict";
+import { Ownership } from "../../src/backup/ownership.ts";
+import { type Outcome, type Settings, simulate } from "./world.ts";
+
+const RUNS = Number(Deno.env.get("DENOKV_SIMULATION_RUNS") ?? 1000);
+const SEED = Deno.env.get("DENOKV_SIMULATION_SEED");
+const FIRST_SEED = SEED === undefined
+  ? Math.floor(Math.random() * 2 ** 31)
+  : Number(SEED);
+
+const HARD: Settings = {
+  durability: "s3",
+  maxSkewMs: 100,
+  faults: 8,
+  losesDisks: true,
+};
+
+async function runs(count: number, settings: Settings): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  const first = FIRST_SEED;
+  for (let i = 0; i < (SEED === undefined ? count : 1); i++) {
+    outcomes.push(await simulate(first + i, settings));
+  }
+  return outcomes;
+}
+
+function check(outcomes: readonly Outcome[]): void {
+  const bad = outcomes.filter(({ problems }) => problems.length > 0);
+  for (const { seed, problems } of bad.slice(0, 5)) {
+    console.error(`DENOKV_SIMULATION_SEED=${seed}: ${problems.join("; ")}`);
+  }
+  assert.equal(bad.length, 0, `${bad.length} of ${outcomes.length} runs`);
+}
+
+function total(
+  outcomes: readonly Outcome[],
+  name: "acknowledged" | "takeovers",
+) {
+  return outcomes.reduce((sum, outcome) => sum + outcome[name], 0);
+}
+
+Deno.test("s3: no acknowledged write is lost, no history forks, no stale read", async () => {
+  const outcomes = await runs(2 * RUNS, HARD);
+  check(outcomes);
+  if (SEED !== undefined) return;
+  // It would prove nothing if nothing happened.
+  assert.ok(total(outcomes, "acknowledged") > 20 * RUNS);
+  assert.ok(total(outcomes, "takeovers") > 5 * RUNS);
+});
+
+Deno.test("s3: clocks far apart cost time, but no write and no fork", async () => {
+  check(await runs(RUNS / 2, { ...HARD, maxSkewMs: 3000 }));
+});
+
+Deno.test("s3: a bucket that fails at every tenth request", async () => {
+  check(await runs(RUNS / 2, { ...HARD, faults: 25 }));
+});
+
+Deno.test("local: no version is issued twice, and no history forks", async () => {
+  check(await runs(RUNS / 2, { ...HARD, durability: "local" }));
+  check(
+    await runs(RUNS / 2, { ...HARD, durability: "local", losesDisks: false }),
+  );
+});
+
+/** Breaks a method of every Ownership for as long as the work takes. */
+async function without(
+  name: "confirmOwned" | "seal" | "mayServe",
+  instead: () => unknown,
+  work: () => Promise<void>,
+): Promise<void> {
+  const prototype = Ownership.prototype as unknown as Record<string, unknown>;
+  const whole = prototype[name];
+  prototype[name] = instead;
+  try {
+    await work();
+  } finally {
+    prototype[name] = whole;
+  }
+}
+
+/** Runs until one of them goes wrong as it should. */
+async function findsProblem(settings: Settings, pattern: RegExp) {
+  for (let i = 0; i < 400; i++) {
+    const { problems } = await simulate(FIRST_SEED + i, settings);
+    if (problems.some((problem) => pattern.test(problem))) return;
+  }
+  assert.fail("400 runs found nothing");
+}
+
+Deno.test("the simulation finds an acknowledgement without a look at the manifest", async () => {
+  await without(
+    "confirmOwned",
+    () => Promise.resolve(),
+    () => findsProblem(HARD, /is not in the history/),
+  );
+});
+
+Deno.test("the simulation finds a takeover without seals", async () => {
+  await without(
+    "seal",
+    () => Promise.resolve(),
+    () =>
+      findsProblem(
+        HARD,
+        /not in the history|is that of|a launch failed|in the end/,
+      ),
+  );
+});
+
+Deno.test("the simulation finds an owner that answers without a lease", async () => {
+  await without(
+    "mayServe",
+    () => true,
+    () => findsProblem(HARD, /a read on machine \d missed/),
+  );
+});
