@@ -35,6 +35,8 @@ const WAIT_POLL_MS = 250;
  */
 const OUTAGE_GRACE_MS = 2000;
 const RENEW_RETRY_MS = 500;
+/** How often an owner looks whether another instance waits for it. */
+const LOOK_MS = 1000;
 
 /** Another instance owns the history now, or this one has given it up. */
 export class FencedError extends UnavailableError {
@@ -86,6 +88,7 @@ export class Ownership {
   private changing: Promise<unknown> = Promise.resolve();
   private hasHandover = false;
   private retryTimer: Timer | undefined;
+  private looking: Timer | undefined;
 
   private constructor(
     private readonly options: OwnershipOptions,
@@ -268,6 +271,24 @@ export class Ownership {
     this.leaseEndMs = startedMs + leaseMs;
     this.leaseEndMonotonicMs = startedMonotonicMs + leaseMs;
     this.renewAtMonotonicMs = startedMonotonicMs + leaseMs / 3;
+    this.looking ??= this.options.clock.every(LOOK_MS, () => this.look());
+  }
+
+  /**
+   * While the lease runs, a look now and then for a launch that waits. When it
+   * has run out, whoever waits need not ask.
+   */
+  private look(): void {
+    const isRunning =
+      this.options.clock.monotonicMs() < this.leaseEndMonotonicMs;
+    if (isRunning && this.failure === undefined) {
+      this.confirmOwned().catch(() => {});
+    } else this.stopLooking();
+  }
+
+  private stopLooking(): void {
+    this.looking?.stop();
+    this.looking = undefined;
   }
 
   /**
@@ -423,6 +444,7 @@ export class Ownership {
   private fence(message: string): FencedError {
     this.failure = new FencedError(message);
     this.retryTimer?.stop();
+    this.stopLooking();
     this.cutOffSinceMs = undefined;
     this.lostWith.resolve(this.failure);
     return this.failure;
@@ -464,6 +486,7 @@ export class Ownership {
     giveUp?: (error: UnavailableError) => boolean,
   ): Promise<void> {
     this.retryTimer?.stop();
+    this.stopLooking();
     const released = this.changing.then(async () => {
       for (;;) {
         if (this.failure) throw this.failure;

@@ -96,9 +96,10 @@ export class Shipper {
 
   status(): ShipperStatus {
     const { failures, segments, shippedBytes, lastError, maxLagMs } = this;
-    const lagMs = this.behindSinceMs === undefined
-      ? 0
-      : this.options.clock.monotonicMs() - this.behindSinceMs;
+    const isBehind = this.syncedVersion() > this.shippedVersion;
+    const lagMs = isBehind && this.behindSinceMs !== undefined
+      ? this.options.clock.monotonicMs() - this.behindSinceMs
+      : 0;
     const lagBytes = lagMs === 0
       ? 0
       : this.options.source.logBytesAfter(this.shippedVersion);
@@ -130,6 +131,9 @@ export class Shipper {
     const before = this.shippedVersion;
     this.running = this.shipAll().finally(() => {
       this.running = undefined;
+      if (this.syncedVersion() <= this.shippedVersion) {
+        this.behindSinceMs = undefined;
+      }
       // What was written meanwhile waits for its own interval.
       if (this.shippedVersion > before && !this.isStopped) {
         this.synced(this.syncedVersion());
@@ -364,6 +368,7 @@ export class Shipper {
       return true;
     } finally {
       this.isPaused = false;
+      this.behindSinceMs = undefined;
       this.synced(this.syncedVersion());
     }
   }

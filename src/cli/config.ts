@@ -46,6 +46,7 @@ export interface ServeBackupConfig {
   intervalMs: number;
   retentionMs: number;
   maxLogBytes: number;
+  leaseMs: number;
   /** 0: never. */
   verifyEveryMs: number;
   allowUnfenced: boolean;
@@ -174,6 +175,7 @@ function serveBackupOf(
     intervalMs: values.backupIntervalMs!,
     retentionMs: values.backupRetentionMs!,
     maxLogBytes: values.backupMaxLogMib! * 1024 * 1024,
+    leaseMs: values.backupLeaseMs!,
     verifyEveryMs: values.verifyEveryMs ?? 0,
     allowUnfenced: values.allowUnfencedBackup!,
   };

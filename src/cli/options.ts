@@ -302,6 +302,16 @@ export const OPTIONS = {
       "What may wait on this machine's disk while the object store does not answer. Past it the backup begins anew with a whole snapshot when it does; at 80 % the log says so.",
     commands: ["serve"],
   },
+  backupLeaseMs: {
+    flag: "backup-lease",
+    env: "DENO_KV_BACKUP_LEASE",
+    type: { kind: "duration", minMs: 1000, maxMs: 300_000 },
+    placeholder: "TIME",
+    default: "10s",
+    help:
+      "How long an instance that is gone without a word keeps others from taking over. The same for all instances of a backup, and well above how far their clocks are apart.",
+    commands: ["serve"],
+  },
   verifyEveryMs: {
     flag: "verify-every",
     env: "DENO_KV_VERIFY_EVERY",

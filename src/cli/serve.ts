@@ -124,6 +124,7 @@ async function openBackup(
       intervalMs: backup.intervalMs,
       retentionMs: backup.retentionMs,
       maxRetainedBytes: backup.maxLogBytes,
+      leaseMs: backup.leaseMs,
       verifyEveryMs: backup.verifyEveryMs,
       allowUnfenced: backup.allowUnfenced,
       progress: (_what, done, total) => progress.update(done, total),

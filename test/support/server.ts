@@ -4,6 +4,7 @@
  * or killed.
  */
 import { fileURLToPath } from "node:url";
+import { environmentOf } from "../../src/cli/options.ts";
 
 const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -25,6 +26,81 @@ export interface ServerSettings {
   args?: string[];
   /** Beside the secrets; an empty text removes one of those. */
   env?: Record<string, string>;
+  backup?: BackedUpTo;
+}
+
+/** A backup, and what it needs to be reached. */
+export interface BackedUpTo {
+  url: string;
+  /** Of an S3. */
+  endpoint?: string;
+  env?: Record<string, string>;
+  /** Of a folder. */
+  folder?: string;
+}
+
+/** The permissions that docs/object-stores.md names for a backup. */
+export function backupPermissions({ endpoint, folder }: BackedUpTo) {
+  return {
+    net: endpoint === undefined ? [] : [new URL(endpoint).host],
+    files: folder === undefined ? [] : [folder],
+    env: endpoint === undefined ? [] : [
+      "AWS_*",
+      "HOME",
+      "USERPROFILE",
+      "HOMEPATH",
+      "HOMEDRIVE",
+      "_X_AMZN_TRACE_ID",
+    ],
+    other: endpoint === undefined ? [] : ["--allow-sys=osRelease"],
+  };
+}
+
+export function backupArgs({ url, endpoint }: BackedUpTo): string[] {
+  return endpoint === undefined
+    ? ["--backup", url]
+    : ["--backup", url, "--s3-endpoint", endpoint];
+}
+
+/** A `denokv` command that runs and ends; its output, and its exit code. */
+export async function runCommand(
+  args: string[],
+  settings: {
+    backup?: BackedUpTo;
+    net?: string[];
+    folder: string;
+    env?: Record<string, string>;
+  },
+): Promise<{ code: number; out: string; err: string }> {
+  const { backup, net = [], folder, env = {} } = settings;
+  const allowed = backup && backupPermissions(backup);
+  const names = [...Object.keys(env), ...allowed?.env ?? []];
+  const hosts = [...net, ...allowed?.net ?? []];
+  const folders = [folder, ...allowed?.files ?? []].join(",");
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      "--no-check",
+      "--cached-only",
+      ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
+      `--allow-read=${folders}`,
+      `--allow-write=${folders}`,
+      ...(names.length > 0 ? [`--allow-env=${names.join(",")}`] : []),
+      ...allowed?.other ?? [],
+      MAIN,
+      ...args,
+    ],
+    cwd: ROOT,
+    clearEnv: true,
+    env: { ...inherited(), TMPDIR: folder, ...backup?.env, ...env },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  return { code, out: text(stdout), err: text(stderr) };
 }
 
 export interface StoppedServer {
@@ -82,6 +158,26 @@ export class ServerProcess implements AsyncDisposable {
     return this.child.pid;
   }
 
+  /** Null where a signal ended it. */
+  get exitCode(): Promise<number | null> {
+    return this.child.status.then(async ({ code, signal }) => {
+      await this.logRead;
+      return signal === null ? code : null;
+    });
+  }
+
+  /** Resolves when it has logged what the pattern says. */
+  async logged(pattern: RegExp): Promise<void> {
+    while (!pattern.test(this.log)) {
+      if (this.hasEnded) throw new Error(`it ended: ${this.log}`);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.onLog = resolve;
+      await promise;
+    }
+  }
+
+  private onLog: () => void = () => {};
+
   /** What it has logged lately. */
   get lastWords(): string {
     return this.log;
@@ -95,6 +191,7 @@ export class ServerProcess implements AsyncDisposable {
     const text = this.child.stderr.pipeThrough(new TextDecoderStream());
     for await (const chunk of text) {
       this.log = (this.log + chunk).slice(-LAST_WORDS_CHARS);
+      this.onLog();
     }
   }
 
@@ -141,13 +238,17 @@ export class ServerProcess implements AsyncDisposable {
   }
 }
 
-function spawn({ path, port = 0, args = [], env = {} }: ServerSettings) {
+function spawn(
+  { path, port = 0, args = [], env = {}, backup }: ServerSettings,
+) {
+  const allowed = backup && backupPermissions(backup);
   const folder = path.slice(0, path.lastIndexOf("/"));
   const secrets = {
     DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN,
     KVSTORE_SECRET: REST_SECRET,
   };
-  const names = Object.keys({ ...secrets, ...env });
+  const names = [...Object.keys({ ...secrets, ...env }), ...allowed?.env ?? []];
+  const folders = [folder, ...allowed?.files ?? []].join(",");
   return new Deno.Command(Deno.execPath(), {
     args: [
       "run",
@@ -157,42 +258,28 @@ function spawn({ path, port = 0, args = [], env = {} }: ServerSettings) {
       "--no-check",
       "--cached-only",
       "--v8-flags=--max-semi-space-size=4",
-      `--allow-net=127.0.0.1:${port}`,
-      `--allow-read=${folder}`,
-      `--allow-write=${folder}`,
-      `--allow-env=${[...DOCUMENTED_ENV, ...names].join(",")}`,
+      `--allow-net=${[`127.0.0.1:${port}`, ...allowed?.net ?? []].join(",")}`,
+      `--allow-read=${folders}`,
+      `--allow-write=${folders}`,
+      `--allow-env=${[...environmentOf("serve"), ...names].join(",")}`,
+      ...allowed?.other ?? [],
       MAIN,
       "--sqlite-path",
       path,
       "serve",
       "--addr",
       `127.0.0.1:${port}`,
+      ...(backup ? backupArgs(backup) : []),
       ...args,
     ],
     cwd: ROOT,
     clearEnv: true,
-    env: { ...inherited(), ...secrets, ...env },
+    env: { ...inherited(), ...secrets, ...backup?.env, ...env },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
 }
-
-/** What `serve` reads; the documented command names the same. */
-const DOCUMENTED_ENV = [
-  "DENO_KV_SQLITE_PATH",
-  "DENO_KV_ACCESS_TOKEN",
-  "DENO_KV_ACCESS_TOKEN_FILE",
-  "KVSTORE_SECRET",
-  "DENO_KV_PUBLIC_READS",
-  "PORT",
-  "DENO_KV_NUM_WORKERS",
-  "DENO_KV_ATOMIC_WRITE_BATCH_TIMEOUT_MS",
-  "DENO_KV_MAX_WATCHES",
-  "DENO_KV_DRAIN_TIMEOUT_MS",
-  "DENO_KV_LOG_FORMAT",
-  "DENO_KV_LOG_LEVEL",
-];
 
 /** What the runtime itself needs to find its cache. */
 function inherited(): Record<string, string> {
