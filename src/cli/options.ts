@@ -151,13 +151,13 @@ export const OPTIONS = {
     defaultFor: { start: "localhost:4512" },
     help:
       "The address to listen on; an IPv6 address stands in brackets, port 0 takes any free port.",
-    commands: ["start", "serve", "backup status", "backup snapshot", "health"],
+    commands: ["start", "serve", ...BACKUP_COMMANDS, "health"],
   },
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
     help: "Listen on 0.0.0.0 at this port where --addr is not given.",
-    commands: ["serve", "backup status", "backup snapshot", "health"],
+    commands: ["serve", ...BACKUP_COMMANDS, "health"],
   },
   readOnly: {
     flag: "read-only",
