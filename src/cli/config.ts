@@ -164,13 +164,13 @@ function serveBackupOf(
   }
   const { s3Endpoint } = DEVELOPMENT;
   return {
-    place: isDevelopment && place.s3Endpoint === s3Endpoint
-      ? {
-        ...place,
-        s3Credentials: DEVELOPMENT_CREDENTIALS,
-        createsBucket: true,
-      }
-      : place,
+    place: {
+      ...place,
+      // Elsewhere the environment has them.
+      ...(isDevelopment && place.s3Endpoint === s3Endpoint &&
+        { s3Credentials: DEVELOPMENT_CREDENTIALS }),
+      createsBucket: isDevelopment,
+    },
     durability: values.durability as "local" | "s3",
     intervalMs: values.backupIntervalMs!,
     retentionMs: values.backupRetentionMs!,
