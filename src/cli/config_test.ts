@@ -40,7 +40,60 @@ Deno.test("serve, with nothing but what is needed", () => {
     drainTimeoutMs: 10_000,
     logFormat: "text",
     logLevel: "info",
+    backup: undefined,
+    isDevelopment: false,
   });
+});
+
+Deno.test("a backup is named by its URL, or by its bucket and prefix", () => {
+  const place = (args: string[], env = {}) =>
+    serve(["--access-token", TOKEN, ...args], env).backup?.place;
+  const url = "s3://bucket/app";
+  assert.equal(place(["--backup", url])?.url, url);
+  assert.equal(place(["--s3-bucket=bucket", "--s3-prefix=app/"])?.url, url);
+  assert.equal(
+    place([], {
+      DENO_KV_S3_BUCKET: "bucket",
+      DENO_KV_S3_PREFIX: "/app",
+      DENO_KV_S3_ENDPOINT: "http://localhost:9000",
+    })?.s3Endpoint,
+    "http://localhost:9000",
+  );
+  assert.equal(
+    place(["--backup", url, "--s3-bucket=bucket", "--s3-prefix=app"])?.url,
+    url,
+  );
+  refused(
+    () => place(["--backup", url, "--s3-bucket=other"]),
+    /named twice/,
+  );
+  refused(() => place(["--s3-prefix=app"]), /needs --s3-bucket/);
+  refused(() => place(["--durability=s3"]), /needs a backup/);
+  refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
+});
+
+Deno.test("--dev sets what nothing else sets", () => {
+  const config = serveConfig(
+    settings(["serve", "--dev"]),
+  );
+  assert.equal(config.sqlitePath, "/tmp/denokv.sqlite");
+  assert.deepEqual(config.address, { hostname: "0.0.0.0", port: 8000 });
+  assert.equal(config.restSecret, "denorocks");
+  assert.equal(config.publicReads, true);
+  assert.equal(config.isDevelopment, true);
+  assert.equal(config.backup?.place.url, "s3://denokv/app");
+  assert.equal(config.backup?.place.s3Endpoint, "http://localhost:9000");
+  assert.equal(config.backup?.place.s3Credentials?.accessKeyId, "minioadmin");
+  const other = serveConfig(
+    settings(["serve", "--dev", "--backup=file:///b", "--addr=127.0.0.1:1"], {
+      KVSTORE_SECRET: "another one",
+      DENO_KV_SQLITE_PATH: "/data/x",
+    }),
+  );
+  assert.equal(other.sqlitePath, "/data/x");
+  assert.equal(other.restSecret, "another one");
+  assert.deepEqual(other.address, { hostname: "127.0.0.1", port: 1 });
+  assert.equal(other.backup?.place.url, "file:///b");
 });
 
 Deno.test("the seed's demonstration: a secret of nine characters, REST only", () => {

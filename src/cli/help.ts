@@ -23,7 +23,7 @@ export function generalHelp(): string {
     "Usage: denokv [OPTIONS] <COMMAND>",
     "",
     "Commands:",
-    ...commands.map(([name, help]) => `  ${name.padEnd(8)}${help}`),
+    ...commands.map(([name, help]) => `  ${name.padEnd(17)}${help}`),
     "",
     "Options:",
     "  -h, --help     Print help; `denokv <COMMAND> --help` lists its options",

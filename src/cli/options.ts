@@ -6,7 +6,7 @@
 
 export const COMMANDS = {
   start: {
-    help: "Serve ./data/denokv.sqlite on localhost:4512, ready to be tried",
+    help: "Serve ./data/denokv.sqlite on localhost:4512",
     about: [
       "The embedded default: creates the data folder, the database and an",
       "access token beside it where they are missing, and prints lines that",
@@ -21,7 +21,7 @@ export const COMMANDS = {
     ],
   },
   "backup status": {
-    help: "Tell how the backup stands, and what can be restored from it",
+    help: "Tell how the backup stands, and what it can restore",
     about: [
       "Looks into the bucket, and asks the server at --addr where one answers:",
       "`Active` is a backup that has everything, or is within its interval.",
@@ -49,8 +49,7 @@ export const COMMANDS = {
     ],
   },
   health: {
-    help:
-      "Ask the server on this machine whether it is ready: exit code 0 or 1",
+    help: "Ask the server on this machine whether it is ready",
     about: [
       "Asks /-/ready at the address that `serve` would use with the same",
       "options; for container health checks.",

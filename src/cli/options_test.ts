@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { durationMs } from "./duration.ts";
 import {
   COMMANDS,
   defaultOf,
@@ -13,8 +14,12 @@ Deno.test("flags and environment names are well formed and unique", () => {
   const seen = new Set<string>();
   for (const [name, spec] of OPTION_LIST) {
     assert(spec.flag !== undefined || spec.env !== undefined, name);
-    if (spec.flag !== undefined) assert.match(spec.flag, /^[a-z]+(-[a-z]+)*$/);
-    if (spec.env !== undefined) assert.match(spec.env, /^[A-Z]+(_[A-Z]+)*$/);
+    if (spec.flag !== undefined) {
+      assert.match(spec.flag, /^[a-z0-9]+(-[a-z0-9]+)*$/);
+    }
+    if (spec.env !== undefined) {
+      assert.match(spec.env, /^[A-Z0-9]+(_[A-Z0-9]+)*$/);
+    }
     for (const word of [spec.flag, spec.env]) {
       if (word === undefined) continue;
       assert(!seen.has(word), word);
@@ -40,6 +45,10 @@ Deno.test("every default is a value that the option itself takes", () => {
         assert(value >= type.min && value <= type.max, name);
       } else if (type.kind === "choice") {
         assert(type.choices.includes(String(value)), name);
+      } else if (type.kind === "duration") {
+        const valueMs = durationMs(String(value));
+        assert(valueMs !== undefined, name);
+        assert(valueMs >= type.minMs && valueMs <= type.maxMs, name);
       } else assert.equal(typeof value, type.kind, name);
     }
   }
