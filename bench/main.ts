@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { messageOf } from "../src/common/errors.ts";
 import { describeMachine } from "./machine.ts";
 import { PACKAGES, type Plan, type Row, type Tool } from "./row.ts";
+import { backupRows } from "./rows/backup.ts";
 import { bareServeRow } from "./rows/bare_serve.ts";
 import { keyCountRow } from "./rows/key_count.ts";
 import { kvConnectRows } from "./rows/kv_connect.ts";
@@ -28,6 +29,7 @@ const ROWS: Row[] = [
   memoryRow,
   launchRow,
   keyCountRow,
+  ...backupRows,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

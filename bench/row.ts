@@ -30,10 +30,11 @@ export interface Row {
   title: string;
   unit: "/s" | "MB" | "ms" | "×";
   /**
-   * `ratio`: ours divided by the peer's has to reach the goals. `ours`: our
-   * own number may be at most the goals.
+   * `ratio`: ours divided by the peer's has to reach the goals; `ratioAtMost`:
+   * it may be at most the goals. `ours`: our own number may be at most the
+   * goals; `oursAtLeast`: it has to reach them.
    */
-  judged: "ratio" | "ours";
+  judged: "ratio" | "ratioAtMost" | "ours" | "oursAtLeast";
   atLeast: number;
   aim: number;
   /** Programs it needs besides Deno. */

@@ -21,15 +21,23 @@ export type Reached = "aim" | "at least" | "no";
 
 /** The number that the goals are about: a ratio, or our own value. */
 export function judgedValue(result: Result): number {
-  return result.judged === "ratio"
+  return isRatio(result)
     ? median(result.ours) / median(result.peer)
     : median(result.ours);
+}
+
+function isRatio({ judged }: Result): boolean {
+  return judged === "ratio" || judged === "ratioAtMost";
+}
+
+function isLowerBound({ judged }: Result): boolean {
+  return judged === "ratio" || judged === "oursAtLeast";
 }
 
 export function reached(result: Result): Reached {
   const value = judgedValue(result);
   const meets = (goal: number) =>
-    result.judged === "ratio" ? value >= goal : value <= goal;
+    isLowerBound(result) ? value >= goal : value <= goal;
   return meets(result.aim) ? "aim" : meets(result.atLeast) ? "at least" : "no";
 }
 
@@ -58,8 +66,8 @@ export function table(results: readonly Result[]): string {
 
 function line(result: Result): string[] {
   const { id, title, unit } = result;
-  const sign = result.judged === "ratio" ? "≥" : "≤";
-  const goalUnit = result.judged === "ratio" ? "×" : withSpace(unit);
+  const sign = isLowerBound(result) ? "≥" : "≤";
+  const goalUnit = isRatio(result) ? "×" : withSpace(unit);
   const goals = [
     `${sign} ${result.atLeast}${goalUnit}`,
     `${sign} ${result.aim}${goalUnit}`,

@@ -29,12 +29,12 @@ import {
 import type { Ownership } from "./ownership.ts";
 import type { Shipper } from "./shipper.ts";
 
-const PART_BYTES = 4 * 1024 * 1024;
+const PART_BYTES = 1024 * 1024;
 /** Parts on their way at once, each held in memory. */
 const UPLOADS = 4;
 const RETRY_MS = 1000;
 /** The log may grow to this, and to the snapshot's size, before a new one. */
-const MIN_LOG_BYTES = 16 * 1024 * 1024;
+const MIN_LOG_BYTES = 64 * 1024 * 1024;
 
 export interface GenerationOptions {
   objects: ObjectStore;

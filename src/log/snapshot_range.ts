@@ -7,7 +7,7 @@
  */
 import type { Bytes } from "../common/bytes.ts";
 import { InvalidRequestError } from "../common/errors.ts";
-import type { Encoding } from "../protocol/messages.ts";
+import { type Encoding, NEVER_MS } from "../protocol/messages.ts";
 import { ProtoReader } from "../protocol/protobuf.ts";
 import { readOrder, readVersion } from "../protocol/versionstamp.ts";
 
@@ -20,15 +20,6 @@ export type SnapshotRow = [
   number,
   number,
 ];
-
-export interface SnapshotEntry {
-  key: Bytes;
-  value: Bytes;
-  encoding: Encoding;
-  version: number;
-  order: number;
-  expireAtMs: number;
-}
 
 /**
  * Stands alone, nothing outside its own text is within its reach: a Worker
@@ -87,55 +78,69 @@ export function encodeSnapshotRange(
   return out;
 }
 
+/** Hears of one entry after the other; the bytes are views of the part. */
+export type SnapshotVisitor = (
+  key: Bytes,
+  value: Bytes,
+  encoding: Encoding,
+  version: number,
+  order: number,
+  expireAtMs: number,
+) => void;
+
 /**
- * The entries of a part, in order. Those of other programs may hold all data
- * first and all metadata after it.
- * @throws InvalidRequestError where the bytes are no part of a snapshot
+ * Hands the entries of a part over, in order.
+ * @returns how many there were
+ * @throws InvalidRequestError where the bytes are no part of a snapshot; some
+ *   entries may have been handed over before
  */
-export function decodeSnapshotRange(bytes: Bytes): SnapshotEntry[] {
-  const entries: SnapshotEntry[] = [];
+export function readSnapshotRange(
+  bytes: Bytes,
+  visit: SnapshotVisitor,
+): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  // Those of other programs may hold all data first and all metadata after it.
+  const keys: Bytes[] = [];
+  const values: Bytes[] = [];
   let described = 0;
   const reader = new ProtoReader(bytes);
   while (reader.next()) {
-    if (reader.field !== 1 && reader.field !== 2) {
+    const { field } = reader;
+    if (field !== 1 && field !== 2) {
       reader.skip();
       continue;
     }
     const pair = reader.message();
-    let key: Bytes | undefined;
-    let value: Bytes = new Uint8Array(0);
-    while (pair.next()) {
-      if (pair.field === 1) key = pair.data();
-      else if (pair.field === 2) value = pair.data();
-      else pair.skip();
-    }
-    if (key === undefined || key.length < 1) throw malformed();
-    const name = key.subarray(1);
-    if (reader.field === 1) {
-      entries.push({
-        key: name,
-        value,
-        encoding: 3,
-        version: 0,
-        order: 0,
-        expireAtMs: -1,
-      });
+    if (!pair.next() || pair.field !== 1) throw malformed();
+    const key = pair.data();
+    if (!pair.next() || (pair.field as number) !== 2) throw malformed();
+    const value = pair.data();
+    if (field === 1) {
+      keys.push(key);
+      values.push(value);
       continue;
     }
-    const entry = entries[described++];
-    if (entry === undefined || value.length < 11) throw malformed();
-    if (entry.key.length !== name.length) throw malformed();
-    entry.version = readVersion(value, 0);
-    entry.order = readOrder(value, 0);
-    entry.encoding = value[10] as Encoding;
-    if (value.length >= 19) {
-      const view = new DataView(value.buffer, value.byteOffset + 11, 8);
-      entry.expireAtMs = view.getInt32(4, true) * 0x1_0000_0000 +
-        view.getUint32(0, true);
-    }
+    const stored = keys[described];
+    if (
+      stored === undefined || stored.length !== key.length || value.length < 11
+    ) throw malformed();
+    const at = value.byteOffset - bytes.byteOffset;
+    const expireAtMs = value.length < 19
+      ? NEVER_MS
+      : view.getInt32(at + 15, true) * 0x1_0000_0000 +
+        view.getUint32(at + 11, true);
+    visit(
+      stored.subarray(1),
+      values[described],
+      value[10] as Encoding,
+      readVersion(value, 0),
+      readOrder(value, 0),
+      expireAtMs,
+    );
+    described++;
   }
-  if (described !== entries.length) throw malformed();
-  return entries;
+  if (described !== keys.length) throw malformed();
+  return described;
 }
 
 function malformed(): InvalidRequestError {

@@ -18,8 +18,8 @@ import {
   LogKind,
 } from "../../src/log/entry.ts";
 import {
-  decodeSnapshotRange,
   encodeSnapshotRange,
+  readSnapshotRange,
 } from "../../src/log/snapshot_range.ts";
 import type {
   AtomicWrite,
@@ -146,11 +146,9 @@ class MemoryTarget implements RestoreTarget {
   ) {}
 
   load(range: Bytes): number {
-    const entries = decodeSnapshotRange(range);
-    for (const { key, value, version } of entries) {
+    return readSnapshotRange(range, (key, value, _encoding, version) => {
       this.rows.set(byteString(key), { value, version });
-    }
-    return entries.length;
+    });
   }
 
   apply(entries: Bytes, after: number, upTo: number) {

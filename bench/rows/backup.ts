@@ -1,0 +1,337 @@
+/**
+ * The backup: what it costs writes, what `--durability s3` reaches on a local
+ * MinIO, how far it lags under load, and how long a restore takes beside
+ * Litestream's. Nothing is bound to a core: MinIO needs one, too.
+ */
+import { DatabaseSync } from "node:sqlite";
+import { type Minio, startMinio } from "../../test/support/minio.ts";
+import { program } from "../../test/support/programs.ts";
+import {
+  type BackedUpTo,
+  backupArgs,
+  backupPermissions,
+} from "../../test/support/server.ts";
+import { numberedKey, VALUE } from "../kv_client.ts";
+import { wrk } from "../load.ts";
+import { inTurn, type Plan, type Row } from "../row.ts";
+import { type Launch, ours, Skipped, start, type Starter } from "../servers.ts";
+import { openSide, type Side } from "../side.ts";
+import { durableWrite } from "../work.ts";
+
+const BUCKET = "bench";
+const CONNECTIONS = 64;
+const SAMPLE_MS = 20;
+
+export const backupRows: Row[] = [
+  {
+    id: "backup-on",
+    title: "durable write with backup against without, all cores",
+    unit: "/s",
+    judged: "ratio",
+    atLeast: 0.85,
+    aim: 0.95,
+    needs: ["wrk"],
+    measure: (plan) =>
+      withMinio(async (minio) => {
+        const backup = placeOf(minio, "on");
+        let lag = 0;
+        await using on = await openSide(
+          backedUp(backup, []),
+          { folder: `${plan.folder}/on` },
+        );
+        await using off = await openSide(ours, {
+          folder: `${plan.folder}/off`,
+        });
+        const sides = await inTurn(plan, {
+          ours: async (seconds) => {
+            const perSecond = await writes(on, seconds, plan);
+            lag = Math.max(lag, await maxLagSeconds(on));
+            return perSecond;
+          },
+          peer: (seconds) => writes(off, seconds, plan),
+        });
+        return { ...sides, note: `largest lag ${lag.toFixed(2)} s` };
+      }),
+  },
+  {
+    id: "write-s3",
+    title: "write in the bucket before its answer, 64 connections, all cores",
+    unit: "/s",
+    judged: "oursAtLeast",
+    atLeast: 5000,
+    aim: 8000,
+    needs: ["wrk"],
+    measure: (plan) =>
+      withMinio(async (minio) => {
+        const folder = plan.folder;
+        await using s3 = await openSide(
+          backedUp(placeOf(minio, "s3"), ["--durability", "s3"]),
+          { folder: `${folder}/s3` },
+        );
+        await using local = await openSide(ours, { folder: `${folder}/local` });
+        return await inTurn(plan, {
+          ours: (seconds) => writes(s3, seconds, plan),
+          peer: (seconds) => writes(local, seconds, plan),
+        });
+      }),
+  },
+  {
+    id: "restore",
+    title: "restore of 10^6 keys against `litestream restore`",
+    unit: "ms",
+    judged: "ratioAtMost",
+    atLeast: 2,
+    aim: 1,
+    needs: [],
+    measure: (plan) => withMinio((minio) => restores(minio, plan)),
+  },
+];
+
+async function withMinio<T>(work: (minio: Minio) => Promise<T>): Promise<T> {
+  const minio = await startMinio();
+  if (minio === undefined) throw new Skipped("needs MinIO");
+  try {
+    await minio.createBucket(BUCKET);
+    return await work(minio);
+  } finally {
+    await minio.stop();
+  }
+}
+
+function placeOf(minio: Minio, prefix: string): BackedUpTo {
+  return {
+    url: `s3://${BUCKET}/${prefix}`,
+    endpoint: minio.endpoint,
+    env: { ...minio.env(), AWS_EC2_METADATA_DISABLED: "true" },
+  };
+}
+
+/** Our server with a backup: what it is allowed, and its options. */
+function backedUp(backup: BackedUpTo, args: string[]): Starter {
+  return async (options) => {
+    const launch: Launch = await ours(options);
+    const allowed = backupPermissions(backup);
+    const command = launch.command.map((word) =>
+      word.startsWith("--allow-net=")
+        ? `${word},${allowed.net.join(",")}`
+        : word.startsWith("--allow-env=")
+        ? `${word},${allowed.env.join(",")}`
+        : word
+    );
+    const main = command.findIndex((word) => word.endsWith("main.ts"));
+    command.splice(main, 0, ...allowed.other);
+    return {
+      ...launch,
+      command: [...command, ...backupArgs(backup), ...args],
+      env: { ...launch.env, ...backup.env },
+    };
+  };
+}
+
+async function writes(
+  side: Side,
+  seconds: number,
+  { folder }: Pick<Plan, "folder">,
+): Promise<number> {
+  const url = side.client.url;
+  const { perSecond } = await side.honest(
+    durableWrite,
+    (requests) =>
+      wrk({ url, seconds, connections: CONNECTIONS, folder }, requests),
+  );
+  return perSecond;
+}
+
+async function maxLagSeconds(side: Side): Promise<number> {
+  const url = new URL("/-/metrics", side.client.url);
+  const text = await (await fetch(url)).text();
+  return Number(/^denokv_backup_max_lag_seconds (.*)$/m.exec(text)![1]);
+}
+
+/** Both restore the same rows from the same MinIO, in turn. */
+async function restores(minio: Minio, plan: Plan) {
+  const litestream = await program("litestream");
+  if ("skipped" in litestream) throw new Skipped(litestream.skipped);
+  const { folder } = plan;
+  const path = `${folder}/denokv.sqlite`;
+  const backup = placeOf(minio, "restore");
+  {
+    // An empty file of the right schema, filled, and then backed up.
+    await using _server = await start(await ours({ folder }));
+  }
+  fill(path, plan.manyKeys);
+  {
+    await using server = await start(
+      await backedUp(backup, ["--backup-lease", "1s"])({ folder }),
+    );
+    for (;;) {
+      const ready = await (await fetch(new URL("/-/ready", server.url))).json();
+      if (ready.backup.generation !== null) break;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+  const env = {
+    PATH: Deno.env.get("PATH")!,
+    HOME: folder,
+    ...backup.env,
+  };
+  const config = `${folder}/litestream.yml`;
+  await Deno.writeTextFile(config, litestreamConfig(path, minio));
+  const output = `${folder}/restored.sqlite`;
+  const theirs = {
+    program: litestream.path,
+    args: ["restore", "-config", config, "-o", output, path],
+    env,
+  };
+  await replicate(litestream.path, config, env, theirs, output);
+
+  const allowed = backupPermissions(backup);
+  const root = `${import.meta.dirname}/../..`;
+  const mine = {
+    program: Deno.execPath(),
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      "--no-check",
+      `--allow-net=${allowed.net.join(",")}`,
+      `--allow-read=${folder}`,
+      `--allow-write=${folder}`,
+      `--allow-env=${allowed.env.join(",")}`,
+      ...allowed.other,
+      `${root}/main.ts`,
+      "restore",
+      "--from",
+      backup.url,
+      "--s3-endpoint",
+      backup.endpoint!,
+      "-o",
+      output,
+    ],
+    env: { ...env, HOME: Deno.env.get("HOME")! },
+  };
+  const sides = { ours: [] as number[], peer: [] as number[] };
+  const peak = { ours: 0, peer: 0 };
+  for (let round = 0; round <= plan.rounds; round++) {
+    for (const [side, run] of [["ours", mine], ["peer", theirs]] as const) {
+      await Deno.remove(output).catch(() => {});
+      const { tookMs, peakBytes } = await timed(run);
+      if (countOf(output) !== plan.manyKeys) {
+        throw new Error(`${side}: not whole`);
+      }
+      // The first one fills the caches.
+      if (round > 0) sides[side].push(tookMs);
+      peak[side] = Math.max(peak[side], peakBytes);
+    }
+  }
+  const mb = (bytes: number) => Math.round(bytes / 1e6);
+  return {
+    ...sides,
+    note: `at most ${mb(peak.ours)} / ${mb(peak.peer)} MB resident`,
+  };
+}
+
+interface Run {
+  program: string;
+  args: string[];
+  env: Record<string, string>;
+}
+
+async function timed(run: Run): Promise<{ tookMs: number; peakBytes: number }> {
+  const startedMs = performance.now();
+  const child = new Deno.Command(run.program, {
+    args: run.args,
+    clearEnv: true,
+    env: run.env,
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const errors = new Response(child.stderr).text();
+  let isRunning = true;
+  let peakBytes = 0;
+  const sampling = (async () => {
+    while (isRunning) {
+      const { stdout } = await new Deno.Command("cat", {
+        args: [`/proc/${child.pid}/status`],
+        stderr: "null",
+      }).output();
+      const peak = /VmHWM:\s*(\d+) kB/.exec(new TextDecoder().decode(stdout));
+      if (peak) peakBytes = Math.max(peakBytes, Number(peak[1]) * 1024);
+      await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
+    }
+  })();
+  const { success } = await child.status;
+  const tookMs = performance.now() - startedMs;
+  isRunning = false;
+  await sampling;
+  if (!success) throw new Error(await errors);
+  return { tookMs, peakBytes };
+}
+
+function fill(path: string, keys: number): void {
+  const db = new DatabaseSync(path);
+  const insert = db.prepare(
+    "insert into kv (k, v, v_encoding, version, seq, expiration_ms) values (?, ?, 1, ?, 0, -1)",
+  );
+  db.exec("begin");
+  for (let i = 0; i < keys; i++) {
+    const value = crypto.getRandomValues(new Uint8Array(VALUE.length));
+    insert.run(numberedKey(i), value, i + 10);
+  }
+  db.prepare("update data_version set version = ?").run(keys + 100);
+  db.exec("commit; pragma wal_checkpoint(truncate)");
+  db.close();
+}
+
+function countOf(path: string): number {
+  const db = new DatabaseSync(path);
+  const { n } = db.prepare("select count(*) as n from kv").get()!;
+  db.close();
+  return Number(n);
+}
+
+function litestreamConfig(path: string, minio: Minio): string {
+  return `dbs:
+  - path: ${path}
+    replica:
+      type: s3
+      bucket: ${BUCKET}
+      path: litestream
+      endpoint: ${minio.endpoint}
+      region: us-east-1
+      force-path-style: true
+`;
+}
+
+/** Runs Litestream until what it has restores. */
+async function replicate(
+  litestream: string,
+  config: string,
+  env: Record<string, string>,
+  restore: Run,
+  output: string,
+): Promise<void> {
+  const child = new Deno.Command(litestream, {
+    args: ["replicate", "-config", config],
+    clearEnv: true,
+    env,
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+  try {
+    for (let attempt = 0;; attempt++) {
+      try {
+        await timed(restore);
+        return;
+      } catch (error) {
+        if (attempt === 60) throw error;
+      } finally {
+        await Deno.remove(output).catch(() => {});
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  } finally {
+    child.kill("SIGTERM");
+    await child.status;
+  }
+}
