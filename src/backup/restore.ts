@@ -98,6 +98,9 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     const contents = await readSegment(bytes);
     if (typeof contents === "string") throw damaged(item.key, contents);
     const { previousVersion, timeMs, entries } = contents;
+    if (previousVersion === undefined && !isForeign) {
+      throw damaged(item.key, "its end is missing");
+    }
     if (previousVersion !== undefined && previousVersion !== chainVersion) {
       throw damaged(
         item.key,
