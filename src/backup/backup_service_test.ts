@@ -1,0 +1,211 @@
+import assert from "node:assert/strict";
+import { setImmediate } from "node:timers";
+import { UnavailableError } from "../common/errors.ts";
+import { type Logger, silentLogger } from "../common/log.ts";
+import { systemClock } from "../common/clock.ts";
+import { systemRandom } from "../common/random.ts";
+import { MemoryObjectStore } from "../object_store/memory.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import { atomic, set } from "../store/contract/support.ts";
+import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
+import { BackupService } from "./backup_service.ts";
+import { applyRetention, expiredGenerations } from "./retention.ts";
+import { bucketStatus } from "./status.ts";
+
+const HOUR_MS = 3_600_000;
+
+/** A bucket that can be switched off. */
+function bucket() {
+  const memory = new MemoryObjectStore({ clock: systemClock });
+  const state = { isDown: false };
+  // The service closes its own view; the objects stay.
+  const view = new MemoryObjectStore({ clock: systemClock, sharing: memory });
+  const objects = new Proxy<ObjectStore>(view, {
+    get(target, name: keyof ObjectStore) {
+      const member = target[name];
+      if (typeof member !== "function" || name === "close" || name === "list") {
+        return typeof member === "function" ? member.bind(target) : member;
+      }
+      return (...args: never[]) =>
+        state.isDown
+          ? Promise.reject(new UnavailableError("the bucket is down"))
+          : (member as (...args: never[]) => unknown).apply(target, args);
+    },
+  });
+  return { objects, memory, state };
+}
+
+async function serving(
+  path: string,
+  objects: ObjectStore,
+  more: { maxRetainedBytes?: number; logger?: Logger } = {},
+): Promise<BackupService> {
+  const logger = more.logger ?? silentLogger;
+  return await BackupService.open({
+    objects,
+    engine: new SqliteLocalEngine({
+      path,
+      clock: systemClock,
+      random: systemRandom,
+      logger,
+      // So that only what the backup needs is kept.
+      maxLogBytes: 1,
+    }),
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+    durability: "local",
+    intervalMs: 10,
+    retentionMs: HOUR_MS,
+    maxRetainedBytes: more.maxRetainedBytes ?? 1e9,
+    verifyEveryMs: 0,
+    allowUnfenced: false,
+  });
+}
+
+async function inFolder(work: (path: string) => Promise<void>) {
+  const folder = await Deno.makeTempDir({ prefix: "denokv-test-" });
+  try {
+    await work(`${folder}/denokv.sqlite`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise<void>((resolve) => setImmediate(resolve));
+}
+
+Deno.test("past the limit of what may wait, the backup begins anew and is whole", () =>
+  inFolder(async (path) => {
+    const { objects, state } = bucket();
+    const events: string[] = [];
+    const log = (event: string) => void events.push(event);
+    const logger = { ...silentLogger, warn: log, error: log, info: log };
+    const service = await serving(path, objects, {
+      maxRetainedBytes: 3e6,
+      logger,
+    });
+    await until(() => service.report().generation !== null);
+    const { generation } = service.report();
+    state.isDown = true;
+    const value = "x".repeat(60_000);
+    for (let i = 0; i < 150; i++) {
+      await service.store.write(atomic([set(`key ${i}`, value)]));
+    }
+    // Trimming comes in batches, behind the limit.
+    assert.ok(service.store.stats().log.sizeBytes < 6e6);
+    await until(() => events.some((event) => /nearly reached/.test(event)));
+    state.isDown = false;
+    await until(() => service.report().generation !== generation);
+    const verification = await service.verify();
+    assert.equal(verification.entries, 150);
+    assert.equal(verification.isCompared, true);
+    assert.equal(service.report().state, "Active");
+    await service.close();
+  }));
+
+Deno.test("a verification finds a backup that is not as the database is", () =>
+  inFolder(async (path) => {
+    const { objects, memory } = bucket();
+    const service = await serving(path, objects);
+    await service.store.write(atomic([set("a", "1")]));
+    await until(() => service.report().generation !== null);
+    assert.equal((await service.verify()).entries, 1);
+    await service.store.write(atomic([set("a", "2")]));
+    await service.verify();
+    for await (const { key } of memory.list("")) {
+      if (!key.includes("/logs/")) continue;
+      const { data } = (await memory.get(key))!;
+      data[data.length - 40] ^= 1;
+      await memory.put(key, data);
+    }
+    await assert.rejects(service.verify(), /cannot be used: its checksum/);
+    assert.match(service.report().verifyFailure!, /cannot be used/);
+    await service.close();
+  }));
+
+Deno.test("a new generation takes over, and the old one can still be restored", () =>
+  inFolder(async (path) => {
+    const { objects, memory } = bucket();
+    const service = await serving(path, objects);
+    await until(() => service.report().generation !== null);
+    for (let i = 0; i < 3; i++) {
+      await service.store.write(atomic([set(`${i}`, "x")]));
+      await service.snapshot();
+    }
+    await service.close();
+    const status = await bucketStatus(memory, systemClock, systemRandom);
+    assert.equal(status?.generations, 4);
+    assert.equal(status?.ownership, "released");
+    assert.deepEqual(status?.strays, []);
+  }));
+
+Deno.test("retention deletes what no recovery needs, and finishes what was begun", () =>
+  inFolder(async (path) => {
+    const { objects, memory } = bucket();
+    const service = await serving(path, objects);
+    await until(() => service.report().generation !== null);
+    const first = service.report().generation!;
+    const { generation } = await service.snapshot();
+    await service.close();
+    const keys = async () => {
+      const found = [];
+      for await (const { key } of memory.list("")) found.push(key);
+      return found;
+    };
+    const manifest = {
+      databaseId: "id",
+      epoch: 1,
+      owner: null,
+      leaseUntilMs: 0,
+      handoverTo: null,
+      generation,
+      generations: [
+        { name: first, startedMs: 1000, endedMs: 5000, snapshotVersion: 0 },
+        {
+          name: generation,
+          startedMs: 5000,
+          endedMs: null,
+          snapshotVersion: 1,
+        },
+      ],
+      seals: [],
+      leapVersion: 0,
+    };
+    assert.deepEqual(expiredGenerations(manifest, 5000 + HOUR_MS, HOUR_MS), []);
+    assert.deepEqual(expiredGenerations(manifest, 5001 + HOUR_MS, HOUR_MS), [
+      first,
+    ]);
+    let current = manifest;
+    const ownership = {
+      get manifest() {
+        return current;
+      },
+      update(change: (m: typeof manifest) => typeof manifest) {
+        current = change(current);
+        return Promise.resolve(current);
+      },
+    };
+    const options = {
+      objects: memory,
+      ownership: ownership as never,
+      clock: { ...systemClock, nowMs: () => 5001 + HOUR_MS },
+      logger: silentLogger,
+      retentionMs: HOUR_MS,
+    };
+    assert.ok((await keys()).some((key) => key.startsWith(first)));
+    // Interrupted when the manifest no longer names it, and nothing is gone.
+    const broken = new Proxy<ObjectStore>(memory, {
+      get: (target, name: keyof ObjectStore) =>
+        name === "delete"
+          ? () => Promise.reject(new UnavailableError("down"))
+          : (target[name] as () => void).bind(target),
+    });
+    await assert.rejects(applyRetention({ ...options, objects: broken }));
+    assert.deepEqual(current.generations.map(({ name }) => name), [generation]);
+    assert.deepEqual(await applyRetention(options), [first]);
+    assert.ok(!(await keys()).some((key) => key.startsWith(first)));
+    assert.ok((await keys()).some((key) => key.startsWith(generation)));
+    assert.deepEqual(await applyRetention(options), []);
+  }));
