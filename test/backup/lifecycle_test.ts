@@ -68,6 +68,7 @@ Deno.test("s3: killed and relaunched, with and without its file, it loses no ack
   assert.ok(acknowledged > rounds);
 });
 
+const RECENT = 800;
 const INTERVAL_MS = 200;
 /** A busy machine may be late with everything by this much. */
 const SLACK_MS = 2000;
@@ -98,6 +99,8 @@ Deno.test("local: with its file nothing is lost, and without it the interval at 
         headers: { authorization: "denorocks" },
       });
     for (const [number, atMs] of acknowledged) {
+      // All of them in the end; until then, those at the edge.
+      if (round < rounds && number < next - RECENT) continue;
       const answer = await rest(number);
       await answer.body?.cancel();
       if (answer.status === 200) continue;
