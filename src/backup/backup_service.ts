@@ -194,9 +194,7 @@ export class BackupService {
       [STATE.epoch]: String(ownership.epoch),
       [STATE.owner]: ownership.owner,
     });
-    const isMissing = shipper.position === undefined ||
-      source.logFloorVersion > shipper.shippedVersion;
-    if (isMissing) this.wantGeneration("there is none to go on with");
+    if (!this.hasPlace()) this.wantGeneration("there is none to go on with");
     if (options.durability === "s3") {
       await this.makingGeneration;
       await shipper.drain();
@@ -372,10 +370,18 @@ export class BackupService {
   }
 
   private async release(giveUp?: () => boolean): Promise<void> {
+    await this.source.settle();
+    // Without a generation to ship to, the bucket would have nothing of it.
+    if (!this.hasPlace()) {
+      this.wantGeneration("the database is given up");
+      await this.makingGeneration;
+    }
     this.abortWork();
     await this.makingGeneration;
-    await this.source.settle();
     await this.shipper.drain();
+    if (this.source.syncedVersion > this.shipper.shippedVersion) {
+      throw new UnavailableError("not everything could be shipped");
+    }
     const { position } = this.shipper;
     const end = position && {
       generation: position.generation,
@@ -391,6 +397,13 @@ export class BackupService {
     this.stop();
     this.options.logger.error("Ownership is lost.", { reason: error.message });
     this.end.resolve({ kind: "fenced", sentence: error.message });
+  }
+
+  /** Whether everything that is not shipped has a place in the bucket. */
+  private hasPlace(): boolean {
+    const { source, shipper } = this;
+    return shipper.position !== undefined &&
+      source.logFloorVersion <= shipper.shippedVersion;
   }
 
   private abortWork(): void {
@@ -455,7 +468,8 @@ export class BackupService {
         : shipping.lastError !== undefined ||
             ownership.cutOffSinceMs !== undefined
         ? "Unreachable"
-        : shipping.lagMs > 2 * this.options.intervalMs + 1000
+        : !this.hasPlace() ||
+            shipping.lagMs > 2 * this.options.intervalMs + 1000
         ? "Behind"
         : "Active",
       epoch: ownership.epoch,

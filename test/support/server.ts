@@ -27,6 +27,8 @@ export interface ServerSettings {
   /** Beside the secrets; an empty text removes one of those. */
   env?: Record<string, string>;
   backup?: BackedUpTo;
+  /** Reached without being named on the command line. */
+  reaches?: BackedUpTo;
 }
 
 /** A backup, and what it needs to be reached. */
@@ -239,9 +241,10 @@ export class ServerProcess implements AsyncDisposable {
 }
 
 function spawn(
-  { path, port = 0, args = [], env = {}, backup }: ServerSettings,
+  { path, port = 0, args = [], env = {}, backup, reaches }: ServerSettings,
 ) {
-  const allowed = backup && backupPermissions(backup);
+  const reached = backup ?? reaches;
+  const allowed = reached && backupPermissions(reached);
   const folder = path.slice(0, path.lastIndexOf("/"));
   const secrets = {
     DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN,
