@@ -53,6 +53,8 @@ export interface BackupServiceOptions {
   leaseMs?: number;
   clockMarginMs?: number;
   progress?(what: string, done: number, total: number): void;
+  /** Ends the launch; its reason is what `open` rejects with. */
+  signal?: AbortSignal;
 }
 
 export class BackupService {
@@ -101,6 +103,7 @@ export class BackupService {
           void service?.handOver();
         },
         onWaiting: (what) => logger.info(what),
+        signal: options.signal,
         leaseMs: options.leaseMs,
         clockMarginMs: options.clockMarginMs,
       });
@@ -119,6 +122,7 @@ export class BackupService {
           clock,
           progress: (done, total) =>
             options.progress?.("Restoring", done, total),
+          signal: options.signal,
           announceLeap: async (leapVersion) => {
             await owned.update((manifest) => ({ ...manifest, leapVersion }));
           },
@@ -402,8 +406,14 @@ export class BackupService {
   /** Whether everything that is not shipped has a place in the bucket. */
   private hasPlace(): boolean {
     const { source, shipper } = this;
-    return shipper.position !== undefined &&
-      source.logFloorVersion <= shipper.shippedVersion;
+    if (shipper.position === undefined) return false;
+    try {
+      return source.logFloorVersion <= shipper.shippedVersion;
+    } catch (error) {
+      // The file is being opened anew, and keeps its log.
+      if (error instanceof UnavailableError) return true;
+      throw error;
+    }
   }
 
   private abortWork(): void {
@@ -456,13 +466,35 @@ export class BackupService {
 
   // -------------------------------------------------------------- reporting
 
+  /** For every REST answer: two numbers, and no look at the database. */
+  durableVersions(): { local: number; bucket: number } {
+    return {
+      local: this.localVersion(),
+      bucket: this.durability.name === "s3"
+        ? this.durability.confirmedVersion
+        : this.shipper.shippedVersion,
+    };
+  }
+
+  private seenLocalVersion = 0;
+
+  /** The last one that was seen, while the file is being opened anew. */
+  private localVersion(): number {
+    try {
+      this.seenLocalVersion = this.source.syncedVersion;
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error;
+    }
+    return this.seenLocalVersion;
+  }
+
   report(): BackupReport {
-    const { ownership, verified, durability } = this;
+    const { ownership, verified } = this;
+    const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
-    const shippedVersion = this.shipper.shippedVersion;
     return {
-      durability: durability.name,
+      durability: this.durability.name,
       state: this.stopped.signal.aborted
         ? "Stopped"
         : shipping.lastError !== undefined ||
@@ -474,10 +506,8 @@ export class BackupService {
         : "Active",
       epoch: ownership.epoch,
       generation: ownership.manifest.generation,
-      localVersion: this.source.syncedVersion,
-      bucketVersion: durability.name === "s3"
-        ? durability.confirmedVersion
-        : shippedVersion,
+      localVersion: local,
+      bucketVersion: bucket,
       lagMs: Math.round(shipping.lagMs),
       maxLagMs: Math.round(shipping.maxLagMs),
       lagBytes: shipping.lagBytes,
@@ -509,10 +539,11 @@ async function beginNew(
 
 /** Until the store answers: nothing can be served without it. */
 async function patiently<T>(
-  { clock, logger }: BackupServiceOptions,
+  { clock, logger, signal }: BackupServiceOptions,
   work: () => Promise<T>,
 ): Promise<T> {
   for (let hasFailed = false;; hasFailed = true) {
+    signal?.throwIfAborted();
     try {
       return await work();
     } catch (error) {

@@ -122,6 +122,21 @@ export class Ownership {
     const { clock, random, objects } = options;
     const store = new ManifestStore(objects, clock, random);
     const owner = randomUuid(random);
+    try {
+      return await Ownership.acquireAs(owner, store, options);
+    } catch (error) {
+      // Nobody should hand over to a launch that is gone.
+      await withdraw(store, owner).catch(() => {});
+      throw error;
+    }
+  }
+
+  private static async acquireAs(
+    owner: string,
+    store: ManifestStore,
+    options: OwnershipOptions,
+  ): Promise<Ownership> {
+    const { clock, random } = options;
     const leaseMs = Ownership.leaseMsOf(options);
     let seenNonce: string | undefined;
     let seenSinceMs = 0;
@@ -509,6 +524,12 @@ export class Ownership {
     this.changing = released.catch(() => {});
     return released;
   }
+}
+
+async function withdraw(store: ManifestStore, owner: string): Promise<void> {
+  const found = await store.read();
+  if (found?.manifest.handoverTo !== owner) return;
+  await store.swap(found, { ...found.manifest, handoverTo: null }, () => true);
 }
 
 function takenOver(

@@ -100,9 +100,7 @@ export class Shipper {
     const lagMs = isBehind && this.behindSinceMs !== undefined
       ? this.options.clock.monotonicMs() - this.behindSinceMs
       : 0;
-    const lagBytes = lagMs === 0
-      ? 0
-      : this.options.source.logBytesAfter(this.shippedVersion);
+    const lagBytes = lagMs === 0 ? 0 : this.waitingBytes();
     return {
       lagMs,
       lagBytes,
@@ -300,9 +298,19 @@ export class Shipper {
     this.retain();
   }
 
+  /** 0 while the file is being opened anew. */
+  private waitingBytes(): number {
+    try {
+      return this.options.source.logBytesAfter(this.shippedVersion);
+    } catch (error) {
+      if (error instanceof UnavailableError) return 0;
+      throw error;
+    }
+  }
+
   private checkRetained(): void {
-    const { source, maxRetainedBytes, logger } = this.options;
-    const waitingBytes = source.logBytesAfter(this.shippedVersion);
+    const { maxRetainedBytes, logger } = this.options;
+    const waitingBytes = this.waitingBytes();
     if (this.hasWarned || waitingBytes < WARN_AT * maxRetainedBytes) return;
     this.hasWarned = true;
     logger.error(

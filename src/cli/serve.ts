@@ -39,7 +39,8 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   }
   const backup = config.backup === undefined
     ? undefined
-    : await openBackup(config, config.backup, logger);
+    : await openBackup(config, config.backup, logger, signal);
+  if (backup === "stopped") return 0;
   const store = backup?.store ?? await openSqliteStore({
     path: config.sqlitePath,
     readOnly: config.readOnly,
@@ -63,6 +64,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       publicReads: config.publicReads,
       backup: backup && {
         report: () => backup.report(),
+        durableVersions: () => backup.durableVersions(),
         snapshot: () => backup.snapshot(),
       },
     });
@@ -94,20 +96,34 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   return first.kind === "handedOver" ? HANDED_OVER_EXIT_CODE : FENCED_EXIT_CODE;
 }
 
-/** The database with its backup; loaded only where there is one. */
+/**
+ * The database with its backup; loaded only where there is one. A signal ends
+ * the waiting for another instance, and a restore.
+ */
 async function openBackup(
   config: ServeConfig,
   backup: ServeBackupConfig,
   logger: Logger,
-): Promise<BackupService> {
+  stopSignal: Promise<string>,
+): Promise<BackupService | "stopped"> {
   const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
   const { BackupService } = await import("../backup/backup_service.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
   const progress = new Progress("Restoring", standardError(), systemClock);
   const objects = await openBackupPlace(backup.place);
+  const stopping = new AbortController();
+  let isOpen = false;
+  void stopSignal.then((name) => {
+    if (isOpen) return;
+    logger.info("Stopping before it has started.", { signal: name });
+    stopping.abort(
+      new StartupError("The server was asked to stop before it had started."),
+    );
+  });
   try {
     const service = await BackupService.open({
+      signal: stopping.signal,
       objects,
       engine: new SqliteLocalEngine({
         path: config.sqlitePath,
@@ -129,11 +145,13 @@ async function openBackup(
       allowUnfenced: backup.allowUnfenced,
       progress: (_what, done, total) => progress.update(done, total),
     });
+    isOpen = true;
     progress.end();
     return service;
   } catch (error) {
     progress.end();
     await objects.close();
+    if (stopping.signal.aborted) return "stopped";
     throw asStartupError(error);
   }
 }

@@ -112,6 +112,31 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   }
 }
 
+Deno.test("an instance that waits for another, or restores, stops when it is asked to", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using first = await TestFolder.make();
+  await using second = await TestFolder.make();
+  const backup = bucket.at("waiting");
+  await using a = await ServerProcess.start({ path: first.database, backup });
+  await a.logged(/The new generation is complete/);
+  a.signal("SIGSTOP");
+  const waiting = ServerProcess.starting({ path: second.database, backup });
+  await waiting.logged(/Another instance owns this backup/);
+  const { code, tookMs } = await waiting.stop();
+  assert.equal(code, 0);
+  assert.ok(tookMs < 5000, `${tookMs} ms`);
+  // It took its request back: the first one goes on.
+  a.signal("SIGCONT");
+  const answer = await fetch(`${a.url}/key`, {
+    method: "POST",
+    body: "x",
+    headers: { authorization: "denorocks" },
+  });
+  assert.equal(answer.status, 200);
+  assert.equal((await a.stop()).code, 0);
+});
+
 Deno.test("a file of another database is refused, and neither is changed", async () => {
   await using bucket = await startBucket();
   if (bucket === undefined) return;

@@ -128,6 +128,13 @@ export class ServerProcess implements AsyncDisposable {
     child.status.then(() => this.hasEnded = true);
   }
 
+  /** One that has not said that it listens, and perhaps never will. */
+  static starting(settings: ServerSettings): ServerProcess {
+    const child = spawn(settings);
+    const read = new Response(child.stdout).text().then(() => {});
+    return new ServerProcess(child, 0, [], read);
+  }
+
   /** Resolves when the server has said that it listens. */
   static async start(settings: ServerSettings): Promise<ServerProcess> {
     const child = spawn(settings);
