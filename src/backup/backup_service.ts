@@ -13,17 +13,24 @@ import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
-import { isOutgrown, makeGeneration } from "./generation.ts";
+import { isOutgrown, type LogSize, makeGeneration } from "./generation.ts";
 import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
 import { hexVersion } from "./manifest.ts";
 import { FencedError, Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { applyRetention } from "./retention.ts";
 import { Shipper } from "./shipper.ts";
-import { noteVerified, type Verification, verifyBackup } from "./verify.ts";
+import {
+  lastVerified,
+  noteVerified,
+  type Verification,
+  verifyBackup,
+} from "./verify.ts";
 
 /** A generation or a verification that failed is tried again after this. */
 const RETRY_MS = 30_000;
+/** A verification that is due at launch waits until that is over. */
+const FIRST_VERIFY_MS = 60_000;
 const LAUNCH_RETRY_MS = 1000;
 const KEEP_ALIVE_MS = 500;
 /** How long a stop waits for the object store; what is left stays in the file. */
@@ -65,14 +72,15 @@ export class BackupService {
   private readonly source: BackupSource;
   private readonly shipper: Shipper;
   private readonly stopped = new AbortController();
-  /** Of the generation's log, less what this launch had shipped before it. */
-  private logBytes: number;
+  /** The generation's log, less what this launch had shipped before it. */
+  private log: LogSize;
   private snapshotBytes: number;
   private makingGeneration: Promise<void> | undefined;
   private generationRetry: Timer | undefined;
   private verifyTimer: Timer | undefined;
   private verifying: Promise<Verification> | undefined;
-  private verified: Verification | undefined;
+  /** When the backup was last verified, by this launch or an earlier one. */
+  private verifiedAtMs: number | undefined;
   private verifyFailure: string | undefined;
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
@@ -165,7 +173,7 @@ export class BackupService {
     this.store = new OwnedStore(inner, ownership);
     this.source = inner.backupSource;
     this.ended = this.end.promise;
-    this.logBytes = prepared.logBytes;
+    this.log = prepared.log;
     this.snapshotBytes = prepared.snapshotBytes;
     const { historyEnd } = ownership;
     this.shipper = new Shipper({
@@ -204,18 +212,17 @@ export class BackupService {
       await shipper.drain();
       await this.durability.shipped(shipper.shippedVersion);
     } else shipper.synced(source.syncedVersion);
-    if (options.verifyEveryMs > 0) {
-      this.verifyTimer = options.clock.every(
-        options.verifyEveryMs,
-        () => void this.verify().catch(() => {}),
-      );
-    }
+    void this.resumeVerifying();
   }
 
   private onShipped(version: number): void {
     void this.durability.shipped(version);
-    const logBytes = this.logBytes + this.shipper.shippedBytes;
-    if (isOutgrown(logBytes, this.snapshotBytes)) {
+    const { log, shipper } = this;
+    const present = {
+      sizeBytes: log.sizeBytes + shipper.shippedBytes,
+      segments: log.segments + shipper.segments,
+    };
+    if (isOutgrown(present, this.snapshotBytes)) {
       this.wantGeneration("its log has outgrown its snapshot");
     }
   }
@@ -250,7 +257,10 @@ export class BackupService {
       });
       if (made === undefined) throw new UnavailableError("the log moved on");
       this.snapshotBytes = made.sizeBytes;
-      this.logBytes = -shipper.shippedBytes;
+      this.log = {
+        sizeBytes: -shipper.shippedBytes,
+        segments: -shipper.segments,
+      };
       logger.info("The new generation is complete.", {
         generation: made.name,
         versionstamp: hexVersion(made.version),
@@ -296,6 +306,33 @@ export class BackupService {
 
   // ----------------------------------------------------------- verification
 
+  /**
+   * The schedule goes on where the launch before left it: an instance that is
+   * replaced more often than it verifies would never come to it.
+   */
+  private async resumeVerifying(): Promise<void> {
+    const { objects, clock, verifyEveryMs } = this.options;
+    try {
+      this.verifiedAtMs ??= (await lastVerified(objects))?.atMs;
+    } catch {
+      // Without an answer it counts as never; shipping says what is the matter.
+    }
+    if (verifyEveryMs === 0) return;
+    const dueMs = (this.verifiedAtMs ?? 0) + verifyEveryMs - clock.nowMs();
+    this.verifyLater(
+      Math.min(Math.max(dueMs, FIRST_VERIFY_MS), verifyEveryMs),
+    );
+  }
+
+  private verifyLater(delayMs: number): void {
+    if (this.stopped.signal.aborted) return;
+    const { clock, verifyEveryMs } = this.options;
+    this.verifyTimer = clock.after(delayMs, () => {
+      void this.verify().catch(() => {})
+        .finally(() => this.verifyLater(verifyEveryMs));
+    });
+  }
+
   /** @throws StartupError where the backup is not as the database is */
   verify(): Promise<Verification> {
     this.verifying ??= this.runVerify().finally(() =>
@@ -322,7 +359,7 @@ export class BackupService {
         signal: this.stopped.signal,
       });
       await noteVerified(objects, verification);
-      this.verified = verification;
+      this.verifiedAtMs = verification.atMs;
       this.verifyFailure = undefined;
       logger.info("The backup was restored and equals the database.", {
         versionstamp: hexVersion(verification.version),
@@ -489,7 +526,7 @@ export class BackupService {
   }
 
   report(): BackupReport {
-    const { ownership, verified } = this;
+    const { ownership, verifiedAtMs } = this;
     const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
@@ -515,7 +552,7 @@ export class BackupService {
       shippedBytes: shipping.shippedBytes,
       failures: shipping.failures,
       lastError: shipping.lastError,
-      verifiedAgeMs: verified && nowMs - verified.atMs,
+      verifiedAgeMs: verifiedAtMs && Math.max(0, nowMs - verifiedAtMs),
       verifyFailure: this.verifyFailure,
     };
   }

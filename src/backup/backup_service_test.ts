@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { dirname } from "node:path";
 import { setImmediate } from "node:timers";
 import { UnavailableError } from "../common/errors.ts";
 import { type Logger, silentLogger } from "../common/log.ts";
-import { systemClock } from "../common/clock.ts";
+import { type Clock, systemClock } from "../common/clock.ts";
 import { systemRandom } from "../common/random.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
@@ -38,9 +39,14 @@ function bucket() {
 async function serving(
   path: string,
   objects: ObjectStore,
-  more: { maxRetainedBytes?: number; logger?: Logger } = {},
+  more: {
+    maxRetainedBytes?: number;
+    logger?: Logger;
+    verifyEveryMs?: number;
+    clock?: Clock;
+  } = {},
 ): Promise<BackupService> {
-  const logger = more.logger ?? silentLogger;
+  const { logger = silentLogger, clock = systemClock } = more;
   return await BackupService.open({
     objects,
     engine: new SqliteLocalEngine({
@@ -51,14 +57,14 @@ async function serving(
       // So that only what the backup needs is kept.
       maxLogBytes: 1,
     }),
-    clock: systemClock,
+    clock,
     random: systemRandom,
     logger,
     durability: "local",
     intervalMs: 10,
     retentionMs: HOUR_MS,
     maxRetainedBytes: more.maxRetainedBytes ?? 1e9,
-    verifyEveryMs: 0,
+    verifyEveryMs: more.verifyEveryMs ?? 0,
     allowUnfenced: false,
   });
 }
@@ -122,6 +128,68 @@ Deno.test("a verification finds a backup that is not as the database is", () =>
     }
     await assert.rejects(service.verify(), /cannot be used: its checksum/);
     assert.match(service.report().verifyFailure!, /cannot be used/);
+    await service.close();
+  }));
+
+Deno.test("the schedule of verifications goes on over launches", () =>
+  inFolder(async (path) => {
+    const { memory } = bucket();
+    const launch = () =>
+      serving(
+        path,
+        new MemoryObjectStore({ clock: systemClock, sharing: memory }),
+        { verifyEveryMs: 24 * HOUR_MS, clock },
+      );
+    // Timers of a minute and more, and how to let one of them fire.
+    const long: { delayMs: number; fire(): void }[] = [];
+    let elapsedMs = 0;
+    const clock: Clock = {
+      ...systemClock,
+      nowMs: () => systemClock.nowMs() + elapsedMs,
+      after(delayMs, fire) {
+        if (delayMs < 60_000) return systemClock.after(delayMs, fire);
+        long.push({ delayMs, fire });
+        return { stop() {} };
+      },
+    };
+    const first = await launch();
+    await until(() => long.length === 1);
+    // Never verified: soon after the launch.
+    assert.equal(long[0].delayMs, 60_000);
+    assert.equal(first.report().verifiedAgeMs, undefined);
+    await first.store.write(atomic([set("a", "1")]));
+    long[0].fire();
+    await until(() => long.length === 2);
+    assert.equal(long[1].delayMs, 24 * HOUR_MS);
+    assert.ok(first.report().verifiedAgeMs! < HOUR_MS);
+    await first.close();
+
+    elapsedMs = 20 * HOUR_MS;
+    const second = await launch();
+    await until(() => long.length === 3);
+    assert.ok(second.report().verifiedAgeMs! >= 20 * HOUR_MS);
+    assert.ok(long[2].delayMs <= 4 * HOUR_MS);
+    assert.ok(long[2].delayMs > 3 * HOUR_MS);
+    await second.close();
+
+    elapsedMs = 30 * HOUR_MS;
+    const third = await launch();
+    await until(() => long.length === 4);
+    assert.equal(long[3].delayMs, 60_000);
+    await third.close();
+  }));
+
+Deno.test("what a killed verification left is removed at the next launch", () =>
+  inFolder(async (path) => {
+    const { objects } = bucket();
+    const names = () => [...Deno.readDirSync(dirname(path))].map((f) => f.name);
+    for (const end of [".verify", ".verify.restoring", ".verify-wal"]) {
+      await Deno.writeTextFile(path + end, "left over");
+    }
+    const service = await serving(path, objects);
+    assert.deepEqual(names().filter((name) => /verify/.test(name)), []);
+    await service.verify();
+    assert.deepEqual(names().filter((name) => /verify/.test(name)), []);
     await service.close();
   }));
 

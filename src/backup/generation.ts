@@ -35,6 +35,13 @@ const UPLOADS = 4;
 const RETRY_MS = 1000;
 /** The log may grow to this, and to the snapshot's size, before a new one. */
 const MIN_LOG_BYTES = 64 * 1024 * 1024;
+/**
+ * Nor may its segments grow to more than this many, however small: a write a
+ * second makes one each, and a restore asks for each of them.
+ */
+const MIN_LOG_SEGMENTS = 4096;
+/** For a larger database: what a restore reads in the time of one request. */
+const BYTES_PER_REQUEST = 64 * 1024;
 
 export interface GenerationOptions {
   objects: ObjectStore;
@@ -49,9 +56,17 @@ export interface GenerationOptions {
   progress?(entries: number): void;
 }
 
-/** Whether a restore would read more than about twice the data. */
-export function isOutgrown(logBytes: number, snapshotBytes: number): boolean {
-  return logBytes > Math.max(MIN_LOG_BYTES, snapshotBytes);
+/** Of a generation's log. */
+export interface LogSize {
+  sizeBytes: number;
+  segments: number;
+}
+
+/** Whether a restore would take more than about twice what the data takes. */
+export function isOutgrown(log: LogSize, snapshotBytes: number): boolean {
+  return log.sizeBytes > Math.max(MIN_LOG_BYTES, snapshotBytes) ||
+    log.segments >
+      Math.max(MIN_LOG_SEGMENTS, snapshotBytes / BYTES_PER_REQUEST);
 }
 
 /**

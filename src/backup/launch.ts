@@ -7,6 +7,7 @@ import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
+import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
 import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
 import { epochOf } from "./names.ts";
@@ -120,8 +121,8 @@ export interface Prepared {
   bucketVersion: number;
   /** The version after which the file's log has what is to be shipped. */
   logVersion: number;
-  /** Of the present generation's log, in the bucket. */
-  logBytes: number;
+  /** The present generation's log, in the bucket. */
+  log: LogSize;
   snapshotBytes: number;
   /** Where a file was put that did not belong. */
   asideName?: string;
@@ -140,7 +141,7 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
     const none = {
       bucketVersion: 0,
       logVersion: 0,
-      logBytes: 0,
+      log: { sizeBytes: 0, segments: 0 },
       snapshotBytes: 0,
     };
     return { decision, ...none };
@@ -152,7 +153,7 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
     decision,
     bucketVersion: end.version,
     logVersion: end.version,
-    logBytes: sum(plan.segments),
+    log: { sizeBytes: sum(plan.segments), segments: plan.segments.length },
     snapshotBytes: sum(plan.snapshot.parts),
   };
   if (action === "use") return prepared;

@@ -221,6 +221,8 @@ export class Ownership {
     if (generation === null) return;
     let seals: Seal[];
     for (;;) {
+      // Whoever owns the next epoch seals what is not sealed then.
+      this.options.signal?.throwIfAborted();
       try {
         seals = await this.endsOf(generation);
         break;
@@ -233,7 +235,7 @@ export class Ownership {
     await this.update((manifest) => ({
       ...manifest,
       seals: [...manifest.seals, ...seals],
-    }));
+    }), () => this.options.signal?.aborted === true);
   }
 
   /** Seals for the epochs of this generation that have none. */

@@ -42,7 +42,12 @@ async function withPlace<T>(
 export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
   return withPlace(config, async (objects) => {
     const bucket = await bucketStatus(objects, systemClock, systemRandom);
-    const server = await askServer(config.address);
+    const found = await askServer(config.address);
+    // Another database's server may be the one that answers there.
+    const server = found?.epoch === bucket?.epoch &&
+        found?.generation === bucket?.generation.name
+      ? found
+      : undefined;
     if (bucket === undefined) {
       if (config.json) io.out(JSON.stringify({ state: "Empty" }));
       else io.out(`Empty: ${objects.url} holds no whole backup yet.`);
@@ -82,9 +87,12 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
           formatBytes(server.lagBytes)
         } behind`,
       );
-    } else {lines.push(
-        "  server         none answers at --addr; the bucket alone was looked at",
-      );}
+    } else {
+      const why = found === undefined
+        ? "none with a backup answers at --addr"
+        : "the one at --addr does not serve this backup";
+      lines.push(`  server         ${why}; the bucket alone was looked at`);
+    }
     for (const key of bucket.strays) lines.push(`  not history    ${key}`);
     for (const line of lines) io.out(line);
     return isWell ? 0 : 1;
@@ -92,6 +100,8 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
 }
 
 interface ServerBackup {
+  epoch: number;
+  generation: string | null;
   state: string;
   lagMs: number;
   lagBytes: number;

@@ -4,7 +4,12 @@
  * by one. Every failure is one sentence on standard
  * error; a stack trace never reaches a person.
  */
-import { messageOf, StartupError, UsageError } from "../common/errors.ts";
+import {
+  messageOf,
+  StartupError,
+  UnavailableError,
+  UsageError,
+} from "../common/errors.ts";
 import {
   backupConfig,
   healthConfig,
@@ -91,7 +96,7 @@ async function run(
 /** What a person reads of any error: one line. */
 export function sentence(error: unknown): string {
   const text = messageOf(error).replace(/\s*\p{Cc}+\s*/gu, " ").trim();
-  return error instanceof UsageError || error instanceof StartupError
-    ? text
-    : `Unexpected, and the command stopped: ${text}`;
+  const isForeseen = error instanceof UsageError ||
+    error instanceof StartupError || error instanceof UnavailableError;
+  return isForeseen ? text : `Unexpected, and the command stopped: ${text}`;
 }

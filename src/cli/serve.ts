@@ -39,8 +39,8 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   }
   const backup = config.backup === undefined
     ? undefined
-    : await openBackup(config, config.backup, logger, signal);
-  if (backup === "stopped") return 0;
+    : await openBackup(config, config.backup, logger, signal, io);
+  if (typeof backup === "number") return backup;
   const store = backup?.store ?? await openSqliteStore({
     path: config.sqlitePath,
     readOnly: config.readOnly,
@@ -99,15 +99,18 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
 /**
  * The database with its backup; loaded only where there is one. A signal ends
  * the waiting for another instance, and a restore.
+ * @returns an exit code where there is nothing to serve
  */
 async function openBackup(
   config: ServeConfig,
   backup: ServeBackupConfig,
   logger: Logger,
   stopSignal: Promise<string>,
-): Promise<BackupService | "stopped"> {
+  io: CliIo,
+): Promise<BackupService | number> {
   const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
   const { BackupService } = await import("../backup/backup_service.ts");
+  const { FencedError } = await import("../backup/ownership.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
   const progress = new Progress("Restoring", standardError(), systemClock);
@@ -151,7 +154,11 @@ async function openBackup(
   } catch (error) {
     progress.end();
     await objects.close();
-    if (stopping.signal.aborted) return "stopped";
+    if (stopping.signal.aborted) return 0;
+    if (error instanceof FencedError) {
+      io.err(`denokv: ${error.message}`);
+      return FENCED_EXIT_CODE;
+    }
     throw asStartupError(error);
   }
 }

@@ -162,6 +162,25 @@ Deno.test("a damaged, truncated, missing or foreign object is named, and nothing
   assert.match(again.err, /is there already and was not changed/);
 });
 
+Deno.test("the server of another database says nothing of a backup", async () => {
+  await using folder = await TestFolder.make();
+  const { backup } = await makeBackup(folder);
+  await Deno.mkdir(`${folder.path}/other`);
+  await Deno.mkdir(`${folder.path}/other-backup`);
+  await using other = await ServerProcess.start({
+    path: `${folder.path}/other/denokv.sqlite`,
+    backup: folderBackup(`${folder.path}/other-backup`),
+    args: ["--durability", "s3"],
+  });
+  const net = [new URL(other.url).host];
+  const { code, out } = await runCommand(
+    ["backup", "status", "--backup", backup.url, "--addr", net[0]],
+    { backup, net, folder: folder.path },
+  );
+  assert.equal(code, 0);
+  assert.match(out, /the one at --addr does not serve this backup/);
+});
+
 Deno.test("a backup is restored to any versionstamp", async () => {
   await using folder = await TestFolder.make();
   const { backup, stamps } = await makeBackup(folder);

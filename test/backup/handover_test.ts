@@ -106,6 +106,77 @@ for (const durability of ["s3", "local"]) {
   });
 }
 
+Deno.test("s3: three instances at once, their clocks far apart, now and then one paused: no write is lost, and one goes on", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  const backup = bucket.at("three");
+  const skewsMs = [0, -25_000, 25_000];
+  const folders = await Promise.all(skewsMs.map(() => TestFolder.make()));
+  const writers = Array.from({ length: 6 }, (_, i) => new Writer(`w${i}`));
+  const all: ServerProcess[] = [];
+  const start = async (i: number) => {
+    const server = await ServerProcess.start({
+      path: folders[i].database,
+      clockSkewMs: skewsMs[i],
+      backup,
+      args: ["--durability", "s3", ...SHORT_LEASE],
+    });
+    all.push(server);
+    return server;
+  };
+  try {
+    for (let round = 0; round < 3; round++) {
+      const owner = await start(round);
+      const toOwner = await KvClient.open(http1(owner.url));
+      await auditAll(writers, toOwner);
+      const load = writeUntilDown(writers, [toOwner]);
+      // The other two ask for it at once, while it is in the middle of work;
+      // in the second round it does not even hear them.
+      if (round === 1) owner.signal("SIGSTOP");
+      const others = await Promise.allSettled(
+        [(round + 1) % 3, (round + 2) % 3].map(start),
+      );
+      owner.signal("SIGCONT");
+      await load;
+      // A clock that is ahead takes the lease for over, and need not ask.
+      const ownerCode = await owner.exitCode;
+      assert.ok(ownerCode === 4 || ownerCode === 3 && round !== 1);
+      // One of the two took it over from the other: while that was starting,
+      // when it was asked, or when the first request made it look.
+      const started: ServerProcess[] = [];
+      for (const other of others) {
+        if (other.status === "fulfilled") started.push(other.value);
+        else assert.match(`${other.reason}`, /denokv: Another instance has/);
+      }
+      assert.ok(started.length > 0);
+      while (started.length > 1 && started.every((each) => each.isRunning)) {
+        await Promise.all(
+          started.map(({ url }) =>
+            fetch(`${url}/none`, { headers: { authorization: "denorocks" } })
+              .then((answer) => answer.body?.cancel(), () => {})
+          ),
+        );
+      }
+      const last = started.find((each) => each.isRunning)!;
+      for (const former of started.filter((each) => each !== last)) {
+        const code = await former.exitCode;
+        assert.ok(code === 3 || code === 4, former.lastWords);
+      }
+      const toLast = await KvClient.open(http1(last.url));
+      await auditAll(writers, toLast);
+      assert.ok(await writers[0].write(toLast));
+      await auditAll(writers, toLast);
+      assert.equal((await last.stop()).code, 0);
+      toLast.close();
+      toOwner.close();
+    }
+  } finally {
+    await Promise.all(all.map((server) => server.kill()));
+    for (const folder of folders) await folder[Symbol.asyncDispose]();
+  }
+  assert.ok(writers.every((writer) => writer.acknowledged.length > 0));
+});
+
 async function until(holds: () => Promise<boolean>): Promise<void> {
   while (!await holds()) {
     await new Promise((resolve) => setTimeout(resolve, 50));

@@ -7,6 +7,9 @@ import { fileURLToPath } from "node:url";
 import { environmentOf } from "../../src/cli/options.ts";
 
 const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
+const SKEWED_CLOCK = fileURLToPath(
+  new URL("skewed_clock.ts", import.meta.url),
+);
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 export const ACCESS_TOKEN = "an access token for tests";
@@ -29,6 +32,8 @@ export interface ServerSettings {
   backup?: BackedUpTo;
   /** Reached without being named on the command line. */
   reaches?: BackedUpTo;
+  /** How far its clock is ahead of this machine's. */
+  clockSkewMs?: number;
 }
 
 /** A backup, and what it needs to be reached. */
@@ -247,9 +252,11 @@ export class ServerProcess implements AsyncDisposable {
   }
 }
 
-function spawn(
-  { path, port = 0, args = [], env = {}, backup, reaches }: ServerSettings,
-) {
+function spawn(settings: ServerSettings) {
+  const { path, port = 0, args = [], backup, reaches, clockSkewMs } = settings;
+  const env = clockSkewMs === undefined
+    ? settings.env ?? {}
+    : { ...settings.env, TEST_CLOCK_SKEW_MS: `${clockSkewMs}` };
   const reached = backup ?? reaches;
   const allowed = reached && backupPermissions(reached);
   const folder = path.slice(0, path.lastIndexOf("/"));
@@ -268,6 +275,7 @@ function spawn(
       "--no-check",
       "--cached-only",
       "--v8-flags=--max-semi-space-size=4",
+      ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
       `--allow-net=${[`127.0.0.1:${port}`, ...allowed?.net ?? []].join(",")}`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,

@@ -1,5 +1,4 @@
 /** The SQLite file before it is served. */
-import { type Random, systemRandom } from "../../common/random.ts";
 import type { BackupSource } from "../backup_source.ts";
 import type { Durability } from "../durability.ts";
 import type { LocalEngine, ScratchDatabase } from "../local_engine.ts";
@@ -12,6 +11,7 @@ import {
   createRestoreTarget,
   inspectFile,
   removeDatabase,
+  removeRestoring,
   setAside,
 } from "./restore_target.ts";
 import { openWriteSession, type SessionOptions } from "./session.ts";
@@ -54,10 +54,12 @@ export class SqliteLocalEngine implements LocalEngine {
     return setAside(this.path, suffix);
   }
 
+  /** Also removes what a verification left that was killed. */
   async open(
     durability: Durability,
   ): Promise<Store & { backupSource: BackupSource }> {
     const { path, options, held } = this;
+    this.scratch().remove();
     const store = await openSqliteStore({
       ...options,
       path,
@@ -69,19 +71,21 @@ export class SqliteLocalEngine implements LocalEngine {
   }
 
   scratch(): ScratchDatabase {
-    return sqliteScratch(`${this.path}.verify`, this.options.random);
+    return sqliteScratch(`${this.path}.verify`);
   }
 }
 
-/** A scratch file whose name begins with `path`. */
-export function sqliteScratch(
-  path: string,
-  random: Random = systemRandom,
-): ScratchDatabase {
-  const name = `${path}-${random.bytes(4).toHex()}`;
+/** A scratch file of this name, which has to be free for it. */
+export function sqliteScratch(path: string): ScratchDatabase {
   return {
-    create: () => createRestoreTarget(name),
-    digest: (signal) => digestFile(name, signal),
-    remove: () => removeDatabase(name),
+    create() {
+      removeDatabase(path);
+      return createRestoreTarget(path);
+    },
+    digest: (signal) => digestFile(path, signal),
+    remove() {
+      removeDatabase(path);
+      removeRestoring(path);
+    },
   };
 }

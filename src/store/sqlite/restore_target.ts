@@ -48,7 +48,7 @@ export function createRestoreTarget(path: string): RestoreTarget {
       `${path} is there already and was not changed; restore to another name, or move it away.`,
     );
   }
-  const working = `${path}.restoring`;
+  const working = workingName(path);
   removeDatabase(working);
   try {
     const db = openConnection(working, false);
@@ -378,6 +378,15 @@ export function removeDatabase(path: string): void {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
   }
+}
+
+/** What an interrupted restore to `path` left. */
+export function removeRestoring(path: string): void {
+  removeDatabase(workingName(path));
+}
+
+function workingName(path: string): string {
+  return `${path}.restoring`;
 }
 
 function sync(path: string): void {

@@ -1,0 +1,21 @@
+import assert from "node:assert/strict";
+import { isOutgrown } from "./generation.ts";
+
+const MIB = 1024 * 1024;
+
+Deno.test("a log has outgrown its snapshot in bytes, from some size on", () => {
+  const log = (sizeBytes: number) => ({ sizeBytes, segments: 1 });
+  assert.equal(isOutgrown(log(64 * MIB), 0), false);
+  assert.equal(isOutgrown(log(64 * MIB + 1), 0), true);
+  assert.equal(isOutgrown(log(500 * MIB), 500 * MIB), false);
+  assert.equal(isOutgrown(log(500 * MIB + 1), 500 * MIB), true);
+});
+
+Deno.test("a log of many small segments is outgrown by their number", () => {
+  const log = (segments: number) => ({ sizeBytes: 300 * segments, segments });
+  assert.equal(isOutgrown(log(4096), 0), false);
+  assert.equal(isOutgrown(log(4097), 0), true);
+  // A restore of 1 GiB takes as long as some 16,000 requests anyway.
+  assert.equal(isOutgrown(log(16_384), 1024 * MIB), false);
+  assert.equal(isOutgrown(log(16_385), 1024 * MIB), true);
+});
