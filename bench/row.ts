@@ -28,7 +28,7 @@ export interface Measured extends Sides {
 export interface Row {
   id: string;
   title: string;
-  unit: "/s" | "MB" | "ms" | "×";
+  unit: "/s" | "/h" | "MB" | "ms" | "×";
   /**
    * `ratio`: ours divided by the peer's has to reach the goals; `ratioAtMost`:
    * it may be at most the goals. `ours`: our own number may be at most the

@@ -83,7 +83,7 @@ function line(result: Result): string[] {
     title,
     shown(ours, unit),
     shown(peer, unit),
-    `${(ours / peer).toFixed(2)}×`,
+    peer === 0 ? "" : `${(ours / peer).toFixed(2)}×`,
     ...goals,
     reached(result),
     result.note ?? "",

@@ -4,6 +4,7 @@
  * Litestream's. Nothing is bound to a core: MinIO needs one, too.
  */
 import { DatabaseSync } from "node:sqlite";
+import { startHttpProxy } from "../../test/support/http_proxy.ts";
 import { type Minio, startMinio } from "../../test/support/minio.ts";
 import { program } from "../../test/support/programs.ts";
 import {
@@ -21,6 +22,9 @@ import { durableWrite } from "../work.ts";
 const BUCKET = "bench";
 const CONNECTIONS = 64;
 const SAMPLE_MS = 20;
+/** An idle server's lease is over by then. */
+const SETTLE_SECONDS = 15;
+const IDLE_SECONDS = 60;
 
 export const backupRows: Row[] = [
   {
@@ -74,6 +78,16 @@ export const backupRows: Row[] = [
           peer: (seconds) => writes(local, seconds, plan),
         });
       }),
+  },
+  {
+    id: "idle",
+    title: "requests to the bucket while idle, against Litestream",
+    unit: "/h",
+    judged: "ours",
+    atLeast: 0,
+    aim: 0,
+    needs: ["wrk"],
+    measure: (plan) => withMinio((minio) => idleRequests(minio, plan)),
   },
   {
     id: "restore",
@@ -146,6 +160,59 @@ async function maxLagSeconds(side: Side): Promise<number> {
   const url = new URL("/-/metrics", side.client.url);
   const text = await (await fetch(url)).text();
   return Number(/^denokv_backup_max_lag_seconds (.*)$/m.exec(text)![1]);
+}
+
+/** One after the other, through a proxy that counts, after some writes. */
+async function idleRequests(minio: Minio, plan: Plan) {
+  const litestream = await program("litestream");
+  if ("skipped" in litestream) throw new Skipped(litestream.skipped);
+  const proxy = await startHttpProxy(minio.endpoint);
+  let requests = 0;
+  proxy.rule = () => {
+    requests++;
+    return undefined;
+  };
+  const perHour = async () => {
+    await pause(SETTLE_SECONDS);
+    requests = 0;
+    await pause(IDLE_SECONDS);
+    return requests * (3600 / IDLE_SECONDS);
+  };
+  try {
+    const backup = { ...placeOf(minio, "idle"), endpoint: proxy.endpoint };
+    const oursFolder = `${plan.folder}/ours`;
+    let ourRequests: number;
+    {
+      await using server = await openSide(backedUp(backup, []), {
+        folder: oursFolder,
+      });
+      await writes(server, plan.warmUpSeconds, plan);
+      ourRequests = await perHour();
+    }
+    const config = `${plan.folder}/litestream.yml`;
+    const path = `${oursFolder}/denokv.sqlite`;
+    const replica = { ...minio, endpoint: proxy.endpoint };
+    await Deno.writeTextFile(config, litestreamConfig(path, replica));
+    const child = new Deno.Command(litestream.path, {
+      args: ["replicate", "-config", config],
+      clearEnv: true,
+      env: { PATH: Deno.env.get("PATH")!, HOME: plan.folder, ...backup.env },
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    try {
+      return { ours: [ourRequests], peer: [await perHour()] };
+    } finally {
+      child.kill("SIGKILL");
+      await child.status;
+    }
+  } finally {
+    await proxy.stop();
+  }
+}
+
+function pause(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 }
 
 /** Both restore the same rows from the same MinIO, in turn. */

@@ -36,12 +36,11 @@ const RETRY_MS = 1000;
 /** The log may grow to this, and to the snapshot's size, before a new one. */
 const MIN_LOG_BYTES = 64 * 1024 * 1024;
 /**
- * Nor may its segments grow to more than this many, however small: a write a
- * second makes one each, and a restore asks for each of them.
+ * What a segment counts at least: a restore asks for each of them, and a write
+ * a second makes 86,400 a day. More would begin generations more often: at 16
+ * KiB and a write a second, a week of them holds at most 10 GB.
  */
-const MIN_LOG_SEGMENTS = 4096;
-/** For a larger database: what a restore reads in the time of one request. */
-const BYTES_PER_REQUEST = 64 * 1024;
+const MIN_SEGMENT_BYTES = 16 * 1024;
 
 export interface GenerationOptions {
   objects: ObjectStore;
@@ -64,9 +63,9 @@ export interface LogSize {
 
 /** Whether a restore would take more than about twice what the data takes. */
 export function isOutgrown(log: LogSize, snapshotBytes: number): boolean {
-  return log.sizeBytes > Math.max(MIN_LOG_BYTES, snapshotBytes) ||
-    log.segments >
-      Math.max(MIN_LOG_SEGMENTS, snapshotBytes / BYTES_PER_REQUEST);
+  const { sizeBytes, segments } = log;
+  return Math.max(sizeBytes, segments * MIN_SEGMENT_BYTES) >
+    Math.max(MIN_LOG_BYTES, snapshotBytes);
 }
 
 /**

@@ -217,8 +217,12 @@ class MemoryStore implements Store, BackupSource {
     return this.database.floor;
   }
 
-  logBytesAfter(): number {
-    return 0;
+  logBytesAfter(version: number): number {
+    let sizeBytes = 0;
+    for (const row of this.database.log) {
+      if (row.version > version) sizeBytes += row.entries.length;
+    }
+    return sizeBytes;
   }
 
   readLog(version: number, maxBytes: number): LogRow[] {
