@@ -8,6 +8,7 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
@@ -59,6 +60,8 @@ export interface BackupServiceOptions {
   allowUnfenced: boolean;
   leaseMs?: number;
   clockMarginMs?: number;
+  /** How long a request with data is waited for at first. Default: 5 s. */
+  firstTimeoutMs?: number;
   progress?(what: string, done: number, total: number): void;
   /** Ends the launch; its reason is what `open` rejects with. */
   signal?: AbortSignal;
@@ -71,6 +74,7 @@ export class BackupService {
   private readonly end = Promise.withResolvers<BackupEnd>();
   private readonly source: BackupSource;
   private readonly shipper: Shipper;
+  private readonly patience: Patience;
   private readonly stopped = new AbortController();
   /** The generation's log, less what this launch had shipped before it. */
   private log: LogSize;
@@ -128,6 +132,7 @@ export class BackupService {
           manifest: owned.manifest,
           end: owned.historyEnd,
           clock,
+          patience: patienceOf(options),
           progress: (done, total) =>
             options.progress?.("Restoring", done, total),
           signal: options.signal,
@@ -176,6 +181,7 @@ export class BackupService {
     this.log = prepared.log;
     this.snapshotBytes = prepared.snapshotBytes;
     const { historyEnd } = ownership;
+    this.patience = patienceOf(options);
     this.shipper = new Shipper({
       objects,
       source: this.source,
@@ -185,6 +191,7 @@ export class BackupService {
       logger,
       intervalMs: options.durability === "s3" ? 0 : options.intervalMs,
       maxRetainedBytes: options.maxRetainedBytes,
+      patience: this.patience,
       start: historyEnd && {
         generation: historyEnd.generation,
         tsn: 0,
@@ -254,6 +261,7 @@ export class BackupService {
         random,
         logger,
         signal,
+        patience: this.patience,
       });
       if (made === undefined) throw new UnavailableError("the log moved on");
       this.snapshotBytes = made.sizeBytes;
@@ -572,6 +580,13 @@ async function beginNew(
     }));
   }
   engine.create().finish({ databaseId, version: 0, leapToVersion, state: {} });
+}
+
+function patienceOf(
+  { clock, firstTimeoutMs }: BackupServiceOptions,
+): Patience {
+  const { firstMs, maxMs } = DATA_PATIENCE;
+  return new Patience({ clock, firstMs: firstTimeoutMs ?? firstMs, maxMs });
 }
 
 /** Until the store answers: nothing can be served without it. */

@@ -13,6 +13,7 @@ import {
   type ObjectStore,
   ObjectStoreRefusedError,
 } from "../object_store/object_store.ts";
+import type { Patience } from "../object_store/patience.ts";
 import type {
   BackupSource,
   SnapshotPart,
@@ -51,6 +52,7 @@ export interface GenerationOptions {
   random: Random;
   logger: Logger;
   signal: AbortSignal;
+  patience: Patience;
   /** Entries that are uploaded so far. */
   progress?(entries: number): void;
 }
@@ -181,13 +183,15 @@ async function uploadSnapshot(
 
 /** Tries until it is there, or the signal ends it. */
 async function put(
-  { objects, clock, logger, signal }: GenerationOptions,
+  { objects, clock, logger, signal, patience }: GenerationOptions,
   key: string,
   data: Uint8Array,
 ): Promise<void> {
   for (let hasFailed = false;; hasFailed = true) {
     try {
-      await objects.put(key, data, { signal });
+      await patience.run((timeoutMs) =>
+        objects.put(key, data, { signal, timeoutMs })
+      );
       return;
     } catch (error) {
       signal.throwIfAborted();

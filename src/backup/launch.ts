@@ -5,6 +5,7 @@
 import type { Clock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
 import type { LogSize } from "./generation.ts";
@@ -113,6 +114,7 @@ export interface PrepareOptions {
   clock: Clock;
   progress?(doneBytes: number, totalBytes: number): void;
   signal?: AbortSignal;
+  patience?: Patience;
 }
 
 export interface Prepared {
@@ -195,7 +197,7 @@ async function fill(
   end: HistoryEnd,
   isCatchUp: boolean,
 ) {
-  const { engine, local, objects, clock, progress, signal } = options;
+  const { engine, local, objects, clock, progress, signal, patience } = options;
   const target = isCatchUp ? engine.catchUp() : engine.create();
   try {
     const afterVersion = isCatchUp ? local!.contentVersion : undefined;
@@ -207,6 +209,7 @@ async function fill(
       afterVersion,
       progress,
       signal,
+      patience,
     });
     if (result.version !== end.version) {
       throw new StartupError(

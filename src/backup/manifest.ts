@@ -12,6 +12,7 @@ import { type Clock, sleep } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore, VersionTag } from "../object_store/object_store.ts";
+import { Patience } from "../object_store/patience.ts";
 import { MANIFEST_KEY } from "./names.ts";
 
 export interface Generation {
@@ -165,16 +166,32 @@ function version(value: unknown, name: string): number {
   return Number(BigInt(`0x${value.slice(0, 16)}`));
 }
 
+/** How long a request is waited for, where no lease depends on it. */
+const FIRST_TIMEOUT_MS = 10_000;
+const MAX_TIMEOUT_MS = 30_000;
+
 export class ManifestStore {
+  private readonly patience: Patience;
+
+  /** @param firstTimeoutMs of a request; it grows while answers are slow */
   constructor(
     private readonly objects: ObjectStore,
     private readonly clock: Clock,
     private readonly random: Random,
-  ) {}
+    firstTimeoutMs = FIRST_TIMEOUT_MS,
+  ) {
+    this.patience = new Patience({
+      clock,
+      firstMs: firstTimeoutMs,
+      maxMs: MAX_TIMEOUT_MS,
+    });
+  }
 
   /** @throws UnavailableError, StartupError where it cannot be read */
   async read(): Promise<VersionedManifest | undefined> {
-    const object = await this.objects.get(MANIFEST_KEY);
+    const object = await this.patience.run((timeoutMs) =>
+      this.objects.get(MANIFEST_KEY, { timeoutMs })
+    );
     if (object === undefined) return undefined;
     return { ...decodeManifest(object.data), tag: object.tag };
   }
@@ -199,9 +216,13 @@ export class ManifestStore {
     let retryMs = FIRST_RETRY_MS;
     for (;;) {
       try {
-        const result = previous === undefined
-          ? await this.objects.create(MANIFEST_KEY, data)
-          : await this.objects.replace(MANIFEST_KEY, data, previous.tag);
+        const result = await this.patience.run((timeoutMs) =>
+          previous === undefined
+            ? this.objects.create(MANIFEST_KEY, data, { timeoutMs })
+            : this.objects.replace(MANIFEST_KEY, data, previous.tag, {
+              timeoutMs,
+            })
+        );
         if (result.written) {
           const current = { manifest: next, tag: result.tag, nonce };
           return { won: true, current };

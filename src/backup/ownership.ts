@@ -35,6 +35,8 @@ const WAIT_POLL_MS = 250;
  */
 const OUTAGE_GRACE_MS = 2000;
 const RENEW_RETRY_MS = 500;
+/** A request for the manifest is waited for so long at first. */
+const MANIFEST_TIMEOUT_MS = 3000;
 /** How often an owner looks whether another instance waits for it. */
 const LOOK_MS = 1000;
 
@@ -87,8 +89,10 @@ export class Ownership {
   private renewing: Promise<void> | undefined;
   private changing: Promise<unknown> = Promise.resolve();
   private hasHandover = false;
-  private retryTimer: Timer | undefined;
+  private isReleasing = false;
   private looking: Timer | undefined;
+  /** Resolves when an outage is no reason to wait any more. */
+  private servingOn = Promise.withResolvers<void>();
 
   private constructor(
     private readonly options: OwnershipOptions,
@@ -120,7 +124,11 @@ export class Ownership {
    */
   static async acquire(options: OwnershipOptions): Promise<Ownership> {
     const { clock, random, objects } = options;
-    const store = new ManifestStore(objects, clock, random);
+    const firstTimeoutMs = Math.min(
+      MANIFEST_TIMEOUT_MS,
+      Math.ceil(Ownership.leaseMsOf(options) / 3),
+    );
+    const store = new ManifestStore(objects, clock, random, firstTimeoutMs);
     const owner = randomUuid(random);
     try {
       return await Ownership.acquireAs(owner, store, options);
@@ -349,7 +357,11 @@ export class Ownership {
       while (!this.mayServe()) {
         if (this.failure) throw this.failure;
         this.renewSoon();
-        await Promise.race([this.renewing, late.promise]);
+        await Promise.race([
+          this.renewing,
+          this.servingOn.promise,
+          late.promise,
+        ]);
       }
     } finally {
       timer.stop();
@@ -358,50 +370,62 @@ export class Ownership {
 
   private async renew(): Promise<void> {
     const { clock } = this.options;
-    const beganMs = clock.monotonicMs();
+    let reason = "no answer at all";
     let startedMs = 0;
     let startedMonotonicMs = 0;
-    for (;;) {
-      try {
-        await this.update((manifest) => {
-          startedMs = clock.nowMs();
-          startedMonotonicMs = clock.monotonicMs();
-          const leaseUntilMs = startedMs + Ownership.leaseMsOf(this.options);
-          return { ...manifest, leaseUntilMs };
-        }, () => true);
-        this.beginLease(startedMs, startedMonotonicMs);
-        if (this.cutOffSinceMs !== undefined) {
-          this.cutOffSinceMs = undefined;
-          this.options.logger.info("The object store answers again.");
-        }
-        return;
-      } catch (error) {
-        if (error instanceof FencedError) throw error;
-        if (
-          !(error instanceof UnavailableError) &&
-          !(error instanceof ObjectStoreRefusedError)
-        ) throw error;
-        const isRunning = clock.monotonicMs() < this.leaseEndMonotonicMs;
-        const triedMs = clock.monotonicMs() - beganMs;
-        if (
-          !isRunning && triedMs >= OUTAGE_GRACE_MS &&
-          this.options.servesThroughOutages && this.cutOffSinceMs === undefined
-        ) {
-          this.cutOffSinceMs = clock.nowMs();
-          this.options.logger.warn(
-            "The object store does not answer. Requests are served on; what is written is on this machine's disk alone until it does.",
-            { reason: messageOf(error) },
-          );
-          // The outage is watched on: when it ends, someone may have taken over.
-          this.retryTimer = clock.after(RENEW_RETRY_MS, () => {
-            this.retryTimer = undefined;
-            this.renewSoon();
-          });
+    // By a timer: in an outage a request may neither fail nor be answered.
+    const leaseLeftMs = Math.min(
+      this.leaseEndMonotonicMs - clock.monotonicMs(),
+      this.leaseEndMs - clock.nowMs(),
+    );
+    const outage = clock.after(
+      Math.max(leaseLeftMs, OUTAGE_GRACE_MS),
+      () => this.serveOn(reason),
+    );
+    try {
+      for (;;) {
+        try {
+          await this.update((manifest) => {
+            startedMs = clock.nowMs();
+            startedMonotonicMs = clock.monotonicMs();
+            const leaseUntilMs = startedMs + Ownership.leaseMsOf(this.options);
+            return { ...manifest, leaseUntilMs };
+          }, () => true);
+          this.beginLease(startedMs, startedMonotonicMs);
+          if (this.cutOffSinceMs !== undefined) {
+            this.cutOffSinceMs = undefined;
+            this.options.logger.info("The object store answers again.");
+          }
           return;
+        } catch (error) {
+          const isOutage = !(error instanceof FencedError) &&
+            (error instanceof UnavailableError ||
+              error instanceof ObjectStoreRefusedError);
+          if (!isOutage || this.isReleasing) throw error;
+          reason = messageOf(error);
         }
+        await sleep(clock, RENEW_RETRY_MS);
       }
-      await sleep(clock, RENEW_RETRY_MS);
+    } finally {
+      outage.stop();
     }
+  }
+
+  /**
+   * Goes on without a lease, where that is wanted. The tries go on, too: when
+   * the outage ends, someone may have taken over.
+   */
+  private serveOn(reason: string): void {
+    const { servesThroughOutages, clock, logger } = this.options;
+    if (!servesThroughOutages || this.failure) return;
+    if (this.cutOffSinceMs !== undefined) return;
+    this.cutOffSinceMs = clock.nowMs();
+    logger.warn(
+      "The object store does not answer. Requests are served on; what is written is on this machine's disk alone until it does.",
+      { reason },
+    );
+    this.servingOn.resolve();
+    this.servingOn = Promise.withResolvers();
   }
 
   // --------------------------------------------------------------- changing
@@ -460,7 +484,6 @@ export class Ownership {
 
   private fence(message: string): FencedError {
     this.failure = new FencedError(message);
-    this.retryTimer?.stop();
     this.stopLooking();
     this.cutOffSinceMs = undefined;
     this.lostWith.resolve(this.failure);
@@ -502,7 +525,7 @@ export class Ownership {
       | undefined,
     giveUp?: (error: UnavailableError) => boolean,
   ): Promise<void> {
-    this.retryTimer?.stop();
+    this.isReleasing = true;
     this.stopLooking();
     const released = this.changing.then(async () => {
       for (;;) {

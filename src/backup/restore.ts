@@ -12,6 +12,7 @@ import {
 import { type Clock, sleep } from "../common/clock.ts";
 import { readSegment, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
 import type {
   ListedSegment,
@@ -41,6 +42,7 @@ export interface RestoreOptions {
   afterVersion?: number;
   progress?(doneBytes: number, totalBytes: number): void;
   signal?: AbortSignal;
+  patience?: Patience;
 }
 
 export interface RestoreResult {
@@ -163,6 +165,9 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
   options: RestoreOptions,
   items: readonly T[],
 ): AsyncGenerator<{ item: T; bytes: Bytes }> {
+  const { clock } = options;
+  const patience = options.patience ??
+    new Patience({ clock, ...DATA_PATIENCE });
   const underWay: Promise<Bytes>[] = [];
   let underWayBytes = 0;
   const ended = new AbortController();
@@ -173,7 +178,7 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
   const start = () => {
     const { key, sizeBytes } = items[next++];
     underWayBytes += sizeBytes;
-    const fetching = fetchObject(options, key, signal);
+    const fetching = fetchObject(options, patience, key, signal);
     // Dealt with when its turn comes.
     fetching.catch(() => {});
     underWay.push(fetching);
@@ -196,12 +201,15 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
 
 async function fetchObject(
   { objects, clock }: RestoreOptions,
+  patience: Patience,
   key: string,
   signal: AbortSignal,
 ): Promise<Bytes> {
   for (let attempt = 1;; attempt++) {
     try {
-      const object = await objects.get(key, { signal });
+      const object = await patience.run((timeoutMs) =>
+        objects.get(key, { signal, timeoutMs })
+      );
       if (object === undefined) throw damaged(key, "it is missing");
       return object.data;
     } catch (error) {

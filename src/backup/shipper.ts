@@ -9,6 +9,7 @@ import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import { encodeSegment, type Segment } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import type { Patience } from "../object_store/patience.ts";
 import type { BackupSource, LogRow } from "../store/backup_source.ts";
 import { segmentKey } from "./names.ts";
 
@@ -54,6 +55,7 @@ export interface ShipperOptions {
   /** What the log may hold for us on the local disk. */
   maxRetainedBytes: number;
   maxSegmentBytes?: number;
+  patience: Patience;
   /** Undefined until there is a generation. */
   start: ShippingPoint | undefined;
   /** The log has moved on without us: only a new generation helps. */
@@ -302,12 +304,14 @@ export class Shipper {
     tsn: number,
     segment: Segment,
   ): Promise<boolean> {
-    const { objects, epoch, random, logger } = this.options;
+    const { objects, epoch, random, logger, patience } = this.options;
     const { first, last, bytes } = segment;
     const key = segmentKey(generation, { epoch, tsn, first, last });
     for (let retryMs = FIRST_RETRY_MS;;) {
       try {
-        await objects.put(key, bytes);
+        await patience.run((timeoutMs) =>
+          objects.put(key, bytes, { timeoutMs })
+        );
         this.segments++;
         this.shippedBytes += bytes.length;
         if (this.lastError !== undefined) {

@@ -7,6 +7,7 @@ import { seededRandom } from "../common/random.ts";
 import { LAST_INDEX, LogEncoder } from "../log/entry.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import { Encoding, NEVER_MS } from "../protocol/messages.ts";
 import type { BackupSource, LogRow } from "../store/backup_source.ts";
 import { Shipper } from "./shipper.ts";
@@ -42,6 +43,7 @@ class Scene {
       logger: silentLogger,
       intervalMs,
       maxRetainedBytes: 1e9,
+      patience: new Patience({ clock: this.clock, ...DATA_PATIENCE }),
       start: { generation: "g", tsn: 0, bucketVersion: 0, logVersion: 0 },
       onGap: () => assert.fail("there is no gap"),
       onShipped: (version) =>

@@ -151,7 +151,7 @@ export class ObjectStoreRefusedError extends Error {
 }
 
 /** The time limit of a request where the caller names none, in ms. */
-export const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
+export const DEFAULT_REQUEST_TIMEOUT_MS = 10_000;
 
 /** The most keys in one page of a list, as S3 has it. */
 export const MAX_PAGE_SIZE = 1000;

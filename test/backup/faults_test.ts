@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { seededRandom } from "../../src/common/random.ts";
-import { startHttpProxy } from "../support/http_proxy.ts";
+import { type Mishap, startHttpProxy } from "../support/http_proxy.ts";
 import { KvClient } from "../support/kv_client.ts";
 import { auditAll, Writer, writeUntilDown } from "../support/ledger.ts";
 import { ServerProcess, TestFolder, testSeed } from "../support/server.ts";
@@ -35,7 +35,7 @@ Deno.test("s3: through a bad network, with takeovers, no acknowledged write is l
     if (draw < 16) return { kind: "answer", status: 503 };
     if (draw < 17) return { kind: "answer", status: 429 };
     if (draw < 18) return { kind: "truncate", afterBytes: random.below(40) };
-    return undefined;
+    return random.below(400) === 0 ? { kind: "hang" } : undefined;
   };
   try {
     for (let round = 0; round <= ROUNDS; round++) {
@@ -86,62 +86,71 @@ function startedAnyhow(
   });
 }
 
-Deno.test("local: an outage of the bucket is survived, announced, and made up for", async () => {
-  await using bucket = await startBucket();
-  if (bucket === undefined) return;
-  const proxy = await startHttpProxy(bucket.minio.endpoint);
-  await using folder = await TestFolder.make();
-  try {
-    await using server = await ServerProcess.start({
-      path: folder.database,
-      backup: bucket.at("outage", proxy.endpoint),
-      args: ["--backup-interval", "100ms", ...SHORT_LEASE],
-    });
-    await server.logged(/The new generation is complete/);
-    const write = async (i: number) => {
-      const answer = await fetch(`${server.url}/n/${i}`, {
-        method: "POST",
-        body: `${i}`,
-        headers: { authorization: "denorocks" },
+const OUTAGES: [string, Mishap][] = [
+  ["answers 503", { kind: "answer", status: 503 }],
+  // As when a firewall drops what is sent: no error, and no answer either.
+  ["falls silent", { kind: "hang" }],
+];
+for (const [what, outage] of OUTAGES) {
+  Deno.test(`local: a bucket that ${what} is survived, announced, and made up for`, async () => {
+    await using bucket = await startBucket();
+    if (bucket === undefined) return;
+    const proxy = await startHttpProxy(bucket.minio.endpoint);
+    await using folder = await TestFolder.make();
+    try {
+      await using server = await ServerProcess.start({
+        path: folder.database,
+        backup: bucket.at("outage", proxy.endpoint),
+        args: ["--backup-interval", "100ms", ...SHORT_LEASE],
       });
-      await answer.body?.cancel();
-      return answer.status;
-    };
-    assert.equal(await write(0), 200);
-    proxy.rule = () => ({ kind: "answer", status: 503 });
-    const startedMs = Date.now();
-    let i = 1;
-    // Longer than the lease and the patience after it: it serves on.
-    while (Date.now() - startedMs < 5000) {
+      await server.logged(/The new generation is complete/);
+      const write = async (i: number) => {
+        const answer = await fetch(`${server.url}/n/${i}`, {
+          method: "POST",
+          body: `${i}`,
+          headers: { authorization: "denorocks" },
+        });
+        await answer.body?.cancel();
+        return answer.status;
+      };
+      assert.equal(await write(0), 200);
+      proxy.rule = () => outage;
+      const startedMs = Date.now();
+      let i = 1;
+      // Longer than the lease and the patience after it: it serves on.
+      while (
+        Date.now() - startedMs < 5000 ||
+        !/The backup is held up/.test(server.lastWords)
+      ) {
+        assert.equal(await write(i++), 200);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      assert.match(server.lastWords, /Requests are served on/);
+      const ready = await (await fetch(`${server.url}/-/ready`)).json();
+      assert.equal(ready.backup.state, "Unreachable");
+      assert.ok(ready.backup.lagMs > 3000);
+      proxy.rule = () => undefined;
+      await server.logged(/The object store takes the backup again/);
+      await server.logged(/The object store answers again/);
       assert.equal(await write(i++), 200);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    assert.match(server.lastWords, /The backup is held up/);
-    assert.match(server.lastWords, /Requests are served on/);
-    const ready = await (await fetch(`${server.url}/-/ready`)).json();
-    assert.equal(ready.backup.state, "Unreachable");
-    assert.ok(ready.backup.lagMs > 3000);
-    proxy.rule = () => undefined;
-    await server.logged(/The object store takes the backup again/);
-    await server.logged(/The object store answers again/);
-    assert.equal(await write(i++), 200);
-    const { code } = await server.stop();
-    assert.equal(code, 0);
-    await using elsewhere = await TestFolder.make();
-    await using restored = await ServerProcess.start({
-      path: elsewhere.database,
-      backup: bucket.at("outage"),
-    });
-    for (let n = 0; n < i; n++) {
-      const answer = await fetch(`${restored.url}/n/${n}`, {
-        headers: { authorization: "denorocks" },
+      const { code } = await server.stop();
+      assert.equal(code, 0);
+      await using elsewhere = await TestFolder.make();
+      await using restored = await ServerProcess.start({
+        path: elsewhere.database,
+        backup: bucket.at("outage"),
       });
-      assert.equal(await answer.text(), `${n}`);
+      for (let n = 0; n < i; n++) {
+        const answer = await fetch(`${restored.url}/n/${n}`, {
+          headers: { authorization: "denorocks" },
+        });
+        assert.equal(await answer.text(), `${n}`);
+      }
+    } finally {
+      await proxy.stop();
     }
-  } finally {
-    await proxy.stop();
-  }
-});
+  });
+}
 
 Deno.test("an idle server asks nothing of the bucket", async () => {
   await using bucket = await startBucket();

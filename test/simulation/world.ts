@@ -27,6 +27,7 @@ import { MemoryDisk, MemoryEngine, textOf, utf8 } from "./memory_engine.ts";
 /** Shorter than in life, so that more happens in a run. */
 const LEASE_MS = 2000;
 const CLOCK_MARGIN_MS = 300;
+const TIMEOUT_MS = 700;
 const STEP_MS = 10;
 const STEPS = 1200;
 /** After this no new trouble comes, so that the run can end well. */
@@ -259,7 +260,7 @@ class World {
       new FaultyObjectStore(this.bucket, {
         clock: this.clock,
         faults,
-        timeoutMs: 700,
+        timeoutMs: TIMEOUT_MS,
       }),
       process.clock,
     );
@@ -279,6 +280,7 @@ class World {
       allowUnfenced: true,
       leaseMs: LEASE_MS,
       clockMarginMs: CLOCK_MARGIN_MS,
+      firstTimeoutMs: TIMEOUT_MS,
     }).then((service) => {
       if (clock.isDead) return;
       this.takeovers++;
@@ -388,6 +390,7 @@ class World {
       allowUnfenced: true,
       leaseMs: LEASE_MS,
       clockMarginMs: CLOCK_MARGIN_MS,
+      firstTimeoutMs: TIMEOUT_MS,
     });
     const service = await this.eventually(opening);
     if (service === undefined) {

@@ -90,7 +90,11 @@ export async function startHttpProxy(target: string): Promise<HttpProxy> {
         return;
       }
       let leftBytes = mishap.afterBytes;
+      let hasBody = false;
+      // One without a body breaks off before its head has left.
+      answer.on("end", () => hasBody || incoming.socket.destroy());
       answer.on("data", (chunk: Uint8Array) => {
+        hasBody = true;
         outgoing.write(chunk.subarray(0, Math.max(0, leftBytes)), () => {
           if (leftBytes <= 0) incoming.socket.destroy();
         });
