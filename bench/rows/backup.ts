@@ -5,6 +5,7 @@
  */
 import { DatabaseSync } from "node:sqlite";
 import { startHttpProxy } from "../../test/support/http_proxy.ts";
+import { type Litestream, litestream } from "../../test/support/litestream.ts";
 import { type Minio, startMinio } from "../../test/support/minio.ts";
 import { program } from "../../test/support/programs.ts";
 import {
@@ -164,8 +165,8 @@ async function maxLagSeconds(side: Side): Promise<number> {
 
 /** One after the other, through a proxy that counts, after some writes. */
 async function idleRequests(minio: Minio, plan: Plan) {
-  const litestream = await program("litestream");
-  if ("skipped" in litestream) throw new Skipped(litestream.skipped);
+  const peer = await program("litestream");
+  if ("skipped" in peer) throw new Skipped(peer.skipped);
   const proxy = await startHttpProxy(minio.endpoint);
   let requests = 0;
   proxy.rule = () => {
@@ -189,23 +190,15 @@ async function idleRequests(minio: Minio, plan: Plan) {
       await writes(server, plan.warmUpSeconds, plan);
       ourRequests = await perHour();
     }
-    const config = `${plan.folder}/litestream.yml`;
-    const path = `${oursFolder}/denokv.sqlite`;
-    const replica = { ...minio, endpoint: proxy.endpoint };
-    await Deno.writeTextFile(config, litestreamConfig(path, replica));
-    const child = new Deno.Command(litestream.path, {
-      args: ["replicate", "-config", config],
-      clearEnv: true,
-      env: { PATH: Deno.env.get("PATH")!, HOME: plan.folder, ...backup.env },
-      stdout: "null",
-      stderr: "null",
-    }).spawn();
-    try {
-      return { ours: [ourRequests], peer: [await perHour()] };
-    } finally {
-      child.kill("SIGKILL");
-      await child.status;
-    }
+    const replica = await litestream({
+      path: peer.path,
+      database: `${oursFolder}/denokv.sqlite`,
+      minio: { ...minio, endpoint: proxy.endpoint },
+      bucket: BUCKET,
+      folder: plan.folder,
+    });
+    await using _replicating = replica.replicate();
+    return { ours: [ourRequests], peer: [await perHour()] };
   } finally {
     await proxy.stop();
   }
@@ -217,8 +210,8 @@ function pause(seconds: number): Promise<void> {
 
 /** Both restore the same rows from the same MinIO, in turn. */
 async function restores(minio: Minio, plan: Plan) {
-  const litestream = await program("litestream");
-  if ("skipped" in litestream) throw new Skipped(litestream.skipped);
+  const peer = await program("litestream");
+  if ("skipped" in peer) throw new Skipped(peer.skipped);
   const { folder } = plan;
   const path = `${folder}/denokv.sqlite`;
   const backup = placeOf(minio, "restore");
@@ -237,20 +230,16 @@ async function restores(minio: Minio, plan: Plan) {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
-  const env = {
-    PATH: Deno.env.get("PATH")!,
-    HOME: folder,
-    ...backup.env,
-  };
-  const config = `${folder}/litestream.yml`;
-  await Deno.writeTextFile(config, litestreamConfig(path, minio));
   const output = `${folder}/restored.sqlite`;
-  const theirs = {
-    program: litestream.path,
-    args: ["restore", "-config", config, "-o", output, path],
-    env,
-  };
-  await replicate(litestream.path, config, env, theirs, output);
+  const replica = await litestream({
+    path: peer.path,
+    database: path,
+    minio,
+    bucket: BUCKET,
+    folder,
+  });
+  const theirs = { program: peer.path, ...replica.restore(output) } as Run;
+  await replicated(replica, theirs, output);
 
   const allowed = backupPermissions(backup);
   const root = `${import.meta.dirname}/../..`;
@@ -275,7 +264,7 @@ async function restores(minio: Minio, plan: Plan) {
       "-o",
       output,
     ],
-    env: { ...env, HOME: Deno.env.get("HOME")! },
+    env: { ...theirs.env, HOME: Deno.env.get("HOME")! },
   };
   const sides = { ours: [] as number[], peer: [] as number[] };
   const peak = { ours: 0, peer: 0 };
@@ -357,48 +346,22 @@ function countOf(path: string): number {
   return Number(n);
 }
 
-function litestreamConfig(path: string, minio: Minio): string {
-  return `dbs:
-  - path: ${path}
-    replica:
-      type: s3
-      bucket: ${BUCKET}
-      path: litestream
-      endpoint: ${minio.endpoint}
-      region: us-east-1
-      force-path-style: true
-`;
-}
-
 /** Runs Litestream until what it has restores. */
-async function replicate(
-  litestream: string,
-  config: string,
-  env: Record<string, string>,
+async function replicated(
+  replica: Litestream,
   restore: Run,
   output: string,
 ): Promise<void> {
-  const child = new Deno.Command(litestream, {
-    args: ["replicate", "-config", config],
-    clearEnv: true,
-    env,
-    stdout: "null",
-    stderr: "null",
-  }).spawn();
-  try {
-    for (let attempt = 0;; attempt++) {
-      try {
-        await timed(restore);
-        return;
-      } catch (error) {
-        if (attempt === 60) throw error;
-      } finally {
-        await Deno.remove(output).catch(() => {});
-      }
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+  await using _replicating = replica.replicate();
+  for (let attempt = 0;; attempt++) {
+    try {
+      await timed(restore);
+      return;
+    } catch (error) {
+      if (attempt === 60) throw error;
+    } finally {
+      await Deno.remove(output).catch(() => {});
     }
-  } finally {
-    child.kill("SIGTERM");
-    await child.status;
+    await pause(1);
   }
 }

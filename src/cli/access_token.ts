@@ -4,6 +4,7 @@
  */
 import { dirname } from "node:path";
 import { messageOf, StartupError, UsageError } from "../common/errors.ts";
+import { exists } from "../common/files.ts";
 import type { Random } from "../common/random.ts";
 
 /** 192 bits: nobody guesses it. */
@@ -48,16 +49,6 @@ export function isReadableByOthers(path: string): boolean {
   if (Deno.build.os === "windows") return false;
   const { mode } = Deno.statSync(path);
   return mode !== null && (mode & 0o077) !== 0;
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 /** False where another program was first; its token stays. */

@@ -34,6 +34,19 @@ const STEPS = 1200;
 const TROUBLE_STEPS = 900;
 const MACHINES = 3;
 
+/** The same for every instance. */
+const SERVICE = {
+  logger: silentLogger,
+  intervalMs: 200,
+  retentionMs: 3_600_000,
+  maxRetainedBytes: 1e9,
+  verifyEveryMs: 0,
+  allowUnfenced: true,
+  leaseMs: LEASE_MS,
+  clockMarginMs: CLOCK_MARGIN_MS,
+  firstTimeoutMs: TIMEOUT_MS,
+};
+
 export interface Settings {
   durability: DurabilityName;
   /** How far clocks are apart; within the margin they count as true. */
@@ -271,16 +284,8 @@ class World {
       engine: new MemoryEngine(disk, clock, random),
       clock,
       random,
-      logger: silentLogger,
       durability: this.settings.durability,
-      intervalMs: 200,
-      retentionMs: 3_600_000,
-      maxRetainedBytes: 1e9,
-      verifyEveryMs: 0,
-      allowUnfenced: true,
-      leaseMs: LEASE_MS,
-      clockMarginMs: CLOCK_MARGIN_MS,
-      firstTimeoutMs: TIMEOUT_MS,
+      ...SERVICE,
     }).then((service) => {
       if (clock.isDead) return;
       this.takeovers++;
@@ -381,16 +386,8 @@ class World {
       engine: new MemoryEngine(judge.disk, judge.clock, random),
       clock: judge.clock,
       random,
-      logger: silentLogger,
       durability: "s3",
-      intervalMs: 200,
-      retentionMs: 3_600_000,
-      maxRetainedBytes: 1e9,
-      verifyEveryMs: 0,
-      allowUnfenced: true,
-      leaseMs: LEASE_MS,
-      clockMarginMs: CLOCK_MARGIN_MS,
-      firstTimeoutMs: TIMEOUT_MS,
+      ...SERVICE,
     });
     const service = await this.eventually(opening);
     if (service === undefined) {

@@ -15,6 +15,9 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 export const ACCESS_TOKEN = "an access token for tests";
 export const REST_SECRET = "denorocks";
 
+/** What is under test is what this checkout says, and no check of it. */
+const RUN = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only"];
+
 const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 30_000;
 /** Of the log, for the message of a test that fails. */
@@ -86,11 +89,7 @@ export async function runCommand(
   const folders = [folder, ...allowed?.files ?? []].join(",");
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      "--no-check",
-      "--cached-only",
+      ...RUN,
       ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
@@ -268,12 +267,7 @@ function spawn(settings: ServerSettings) {
   const folders = [folder, ...allowed?.files ?? []].join(",");
   return new Deno.Command(Deno.execPath(), {
     args: [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      // A server under test runs what this checkout says, and no check of it.
-      "--no-check",
-      "--cached-only",
+      ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
       `--allow-net=${[`127.0.0.1:${port}`, ...allowed?.net ?? []].join(",")}`,

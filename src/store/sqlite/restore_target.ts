@@ -8,6 +8,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { dirname } from "node:path";
 import type { Bytes } from "../../common/bytes.ts";
 import { StartupError } from "../../common/errors.ts";
+import { exists } from "../../common/files.ts";
 import { systemRandom } from "../../common/random.ts";
 import { decodeLogEntries, type LogEntry, LogKind } from "../../log/entry.ts";
 import { readSnapshotRange } from "../../log/snapshot_range.ts";
@@ -357,16 +358,6 @@ export function setAside(path: string, suffix: string): string {
   }
   sync(dirname(path));
   return name;
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 /** Also what belongs to it; a missing one is no error. */
