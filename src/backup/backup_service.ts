@@ -13,6 +13,7 @@ import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
+import { archiveOldGenerations } from "./archive.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
 import { isOutgrown, type LogSize, makeGeneration } from "./generation.ts";
 import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
@@ -32,6 +33,14 @@ import {
 const RETRY_MS = 30_000;
 /** A verification that is due at launch waits until that is over. */
 const FIRST_VERIFY_MS = 60_000;
+/**
+ * No two generations are begun in less, unless asked for: each of them is a
+ * whole snapshot, which stays for the time of the retention.
+ */
+const MIN_GENERATION_MS = 60_000;
+/** Seals of the present generation, one of each launch. */
+const MAX_SEALS = 64;
+const GARBAGE_EVERY_MS = 24 * 60 * 60_000;
 const LAUNCH_RETRY_MS = 1000;
 const KEEP_ALIVE_MS = 500;
 /** How long a stop waits for the object store; what is left stays in the file. */
@@ -79,6 +88,9 @@ export class BackupService {
   /** The generation's log, less what this launch had shipped before it. */
   private log: LogSize;
   private snapshotBytes: number;
+  /** Before, the present generation is too young to be outgrown. */
+  private outgrownFromMs = 0;
+  private lookForGarbageAtMs = 0;
   private makingGeneration: Promise<void> | undefined;
   private generationRetry: Timer | undefined;
   private verifyTimer: Timer | undefined;
@@ -213,7 +225,12 @@ export class BackupService {
       [STATE.epoch]: String(ownership.epoch),
       [STATE.owner]: ownership.owner,
     });
-    if (!this.hasPlace()) this.wantGeneration("there is none to go on with");
+    const { generation, seals } = ownership.manifest;
+    if (!this.hasPlace()) {
+      this.wantGeneration("there is none to go on with");
+    } else if (
+      seals.filter((seal) => seal.generation === generation).length > MAX_SEALS
+    ) this.wantGeneration("it has seen many launches");
     if (options.durability === "s3") {
       await this.makingGeneration;
       await shipper.drain();
@@ -229,7 +246,10 @@ export class BackupService {
       sizeBytes: log.sizeBytes + shipper.shippedBytes,
       segments: log.segments + shipper.segments,
     };
-    if (isOutgrown(present, this.snapshotBytes)) {
+    if (
+      isOutgrown(present, this.snapshotBytes) &&
+      this.options.clock.monotonicMs() >= this.outgrownFromMs
+    ) {
       this.wantGeneration("its log has outgrown its snapshot");
     }
   }
@@ -264,6 +284,7 @@ export class BackupService {
         patience: this.patience,
       });
       if (made === undefined) throw new UnavailableError("the log moved on");
+      this.outgrownFromMs = startedMs + MIN_GENERATION_MS;
       this.snapshotBytes = made.sizeBytes;
       this.log = {
         sizeBytes: -shipper.shippedBytes,
@@ -276,13 +297,7 @@ export class BackupService {
         sizeBytes: made.sizeBytes,
         tookMs: Math.round(clock.monotonicMs() - startedMs),
       });
-      await applyRetention({
-        objects,
-        ownership,
-        clock,
-        logger,
-        retentionMs: options.retentionMs,
-      });
+      await this.tidyUp();
     } catch (error) {
       if (signal.aborted || error instanceof FencedError) return;
       logger.error(
@@ -294,6 +309,32 @@ export class BackupService {
       this.generationRetry = clock.after(
         RETRY_MS,
         () => this.wantGeneration("the last try failed"),
+      );
+    }
+  }
+
+  /** What is left undone is done after the next generation. */
+  private async tidyUp(): Promise<void> {
+    const { objects, clock, logger, random, retentionMs } = this.options;
+    const { ownership, stopped } = this;
+    const startedMs = clock.monotonicMs();
+    const findsGarbage = startedMs >= this.lookForGarbageAtMs;
+    try {
+      await archiveOldGenerations({ objects, ownership, random });
+      await applyRetention({
+        objects,
+        ownership,
+        clock,
+        logger,
+        retentionMs,
+        findsGarbage,
+      });
+      if (findsGarbage) this.lookForGarbageAtMs = startedMs + GARBAGE_EVERY_MS;
+    } catch (error) {
+      if (stopped.signal.aborted || error instanceof FencedError) return;
+      logger.warn(
+        "Generations that have expired were not all deleted; the next pass goes on.",
+        { reason: messageOf(error) },
       );
     }
   }

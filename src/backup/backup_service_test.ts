@@ -9,7 +9,10 @@ import { MemoryObjectStore } from "../object_store/memory.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { atomic, set } from "../store/contract/support.ts";
 import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
+import { withArchives } from "./archive.ts";
 import { BackupService } from "./backup_service.ts";
+import { planRestore } from "./history.ts";
+import { ManifestStore } from "./manifest.ts";
 import { applyRetention, expiredGenerations } from "./retention.ts";
 import { bucketStatus } from "./status.ts";
 
@@ -209,6 +212,46 @@ Deno.test("a new generation takes over, and the old one can still be restored", 
     assert.deepEqual(status?.strays, []);
   }));
 
+Deno.test("the manifest stays small, and every generation can be restored until it expires", () =>
+  inFolder(async (path) => {
+    const { objects, memory } = bucket();
+    const clock = { ...systemClock };
+    const service = await serving(path, objects, { clock });
+    await until(() => service.report().generation !== null);
+    const versions: number[] = [];
+    const names = [service.report().generation!];
+    for (let i = 0; i < 120; i++) {
+      const write = await service.store.write(atomic([set(`${i}`, "x")]));
+      assert.equal(write.status, "committed");
+      versions.push(write.status === "committed" ? write.version : 0);
+      names.push((await service.snapshot()).generation);
+    }
+    const manifests = new ManifestStore(memory, clock, systemRandom);
+    const { manifest } = (await manifests.read())!;
+    assert.ok(manifest.generations.length < 48);
+    assert.ok((await memory.get("manifest.json"))!.data.length < 20_000);
+    assert.ok(manifest.archives.length > 1);
+    const whole = await withArchives(memory, manifest);
+    assert.deepEqual(whole.generations.map(({ name }) => name), names);
+    const status = await bucketStatus(memory, clock, systemRandom);
+    assert.equal(status?.generations, names.length);
+    for (const i of [0, 1, 30, 60, 100, 119]) {
+      const point = { kind: "version", version: versions[i] } as const;
+      const plan = await planRestore(memory, manifest, point);
+      assert.equal(plan.generation, names[i + 1]);
+    }
+    // All but the present one expire at once, with their archives.
+    clock.nowMs = () => systemClock.nowMs() + 2 * HOUR_MS;
+    const { generation } = await service.snapshot();
+    const left = new Set<string>();
+    for await (const { key } of memory.list("")) left.add(key.split("/")[0]);
+    assert.deepEqual(
+      [...left].filter((name) => name !== "manifest.json").sort(),
+      [names.at(-1), generation].sort(),
+    );
+    await service.close();
+  }));
+
 Deno.test("retention deletes what no recovery needs, and finishes what was begun", () =>
   inFolder(async (path) => {
     const { objects, memory } = bucket();
@@ -229,6 +272,7 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
       leaseUntilMs: 0,
       handoverTo: null,
       generation,
+      archives: [],
       generations: [
         { name: first, startedMs: 1000, endedMs: 5000, snapshotVersion: 0 },
         {
@@ -261,6 +305,7 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
       clock: { ...systemClock, nowMs: () => 5001 + HOUR_MS },
       logger: silentLogger,
       retentionMs: HOUR_MS,
+      findsGarbage: true,
     };
     assert.ok((await keys()).some((key) => key.startsWith(first)));
     // Interrupted when the manifest no longer names it, and nothing is gone.

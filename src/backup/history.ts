@@ -5,7 +5,8 @@
 import { fromUtf8 } from "../common/bytes.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import type { Manifest } from "./manifest.ts";
+import { withArchives } from "./archive.ts";
+import type { Generation, Manifest } from "./manifest.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -185,6 +186,9 @@ export async function planRestore(
   manifest: Manifest | undefined,
   point: RestorePoint,
 ): Promise<RestorePlan> {
+  if (manifest && point.kind !== "latest" && !reaches(manifest, point)) {
+    manifest = await withArchives(objects, manifest);
+  }
   const generation = manifest === undefined
     ? ""
     : generationOf(manifest, point);
@@ -219,6 +223,21 @@ export async function planRestore(
   };
 }
 
+/** Whether a generation that the manifest itself names has the point. */
+function reaches({ generations }: Manifest, point: RestorePoint): boolean {
+  return generations.some((generation) => isBefore(generation, point));
+}
+
+function isBefore(
+  { snapshotVersion, startedMs }: Generation,
+  point: RestorePoint,
+): boolean {
+  if (point.kind === "latest") return true;
+  return point.kind === "version"
+    ? snapshotVersion <= point.version
+    : startedMs <= point.timeMs;
+}
+
 function generationOf(manifest: Manifest, point: RestorePoint): string {
   if (manifest.generation === null) {
     throw new StartupError(
@@ -227,9 +246,7 @@ function generationOf(manifest: Manifest, point: RestorePoint): string {
   }
   if (point.kind === "latest") return manifest.generation;
   const fitting = manifest.generations.filter((generation) =>
-    point.kind === "version"
-      ? generation.snapshotVersion <= point.version
-      : generation.startedMs <= point.timeMs
+    isBefore(generation, point)
   ).sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
   if (fitting === undefined) {
     throw new StartupError(

@@ -86,19 +86,18 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
       why: "it is an older copy of itself: the backup holds later writes",
     };
   }
+  // Its epoch's seal may be in an archive then.
+  if (contentVersion < snapshotVersion) {
+    return { action: "setAside", why: "it is too far behind to be caught up" };
+  }
   const isAncestor = seals.some((seal) =>
     seal.epoch === epoch && seal.lastVersion === contentVersion
   );
-  if (!isAncestor) {
-    return {
-      action: "setAside",
-      why:
-        "another instance took over while it held writes that were not in the backup",
-    };
-  }
-  return contentVersion >= snapshotVersion
-    ? { action: "catchUp" }
-    : { action: "setAside", why: "it is too far behind to be caught up" };
+  return isAncestor ? { action: "catchUp" } : {
+    action: "setAside",
+    why:
+      "another instance took over while it held writes that were not in the backup",
+  };
 }
 
 export interface PrepareOptions {

@@ -33,7 +33,20 @@ export interface Seal {
   lastVersion: number;
 }
 
-export interface Manifest {
+/** Generations of old, in an object of their own. */
+export interface Archive {
+  key: string;
+  /** When its last generation ended. */
+  endedMs: number;
+}
+
+/** What a manifest and an archive have in common. */
+export interface History {
+  generations: Generation[];
+  seals: Seal[];
+}
+
+export interface Manifest extends History {
   databaseId: string;
   epoch: number;
   /** The owner's launch, a UUID; null: released in order. */
@@ -44,8 +57,8 @@ export interface Manifest {
   handoverTo: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
-  generations: Generation[];
-  seals: Seal[];
+  /** Oldest first; they come before all that `generations` holds. */
+  archives: Archive[];
   /**
    * Every version that a restored file may have issued lies below one leap
    * above it: the next restore leaps over that too.
@@ -67,11 +80,25 @@ export interface VersionedManifest {
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
   const { generations, seals, leapVersion, ...rest } = manifest;
-  const object = {
+  return json({
     format: FORMAT,
     nonce,
     ...rest,
     leapVersion: hexVersion(leapVersion),
+    ...historyObject({ generations, seals }),
+  });
+}
+
+export function encodeArchive(history: History): Bytes {
+  return json({ format: FORMAT, ...historyObject(history) });
+}
+
+function json(object: unknown): Bytes {
+  return utf8(JSON.stringify(object, null, 1) + "\n");
+}
+
+function historyObject({ generations, seals }: History) {
+  return {
     generations: generations.map((generation) => ({
       ...generation,
       snapshotVersion: hexVersion(generation.snapshotVersion),
@@ -81,27 +108,30 @@ export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
       lastVersion: hexVersion(seal.lastVersion),
     })),
   };
-  return utf8(JSON.stringify(object, null, 1) + "\n");
+}
+
+function historyOf(object: Record<string, unknown>): History {
+  return {
+    generations: list(object.generations, "generations").map((item) => ({
+      name: string(item.name, "name"),
+      startedMs: whole(item.startedMs, "startedMs"),
+      endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
+      snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
+    })),
+    seals: list(object.seals, "seals").map((item) => ({
+      generation: string(item.generation, "generation"),
+      epoch: whole(item.epoch, "epoch"),
+      lastTsn: whole(item.lastTsn, "lastTsn"),
+      lastVersion: version(item.lastVersion, "lastVersion"),
+    })),
+  };
 }
 
 /** @throws StartupError where it is none, or a newer one */
 export function decodeManifest(
   data: Bytes,
 ): { manifest: Manifest; nonce: string } {
-  let object: Record<string, unknown>;
-  try {
-    object = JSON.parse(fromUtf8(data) ?? "");
-  } catch (error) {
-    throw unreadable(messageOf(error));
-  }
-  if (typeof object !== "object" || object === null) {
-    throw unreadable("no object");
-  }
-  if (typeof object.format === "number" && object.format > FORMAT) {
-    throw new StartupError(
-      `The backup's ${MANIFEST_KEY} has format ${object.format}; this server knows ${FORMAT}. It was written by a newer one, and nothing was changed.`,
-    );
-  }
+  const object = parse(MANIFEST_KEY, data);
   try {
     const text = (name: string) => string(object[name], name);
     const manifest: Manifest = {
@@ -111,29 +141,50 @@ export function decodeManifest(
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
       generation: object.generation === null ? null : text("generation"),
-      generations: list(object.generations, "generations").map((item) => ({
-        name: string(item.name, "name"),
-        startedMs: whole(item.startedMs, "startedMs"),
-        endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
-        snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
+      archives: list(object.archives, "archives").map((item) => ({
+        key: string(item.key, "key"),
+        endedMs: whole(item.endedMs, "endedMs"),
       })),
       leapVersion: version(object.leapVersion, "leapVersion"),
-      seals: list(object.seals, "seals").map((item) => ({
-        generation: string(item.generation, "generation"),
-        epoch: whole(item.epoch, "epoch"),
-        lastTsn: whole(item.lastTsn, "lastTsn"),
-        lastVersion: version(item.lastVersion, "lastVersion"),
-      })),
+      ...historyOf(object),
     };
     return { manifest, nonce: text("nonce") };
   } catch (error) {
-    throw unreadable(messageOf(error));
+    throw unreadable(MANIFEST_KEY, messageOf(error));
   }
 }
 
-function unreadable(why: string): StartupError {
+/** @throws StartupError where it is none, or a newer one */
+export function decodeArchive(key: string, data: Bytes): History {
+  const object = parse(key, data);
+  try {
+    return historyOf(object);
+  } catch (error) {
+    throw unreadable(key, messageOf(error));
+  }
+}
+
+function parse(key: string, data: Bytes): Record<string, unknown> {
+  let object: Record<string, unknown>;
+  try {
+    object = JSON.parse(fromUtf8(data) ?? "");
+  } catch (error) {
+    throw unreadable(key, messageOf(error));
+  }
+  if (typeof object !== "object" || object === null) {
+    throw unreadable(key, "no object");
+  }
+  if (typeof object.format === "number" && object.format > FORMAT) {
+    throw new StartupError(
+      `The backup's ${key} has format ${object.format}; this server knows ${FORMAT}. It was written by a newer one, and nothing was changed.`,
+    );
+  }
+  return object;
+}
+
+function unreadable(key: string, why: string): StartupError {
   return new StartupError(
-    `The backup's ${MANIFEST_KEY} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup.`,
+    `The backup's ${key} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup.`,
   );
 }
 

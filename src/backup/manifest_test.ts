@@ -20,6 +20,7 @@ const MANIFEST: Manifest = {
   leaseUntilMs: 5,
   handoverTo: null,
   generation: "g",
+  archives: [{ key: "archives/x.json", endedMs: 900 }],
   generations: [{
     name: "g",
     startedMs: 1,

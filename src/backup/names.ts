@@ -8,6 +8,7 @@ import type { Random } from "../common/random.ts";
 export const MANIFEST_KEY = "manifest.json";
 export const RETENTION_PLAN_KEY = "retention-plan.json";
 export const VERIFIED_KEY = "verified.json";
+export const ARCHIVES_PREFIX = "archives/";
 
 /** Below the backup's URL; "" where that is a generation's folder itself. */
 function inside(generation: string, name: string): string {
@@ -83,6 +84,17 @@ export function differentialKey(generation: string): string {
 /** Lists the parts of the snapshot, with sizes and sums. */
 export function snapshotIndexKey(generation: string): string {
   return inside(generation, "snapshot.json");
+}
+
+/** Of generations up to `last`; no two are ever written under one name. */
+export function archiveKey(
+  last: string,
+  epoch: number,
+  random: Random,
+): string {
+  return `${ARCHIVES_PREFIX}${last}-${hex(epoch, 8)}-${
+    random.bytes(8).toHex()
+  }.json`;
 }
 
 /** Sorts by time. */

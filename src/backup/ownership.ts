@@ -574,6 +574,7 @@ function takenOver(
     leaseUntilMs,
     handoverTo,
     generation: null,
+    archives: [],
     generations: [],
     seals: [],
     leapVersion: 0,

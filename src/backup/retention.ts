@@ -8,7 +8,9 @@ import type { Clock } from "../common/clock.ts";
 import type { Logger } from "../common/log.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Manifest } from "./manifest.ts";
+import { readArchive, withArchives } from "./archive.ts";
 import {
+  ARCHIVES_PREFIX,
   differentialKey,
   isGenerationName,
   RETENTION_PLAN_KEY,
@@ -25,6 +27,8 @@ export interface RetentionOptions {
   clock: Clock;
   logger: Logger;
   retentionMs: number;
+  /** Also looks for what crashes left: a request for each generation. */
+  findsGarbage: boolean;
 }
 
 /**
@@ -32,7 +36,7 @@ export interface RetentionOptions {
  * it covers everything from its snapshot to its end.
  */
 export function expiredGenerations(
-  { generation, generations }: Manifest,
+  { generation, generations }: Pick<Manifest, "generation" | "generations">,
   nowMs: number,
   retentionMs: number,
 ): string[] {
@@ -50,16 +54,35 @@ export async function applyRetention(
 ): Promise<string[]> {
   const { objects, ownership, clock, logger, retentionMs } = options;
   const nowMs = clock.nowMs();
-  const expired = expiredGenerations(ownership.manifest, nowMs, retentionMs);
-  const doomed = new Set([
-    ...await readPlan(objects),
-    ...expired,
-    ...await unnamedFolders(objects, ownership.manifest, nowMs),
-  ]);
-  // A plan is never trusted against the manifest.
-  for (const { name } of ownership.manifest.generations) {
-    if (!expired.includes(name)) doomed.delete(name);
+  const { manifest } = ownership;
+  const expired = expiredGenerations(manifest, nowMs, retentionMs);
+  // An archive goes as a whole, when its last generation does.
+  const archives = manifest.archives.filter(({ endedMs }) =>
+    endedMs < nowMs - retentionMs
+  );
+  for (const archive of archives) {
+    const { generations } = await readArchive(objects, archive);
+    expired.push(...generations.map(({ name }) => name));
   }
+  const doomed = new Set([...await readPlan(objects), ...expired]);
+  const needed = new Set<string>();
+  if (doomed.size > expired.length || options.findsGarbage) {
+    const whole = await withArchives(objects, manifest);
+    for (const { name } of whole.generations) needed.add(name);
+    for (const name of expired) needed.delete(name);
+  }
+  if (options.findsGarbage) {
+    const known = new Set([...needed, ...expired]);
+    for (const name of await unnamedFolders(objects, known, nowMs)) {
+      doomed.add(name);
+    }
+    await deleteArchives(
+      objects,
+      await unnamedArchives(objects, manifest, nowMs),
+    );
+  }
+  // A plan is never trusted against the manifest.
+  for (const name of needed) doomed.delete(name);
   if (doomed.size === 0) return [];
   const folders = [...doomed];
   await objects.put(
@@ -67,22 +90,46 @@ export async function applyRetention(
     utf8(JSON.stringify({ format: 1, folders }) + "\n"),
   );
   if (expired.length > 0) {
+    const gone = new Set(expired);
+    const keys = new Set(archives.map(({ key }) => key));
     await ownership.update((manifest) => ({
       ...manifest,
-      generations: manifest.generations.filter(({ name }) =>
-        !expired.includes(name)
-      ),
-      seals: manifest.seals.filter((seal) =>
-        !expired.includes(seal.generation)
-      ),
+      archives: manifest.archives.filter(({ key }) => !keys.has(key)),
+      generations: manifest.generations.filter(({ name }) => !gone.has(name)),
+      seals: manifest.seals.filter(({ generation }) => !gone.has(generation)),
     }));
   }
   for (const folder of folders) await deleteFolder(objects, folder);
+  await deleteArchives(objects, archives.map(({ key }) => key));
   await objects.delete([RETENTION_PLAN_KEY]);
   logger.info("Deleted what no recovery within the retention needs.", {
-    folders: folders.join(" "),
+    folders: folders.length,
+    first: folders[0],
   });
   return folders;
+}
+
+async function deleteArchives(
+  objects: ObjectStore,
+  keys: string[],
+): Promise<void> {
+  if (keys.length > 0) await objects.delete(keys);
+}
+
+/** Archives that no manifest came to name. */
+async function unnamedArchives(
+  objects: ObjectStore,
+  { archives }: Manifest,
+  nowMs: number,
+): Promise<string[]> {
+  const named = new Set(archives.map(({ key }) => key));
+  const found: string[] = [];
+  for await (const { key, modifiedMs } of objects.list(ARCHIVES_PREFIX)) {
+    if (!named.has(key) && modifiedMs < nowMs - MIN_GARBAGE_AGE_MS) {
+      found.push(key);
+    }
+  }
+  return found;
 }
 
 async function readPlan(objects: ObjectStore): Promise<string[]> {
@@ -102,10 +149,9 @@ async function readPlan(objects: ObjectStore): Promise<string[]> {
 /** Folders of generations that no manifest came to name. */
 async function unnamedFolders(
   objects: ObjectStore,
-  { generations }: Manifest,
+  named: ReadonlySet<string>,
   nowMs: number,
 ): Promise<string[]> {
-  const named = new Set(generations.map(({ name }) => name));
   const found: string[] = [];
   let startAfter = "";
   for (;;) {

@@ -2,6 +2,7 @@
 import type { Clock } from "../common/clock.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import { withArchives } from "./archive.ts";
 import { listSegments, readSnapshotIndex } from "./history.ts";
 import { hexVersion, ManifestStore } from "./manifest.ts";
 import { versionOf } from "./names.ts";
@@ -40,7 +41,7 @@ export async function bucketStatus(
   if (found === undefined || found.manifest.generation === null) {
     return undefined;
   }
-  const { manifest } = found;
+  const manifest = await withArchives(objects, found.manifest);
   const name = found.manifest.generation;
   const snapshot = await readSnapshotIndex(objects, name);
   const { history, strays } = await listSegments(objects, name, manifest);
