@@ -247,6 +247,14 @@ export class ManifestStore {
     return { ...decodeManifest(object.data), tag: object.tag };
   }
 
+  /** Which version is there now; less work than reading it. */
+  async tag(): Promise<VersionTag | undefined> {
+    const head = await this.patience.run((timeoutMs) =>
+      this.objects.head(MANIFEST_KEY, { timeoutMs })
+    );
+    return head?.tag;
+  }
+
   /**
    * Puts `next` in the place of exactly `previous` (undefined: of nothing).
    * Where no answer came, it looks until it knows what became of it: the swap

@@ -496,6 +496,10 @@ export class Ownership {
    * @throws FencedError, UnavailableError where there was no answer
    */
   async confirmOwned(): Promise<void> {
+    if (await this.store.tag() === this.current.tag) {
+      if (this.failure) throw this.failure;
+      return;
+    }
     const found = await this.store.read();
     if (
       found && found.manifest.epoch === this.epoch &&
