@@ -149,7 +149,7 @@ Deno.test("those who do not come back are waited for once, and seldom after", as
   await scene.put();
   scene.commit(4);
   assert.equal(await scene.isPutting(), false);
-  scene.clock.advance(2 * PUT_MS - 1);
+  scene.clock.advance(3 * PUT_MS - 1);
   assert.equal(await scene.isPutting(), false);
   scene.clock.advance(1);
   await scene.put();
@@ -160,7 +160,7 @@ Deno.test("those who do not come back are waited for once, and seldom after", as
   // Then it is tried again.
   scene.commit(2);
   assert.equal(await scene.isPutting(), false);
-  scene.clock.advance(2 * PUT_MS);
+  scene.clock.advance(3 * PUT_MS);
   await scene.put();
   for (let i = 0; i < 15; i++) {
     scene.commit(2);
