@@ -328,6 +328,7 @@ export class BackupService {
         logger,
         retentionMs,
         findsGarbage,
+        signal: stopped.signal,
       });
       if (findsGarbage) this.lookForGarbageAtMs = startedMs + GARBAGE_EVERY_MS;
     } catch (error) {

@@ -317,6 +317,13 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
     });
     await assert.rejects(applyRetention({ ...options, objects: broken }));
     assert.deepEqual(current.generations.map(({ name }) => name), [generation]);
+    // Nor does one that has to stop do harm: the plan stays.
+    const stop = new AbortController();
+    stop.abort(new UnavailableError("stopping"));
+    await assert.rejects(
+      applyRetention({ ...options, signal: stop.signal }),
+      /stopping/,
+    );
     assert.deepEqual(await applyRetention(options), [first]);
     assert.ok(!(await keys()).some((key) => key.startsWith(first)));
     assert.ok((await keys()).some((key) => key.startsWith(generation)));

@@ -29,6 +29,8 @@ export interface RetentionOptions {
   retentionMs: number;
   /** Also looks for what crashes left: a request for each generation. */
   findsGarbage: boolean;
+  /** Ends the pass; the next one goes on. */
+  signal?: AbortSignal;
 }
 
 /**
@@ -52,7 +54,7 @@ export function expiredGenerations(
 export async function applyRetention(
   options: RetentionOptions,
 ): Promise<string[]> {
-  const { objects, ownership, clock, logger, retentionMs } = options;
+  const { objects, ownership, clock, logger, retentionMs, signal } = options;
   const nowMs = clock.nowMs();
   const { manifest } = ownership;
   const expired = expiredGenerations(manifest, nowMs, retentionMs);
@@ -73,7 +75,7 @@ export async function applyRetention(
   }
   if (options.findsGarbage) {
     const known = new Set([...needed, ...expired]);
-    for (const name of await unnamedFolders(objects, known, nowMs)) {
+    for (const name of await unnamedFolders(objects, known, nowMs, signal)) {
       doomed.add(name);
     }
     await deleteArchives(
@@ -99,7 +101,7 @@ export async function applyRetention(
       seals: manifest.seals.filter(({ generation }) => !gone.has(generation)),
     }));
   }
-  for (const folder of folders) await deleteFolder(objects, folder);
+  for (const folder of folders) await deleteFolder(objects, folder, signal);
   await deleteArchives(objects, archives.map(({ key }) => key));
   await objects.delete([RETENTION_PLAN_KEY]);
   logger.info("Deleted what no recovery within the retention needs.", {
@@ -151,11 +153,12 @@ async function unnamedFolders(
   objects: ObjectStore,
   named: ReadonlySet<string>,
   nowMs: number,
+  signal: AbortSignal | undefined,
 ): Promise<string[]> {
   const found: string[] = [];
   let startAfter = "";
   for (;;) {
-    const next = await firstKey(objects, startAfter);
+    const next = await firstKey(objects, startAfter, signal);
     if (next === undefined) return found;
     const folder = next.split("/", 1)[0];
     const startedMs = startOf(folder);
@@ -171,10 +174,11 @@ async function unnamedFolders(
 async function firstKey(
   objects: ObjectStore,
   startAfter: string,
+  signal: AbortSignal | undefined,
 ): Promise<string | undefined> {
   const options = startAfter === ""
-    ? { pageSize: 1 }
-    : { pageSize: 1, startAfter };
+    ? { pageSize: 1, signal }
+    : { pageSize: 1, startAfter, signal };
   for await (const { key } of objects.list("", options)) return key;
   return undefined;
 }
@@ -191,15 +195,16 @@ function startOf(folder: string): number | undefined {
 async function deleteFolder(
   objects: ObjectStore,
   folder: string,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   // Readers begin with it: from now on none takes the folder for a backup.
-  await objects.delete([differentialKey(folder)]);
+  await objects.delete([differentialKey(folder)], { signal });
   let keys: string[] = [];
-  for await (const { key } of objects.list(`${folder}/`)) {
+  for await (const { key } of objects.list(`${folder}/`, { signal })) {
     keys.push(key);
     if (keys.length < DELETE_AT_ONCE) continue;
-    await objects.delete(keys);
+    await objects.delete(keys, { signal });
     keys = [];
   }
-  if (keys.length > 0) await objects.delete(keys);
+  if (keys.length > 0) await objects.delete(keys, { signal });
 }
