@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { encodeKey } from "../../src/protocol/key.ts";
 import { set } from "../../src/store/contract/support.ts";
+import { type Faults, faultShim } from "../support/shim.ts";
 import { freePort } from "../support/child_server.ts";
 import { KvClient } from "../support/kv_client.ts";
 import { runCommand, ServerProcess, TestFolder } from "../support/server.ts";
@@ -160,6 +161,45 @@ Deno.test("a damaged, truncated, missing or foreign object is named, and nothing
   const again = await restore();
   assert.equal(again.code, 1);
   assert.match(again.err, /is there already and was not changed/);
+});
+
+Deno.test("a disk that fails during a restore is a sentence, and nothing is left behind", async () => {
+  await using folder = await TestFolder.make();
+  const { backup } = await makeBackup(folder);
+  const place = `${folder.path}/failing`;
+  await Deno.mkdir(place);
+  await using shim = await faultShim(place);
+  if (shim === undefined) return;
+  const output = `${place}/restored.sqlite`;
+  const restore = () =>
+    runCommand(["restore", "--from", backup.url, "-o", output], {
+      backup,
+      folder: folder.path,
+      env: shim.env,
+    });
+  const faults: [Faults, RegExp][] = [
+    [{ writeFailures: "always" }, /error: The database .* disk is full/],
+    [{ fsyncFailures: "always" }, /error: .* could not be restored: .*place/],
+  ];
+  for (const [fault, sentence] of faults) {
+    shim.set(fault);
+    const { code, err } = await restore();
+    assert.equal(code, 1);
+    assert.match(err, sentence);
+    assert.deepEqual([...Deno.readDirSync(place)], []);
+    // Nor does a server come up on half a database.
+    await using server = ServerProcess.starting({
+      path: `${place}/denokv.sqlite`,
+      backup,
+      env: shim.env,
+    });
+    assert.equal(await server.exitCode, 1);
+    assert.match(server.lastWords, sentence);
+    await Deno.remove(`${place}/denokv.sqlite-lock`);
+    assert.deepEqual([...Deno.readDirSync(place)], []);
+  }
+  shim.set({});
+  assert.equal((await restore()).code, 0);
 });
 
 Deno.test("the server of another database says nothing of a backup", async () => {

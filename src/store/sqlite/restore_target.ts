@@ -7,7 +7,11 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { dirname } from "node:path";
 import type { Bytes } from "../../common/bytes.ts";
-import { StartupError } from "../../common/errors.ts";
+import {
+  InvalidRequestError,
+  messageOf,
+  StartupError,
+} from "../../common/errors.ts";
 import { exists } from "../../common/files.ts";
 import { systemRandom } from "../../common/random.ts";
 import { decodeLogEntries, type LogEntry, LogKind } from "../../log/entry.ts";
@@ -56,7 +60,7 @@ export function createRestoreTarget(path: string): RestoreTarget {
     db.exec("pragma journal_mode = off; pragma synchronous = off");
     migrate(db, working);
     db.exec(`drop index ${INDEX}; begin`);
-    return new SqliteRestoreTarget(db, {
+    return new SqliteRestoreTarget(db, path, {
       finish() {
         db.exec(
           `create index ${INDEX} on kv (expiration_ms); commit`,
@@ -88,14 +92,15 @@ export function catchUpTarget(path: string): RestoreTarget {
   useWal(db, path);
   migrate(db, path);
   db.exec("pragma synchronous = full; begin immediate");
-  return new SqliteRestoreTarget(db, {
+  return new SqliteRestoreTarget(db, path, {
     finish() {
       db.exec("commit");
       db.close();
     },
     discard() {
       if (!db.isOpen) return;
-      db.exec("rollback");
+      // A full disk may have rolled it back already.
+      if (db.isTransaction) db.exec("rollback");
       db.close();
     },
   });
@@ -111,6 +116,7 @@ class SqliteRestoreTarget implements RestoreTarget {
 
   constructor(
     private readonly db: DatabaseSync,
+    private readonly path: string,
     private readonly end: { finish(): void; discard(): void },
   ) {
     const insert = (row: string, count: number) =>
@@ -129,6 +135,24 @@ class SqliteRestoreTarget implements RestoreTarget {
   }
 
   load(range: Bytes): number {
+    return this.writing(() => this.loadRange(range));
+  }
+
+  /** Whatever the disk says, as a sentence. */
+  private writing<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      if (error instanceof InvalidRequestError) throw error;
+      throw new StartupError(
+        `${this.path} could not be restored: ${
+          messageOf(error)
+        }. What was written so far is removed and the backup is unchanged; make room, or choose another place.`,
+      );
+    }
+  }
+
+  private loadRange(range: Bytes): number {
     // Most rows have no order and no expiry: then they need not be handed over.
     let plain: Parameter[] = [];
     const count = readSnapshotRange(
@@ -164,6 +188,10 @@ class SqliteRestoreTarget implements RestoreTarget {
     after: number,
     upTo: number,
   ): { applied: number; lastVersion: number } {
+    return this.writing(() => this.applyEntries(entries, after, upTo));
+  }
+
+  private applyEntries(entries: Bytes, after: number, upTo: number) {
     let applied = 0;
     let lastVersion = after;
     for (const entry of decodeLogEntries(entries)) {
@@ -184,7 +212,13 @@ class SqliteRestoreTarget implements RestoreTarget {
     else this.deleteOne.run(entry.key);
   }
 
-  finish({ databaseId, version, leapToVersion, state }: RestoreEnd): void {
+  finish(end: RestoreEnd): void {
+    this.writing(() => this.writeEnd(end));
+  }
+
+  private writeEnd(
+    { databaseId, version, leapToVersion, state }: RestoreEnd,
+  ): void {
     const { db } = this;
     const table = new StateTable(db);
     table.set("database_id", databaseId);
