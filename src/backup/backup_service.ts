@@ -13,34 +13,15 @@ import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
-import { archiveOldGenerations } from "./archive.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
-import { isOutgrown, type LogSize, makeGeneration } from "./generation.ts";
+import { Generations } from "./generations.ts";
 import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
-import { hexVersion } from "./manifest.ts";
 import { FencedError, Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
-import { applyRetention } from "./retention.ts";
 import { Shipper } from "./shipper.ts";
-import {
-  lastVerified,
-  noteVerified,
-  type Verification,
-  verifyBackup,
-} from "./verify.ts";
+import { Verifications } from "./verifications.ts";
+import type { Verification } from "./verify.ts";
 
-/** A generation or a verification that failed is tried again after this. */
-const RETRY_MS = 30_000;
-/** A verification that is due at launch waits until that is over. */
-const FIRST_VERIFY_MS = 60_000;
-/**
- * No two generations are begun in less, unless asked for: each of them is a
- * whole snapshot, which stays for the time of the retention.
- */
-const MIN_GENERATION_MS = 60_000;
-/** Seals of the present generation, one of each launch. */
-const MAX_SEALS = 64;
-const GARBAGE_EVERY_MS = 24 * 60 * 60_000;
 const LAUNCH_RETRY_MS = 1000;
 const KEEP_ALIVE_MS = 500;
 /** How long a stop waits for the object store; what is left stays in the file. */
@@ -83,21 +64,9 @@ export class BackupService {
   private readonly end = Promise.withResolvers<BackupEnd>();
   private readonly source: BackupSource;
   private readonly shipper: Shipper;
-  private readonly patience: Patience;
+  private readonly generations: Generations;
+  private readonly verifications: Verifications;
   private readonly stopped = new AbortController();
-  /** The generation's log, less what this launch had shipped before it. */
-  private log: LogSize;
-  private snapshotBytes: number;
-  /** Before, the present generation is too young to be outgrown. */
-  private outgrownFromMs = 0;
-  private lookForGarbageAtMs = 0;
-  private makingGeneration: Promise<void> | undefined;
-  private generationRetry: Timer | undefined;
-  private verifyTimer: Timer | undefined;
-  private verifying: Promise<Verification> | undefined;
-  /** When the backup was last verified, by this launch or an earlier one. */
-  private verifiedAtMs: number | undefined;
-  private verifyFailure: string | undefined;
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
 
@@ -190,10 +159,8 @@ export class BackupService {
     this.store = new OwnedStore(inner, ownership);
     this.source = inner.backupSource;
     this.ended = this.end.promise;
-    this.log = prepared.log;
-    this.snapshotBytes = prepared.snapshotBytes;
     const { historyEnd } = ownership;
-    this.patience = patienceOf(options);
+    const patience = patienceOf(options);
     this.shipper = new Shipper({
       objects,
       source: this.source,
@@ -203,15 +170,46 @@ export class BackupService {
       logger,
       intervalMs: options.durability === "s3" ? 0 : options.intervalMs,
       maxRetainedBytes: options.maxRetainedBytes,
-      patience: this.patience,
+      patience,
       start: historyEnd && {
         generation: historyEnd.generation,
         tsn: 0,
         bucketVersion: prepared.bucketVersion,
         logVersion: prepared.logVersion,
       },
-      onGap: () => this.wantGeneration("the log has moved on without it"),
-      onShipped: (version) => this.onShipped(version),
+      onGap: () => this.generations.want("the log has moved on without it"),
+      onShipped: (version) => {
+        void durability.shipped(version);
+        this.generations.shipped();
+      },
+    });
+    const { source, shipper } = this;
+    const { signal } = this.stopped;
+    this.generations = new Generations({
+      objects,
+      ownership,
+      source,
+      shipper,
+      clock,
+      random,
+      logger,
+      patience,
+      retentionMs: options.retentionMs,
+      log: prepared.log,
+      snapshotBytes: prepared.snapshotBytes,
+      signal,
+    });
+    this.verifications = new Verifications({
+      objects,
+      ownership,
+      source,
+      shipper,
+      generations: this.generations,
+      scratch: () => options.engine.scratch(),
+      clock,
+      logger,
+      everyMs: options.verifyEveryMs,
+      signal,
     });
     durability.attach({ clock, shipper: this.shipper, ownership });
     void ownership.lost.then((error) => this.fenced(error));
@@ -225,206 +223,23 @@ export class BackupService {
       [STATE.epoch]: String(ownership.epoch),
       [STATE.owner]: ownership.owner,
     });
-    const { generation, seals } = ownership.manifest;
-    if (!this.hasPlace()) {
-      this.wantGeneration("there is none to go on with");
-    } else if (
-      seals.filter((seal) => seal.generation === generation).length > MAX_SEALS
-    ) this.wantGeneration("it has seen many launches");
+    this.generations.begin();
     if (options.durability === "s3") {
-      await this.makingGeneration;
+      await this.generations.making;
       await shipper.drain();
       await this.durability.shipped(shipper.shippedVersion);
     } else shipper.synced(source.syncedVersion);
-    void this.resumeVerifying();
-  }
-
-  private onShipped(version: number): void {
-    void this.durability.shipped(version);
-    const { log, shipper } = this;
-    const present = {
-      sizeBytes: log.sizeBytes + shipper.shippedBytes,
-      segments: log.segments + shipper.segments,
-    };
-    if (
-      isOutgrown(present, this.snapshotBytes) &&
-      this.options.clock.monotonicMs() >= this.outgrownFromMs
-    ) {
-      this.wantGeneration("its log has outgrown its snapshot");
-    }
-  }
-
-  // ------------------------------------------------------------ generations
-
-  private wantGeneration(why: string): void {
-    if (this.makingGeneration || this.stopped.signal.aborted) return;
-    this.generationRetry?.stop();
-    this.options.logger.info("A new generation of the backup begins.", {
-      reason: why,
-    });
-    this.makingGeneration = this.makeGeneration()
-      .finally(() => this.makingGeneration = undefined);
-  }
-
-  private async makeGeneration(): Promise<void> {
-    const { options, ownership, shipper, source, stopped } = this;
-    const { objects, clock, random, logger } = options;
-    const { signal } = stopped;
-    try {
-      const startedMs = clock.monotonicMs();
-      const made = await makeGeneration({
-        objects,
-        source,
-        ownership,
-        shipper,
-        clock,
-        random,
-        logger,
-        signal,
-        patience: this.patience,
-      });
-      if (made === undefined) throw new UnavailableError("the log moved on");
-      this.outgrownFromMs = startedMs + MIN_GENERATION_MS;
-      this.snapshotBytes = made.sizeBytes;
-      this.log = {
-        sizeBytes: -shipper.shippedBytes,
-        segments: -shipper.segments,
-      };
-      logger.info("The new generation is complete.", {
-        generation: made.name,
-        versionstamp: hexVersion(made.version),
-        entries: made.entries,
-        sizeBytes: made.sizeBytes,
-        tookMs: Math.round(clock.monotonicMs() - startedMs),
-      });
-      await this.tidyUp();
-    } catch (error) {
-      if (signal.aborted || error instanceof FencedError) return;
-      logger.error(
-        "A new generation was not finished; the present one goes on.",
-        {
-          reason: messageOf(error),
-        },
-      );
-      this.generationRetry = clock.after(
-        RETRY_MS,
-        () => this.wantGeneration("the last try failed"),
-      );
-    }
-  }
-
-  /** What is left undone is done after the next generation. */
-  private async tidyUp(): Promise<void> {
-    const { objects, clock, logger, random, retentionMs } = this.options;
-    const { ownership, stopped } = this;
-    const startedMs = clock.monotonicMs();
-    const findsGarbage = startedMs >= this.lookForGarbageAtMs;
-    try {
-      await archiveOldGenerations({ objects, ownership, random });
-      await applyRetention({
-        objects,
-        ownership,
-        clock,
-        logger,
-        retentionMs,
-        findsGarbage,
-        signal: stopped.signal,
-      });
-      if (findsGarbage) this.lookForGarbageAtMs = startedMs + GARBAGE_EVERY_MS;
-    } catch (error) {
-      if (stopped.signal.aborted || error instanceof FencedError) return;
-      logger.warn(
-        "Generations that have expired were not all deleted; the next pass goes on.",
-        { reason: messageOf(error) },
-      );
-    }
+    void this.verifications.begin();
   }
 
   /** A new generation now, or the one that is being made. */
-  async snapshot(): Promise<{ generation: string }> {
-    this.wantGeneration("it was asked for");
-    const before = this.ownership.manifest.generation;
-    await this.makingGeneration;
-    const { generation } = this.ownership.manifest;
-    if (generation === null || generation === before) {
-      throw new UnavailableError(
-        "No new generation was made; the server's log says why. The present one goes on.",
-      );
-    }
-    return { generation };
-  }
-
-  // ----------------------------------------------------------- verification
-
-  /**
-   * The schedule goes on where the launch before left it: an instance that is
-   * replaced more often than it verifies would never come to it.
-   */
-  private async resumeVerifying(): Promise<void> {
-    const { objects, clock, verifyEveryMs } = this.options;
-    try {
-      this.verifiedAtMs ??= (await lastVerified(objects))?.atMs;
-    } catch {
-      // Without an answer it counts as never; shipping says what is the matter.
-    }
-    if (verifyEveryMs === 0) return;
-    const dueMs = (this.verifiedAtMs ?? 0) + verifyEveryMs - clock.nowMs();
-    this.verifyLater(
-      Math.min(Math.max(dueMs, FIRST_VERIFY_MS), verifyEveryMs),
-    );
-  }
-
-  private verifyLater(delayMs: number): void {
-    if (this.stopped.signal.aborted) return;
-    const { clock, verifyEveryMs } = this.options;
-    this.verifyTimer = clock.after(delayMs, () => {
-      void this.verify().catch(() => {})
-        .finally(() => this.verifyLater(verifyEveryMs));
-    });
+  snapshot(): Promise<{ generation: string }> {
+    return this.generations.ask();
   }
 
   /** @throws StartupError where the backup is not as the database is */
   verify(): Promise<Verification> {
-    this.verifying ??= this.runVerify().finally(() =>
-      this.verifying = undefined
-    );
-    return this.verifying;
-  }
-
-  private async runVerify(): Promise<Verification> {
-    const { options, source, shipper, ownership } = this;
-    const { objects, clock, logger } = options;
-    try {
-      await this.makingGeneration;
-      const primary = await source.digest(this.stopped.signal);
-      await source.settled(primary.version);
-      shipper.synced(primary.version);
-      await shipper.whenShipped(primary.version);
-      const verification = await verifyBackup({
-        objects,
-        manifest: ownership.manifest,
-        primary,
-        scratch: options.engine.scratch(),
-        clock,
-        signal: this.stopped.signal,
-      });
-      await noteVerified(objects, verification);
-      this.verifiedAtMs = verification.atMs;
-      this.verifyFailure = undefined;
-      logger.info("The backup was restored and equals the database.", {
-        versionstamp: hexVersion(verification.version),
-        entries: verification.entries,
-      });
-      return verification;
-    } catch (error) {
-      if (!this.stopped.signal.aborted) {
-        this.verifyFailure = messageOf(error);
-        logger.error("The backup could not be verified.", {
-          reason: this.verifyFailure,
-        });
-      }
-      throw error;
-    }
+    return this.verifications.verify();
   }
 
   // ------------------------------------------------------------- its end
@@ -463,12 +278,12 @@ export class BackupService {
   private async release(giveUp?: () => boolean): Promise<void> {
     await this.source.settle();
     // Without a generation to ship to, the bucket would have nothing of it.
-    if (!this.hasPlace()) {
-      this.wantGeneration("the database is given up");
-      await this.makingGeneration;
+    if (!this.generations.hasPlace()) {
+      this.generations.want("the database is given up");
+      await this.generations.making;
     }
     this.abortWork();
-    await this.makingGeneration;
+    await this.generations.making;
     await this.shipper.drain();
     if (this.source.syncedVersion > this.shipper.shippedVersion) {
       throw new UnavailableError("not everything could be shipped");
@@ -490,23 +305,8 @@ export class BackupService {
     this.end.resolve({ kind: "fenced", sentence: error.message });
   }
 
-  /** Whether everything that is not shipped has a place in the bucket. */
-  private hasPlace(): boolean {
-    const { source, shipper } = this;
-    if (shipper.position === undefined) return false;
-    try {
-      return source.logFloorVersion <= shipper.shippedVersion;
-    } catch (error) {
-      // The file is being opened anew, and keeps its log.
-      if (error instanceof UnavailableError) return true;
-      throw error;
-    }
-  }
-
   private abortWork(): void {
     this.stopped.abort(new UnavailableError("The server is stopping."));
-    this.generationRetry?.stop();
-    this.verifyTimer?.stop();
   }
 
   private stop(): void {
@@ -576,7 +376,8 @@ export class BackupService {
   }
 
   report(): BackupReport {
-    const { ownership, verifiedAtMs } = this;
+    const { ownership } = this;
+    const { verifiedAtMs, failure } = this.verifications;
     const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
@@ -587,7 +388,7 @@ export class BackupService {
         : shipping.lastError !== undefined ||
             ownership.cutOffSinceMs !== undefined
         ? "Unreachable"
-        : !this.hasPlace() ||
+        : !this.generations.hasPlace() ||
             shipping.lagMs > 2 * this.options.intervalMs + 1000
         ? "Behind"
         : "Active",
@@ -603,7 +404,7 @@ export class BackupService {
       failures: shipping.failures,
       lastError: shipping.lastError,
       verifiedAgeMs: verifiedAtMs && Math.max(0, nowMs - verifiedAtMs),
-      verifyFailure: this.verifyFailure,
+      verifyFailure: failure,
     };
   }
 }
