@@ -102,6 +102,8 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
 interface ServerBackup {
   epoch: number;
   generation: string | null;
+  /** A versionstamp: everything up to it is in the bucket. */
+  bucketVersion: string;
   state: string;
   lagMs: number;
   lagBytes: number;
@@ -149,9 +151,12 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         const last = history.at(-1);
         const reached = last ? versionOf(last.last) : 0;
         if (reached >= primary.version) break;
-        // A commit that changed nothing is not shipped; then it never comes.
         if (systemClock.monotonicMs() > deadlineMs) break;
-        if (!await isServed(config)) break;
+        // The server knows: a commit that changed nothing is not shipped, nor
+        // is the leap of versions after a restore.
+        const server = await askServer(config.address);
+        if (server === undefined) break;
+        if (versionOf(server.bucketVersion) >= primary.version) break;
         await sleep(systemClock, REACH_POLL_MS);
       }
     }
@@ -191,10 +196,6 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
       await Deno.remove(folder, { recursive: true });
     }
   });
-}
-
-async function isServed(config: BackupConfig): Promise<boolean> {
-  return await askServer(config.address) !== undefined;
 }
 
 /** @returns the exit code */

@@ -163,6 +163,36 @@ Deno.test("a damaged, truncated, missing or foreign object is named, and nothing
   assert.match(again.err, /is there already and was not changed/);
 });
 
+Deno.test("a database that was just restored is verified at once", async () => {
+  await using folder = await TestFolder.make();
+  const { place, backup } = await makeBackup(folder);
+  await Deno.mkdir(`${folder.path}/again`);
+  const path = `${folder.path}/again/denokv.sqlite`;
+  await using server = await ServerProcess.start({ path, backup });
+  const net = [new URL(server.url).host];
+  const { code, out, err } = await runCommand(
+    [
+      "backup",
+      "verify",
+      "--backup",
+      backup.url,
+      "--sqlite-path",
+      path,
+      "--addr",
+      net[0],
+    ],
+    { backup: { ...backup, folder: place }, net, folder: folder.path },
+  );
+  assert.equal(code, 0, err);
+  assert.match(out, /36 entries .* equal to the database/);
+  // Its versions have leapt, and the bucket will never have that version: the
+  // server was not asked again and again whether it has come.
+  const asked = [...await server.metrics()].filter(([name]) =>
+    /requests_total.*service/.test(name)
+  ).reduce((sum, [, count]) => sum + count, 0);
+  assert.ok(asked > 0 && asked < 5, `${asked}`);
+});
+
 Deno.test("a disk that fails during a restore is a sentence, and nothing is left behind", async () => {
   await using folder = await TestFolder.make();
   const { backup } = await makeBackup(folder);
