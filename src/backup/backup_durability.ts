@@ -11,9 +11,8 @@
  */
 import { type Clock, sleep } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
-import { ObjectStoreRefusedError } from "../object_store/object_store.ts";
 import type { Durability } from "../store/durability.ts";
-import { FencedError } from "./ownership.ts";
+import { FencedError, isOutage } from "./ownership.ts";
 
 export type DurabilityName = "local" | "s3";
 
@@ -82,10 +81,7 @@ export class BackupDurability implements Durability {
         await ownership.confirmOwned();
         break;
       } catch (error) {
-        const isOutage = !(error instanceof FencedError) &&
-          (error instanceof UnavailableError ||
-            error instanceof ObjectStoreRefusedError);
-        if (!isOutage) return this.refuse(error as Error);
+        if (!isOutage(error)) return this.refuse(error as Error);
         if (this.refusal) return;
       }
       await sleep(clock, RETRY_MS);

@@ -5,14 +5,11 @@
  */
 import { utf8 } from "../common/bytes.ts";
 import { type Clock, sleep } from "../common/clock.ts";
-import { messageOf, UnavailableError } from "../common/errors.ts";
+import { messageOf } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import { sha256 } from "../log/segment.ts";
-import {
-  type ObjectStore,
-  ObjectStoreRefusedError,
-} from "../object_store/object_store.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type {
   BackupSource,
@@ -27,7 +24,7 @@ import {
   snapshotIndexKey,
   snapshotKey,
 } from "./names.ts";
-import type { Ownership } from "./ownership.ts";
+import { isOutage, type Ownership } from "./ownership.ts";
 import type { Shipper } from "./shipper.ts";
 
 const PART_BYTES = 1024 * 1024;
@@ -195,9 +192,7 @@ async function put(
       return;
     } catch (error) {
       signal.throwIfAborted();
-      const isOutage = error instanceof UnavailableError ||
-        error instanceof ObjectStoreRefusedError;
-      if (!isOutage) throw error;
+      if (!isOutage(error)) throw error;
       if (!hasFailed) {
         const reason = messageOf(error);
         logger.warn("A part of the snapshot is tried again.", { key, reason });

@@ -45,6 +45,13 @@ export class FencedError extends UnavailableError {
   override name = "FencedError";
 }
 
+/** The store does not answer, or not as it should: to be tried again. */
+export function isOutage(error: unknown): error is Error {
+  return !(error instanceof FencedError) &&
+    (error instanceof UnavailableError ||
+      error instanceof ObjectStoreRefusedError);
+}
+
 export interface OwnershipOptions {
   objects: ObjectStore;
   clock: Clock;
@@ -398,10 +405,7 @@ export class Ownership {
           }
           return;
         } catch (error) {
-          const isOutage = !(error instanceof FencedError) &&
-            (error instanceof UnavailableError ||
-              error instanceof ObjectStoreRefusedError);
-          if (!isOutage || this.isReleasing) throw error;
+          if (!isOutage(error) || this.isReleasing) throw error;
           reason = messageOf(error);
         }
         await sleep(clock, RENEW_RETRY_MS);

@@ -66,15 +66,18 @@ export async function applyRetention(
     const { generations } = await readArchive(objects, archive);
     expired.push(...generations.map(({ name }) => name));
   }
-  const doomed = new Set([...await readPlan(objects), ...expired]);
+  const gone = new Set(expired);
+  const planned = await readPlan(objects);
+  const doomed = new Set([...planned, ...gone]);
   const needed = new Set<string>();
-  if (doomed.size > expired.length || options.findsGarbage) {
+  if (options.findsGarbage || planned.some((name) => !gone.has(name))) {
     const whole = await withArchives(objects, manifest);
-    for (const { name } of whole.generations) needed.add(name);
-    for (const name of expired) needed.delete(name);
+    for (const { name } of whole.generations) {
+      if (!gone.has(name)) needed.add(name);
+    }
   }
   if (options.findsGarbage) {
-    const known = new Set([...needed, ...expired]);
+    const known = new Set([...needed, ...gone]);
     for (const name of await unnamedFolders(objects, known, nowMs, signal)) {
       doomed.add(name);
     }
@@ -91,8 +94,7 @@ export async function applyRetention(
     RETENTION_PLAN_KEY,
     utf8(JSON.stringify({ format: 1, folders }) + "\n"),
   );
-  if (expired.length > 0) {
-    const gone = new Set(expired);
+  if (gone.size > 0) {
     const keys = new Set(archives.map(({ key }) => key));
     await ownership.update((manifest) => ({
       ...manifest,

@@ -144,11 +144,15 @@ export class Shipper {
   private roundWaitMs(): number {
     const { round } = this;
     if (round === undefined) return 0;
-    if (this.waitingBytes() >= ROUND_PART * round.bytes) {
+    if (this.isGathered(round.bytes)) {
       this.unrounded.next = FIRST_UNROUNDED;
       return 0;
     }
     return round.untilMs - this.options.clock.monotonicMs();
+  }
+
+  private isGathered(roundBytes: number): boolean {
+    return this.waitingBytes() >= ROUND_PART * roundBytes;
   }
 
   /** A segment of these rows is there; `aheadBytes` waited when it was begun. */
@@ -173,7 +177,7 @@ export class Shipper {
   private endRound(): void {
     const { round, unrounded } = this;
     this.round = undefined;
-    if (!round || this.waitingBytes() >= ROUND_PART * round.bytes) return;
+    if (!round || this.isGathered(round.bytes)) return;
     unrounded.left = unrounded.next;
     unrounded.next = Math.min(2 * unrounded.next, MAX_UNROUNDED);
   }
@@ -244,11 +248,12 @@ export class Shipper {
       }
       if (rows.length === 0) return;
       const startedMs = this.options.clock.monotonicMs();
-      const aheadBytes = this.waitingBytes();
+      const hasRounds = this.options.intervalMs === 0;
+      const aheadBytes = hasRounds ? this.waitingBytes() : 0;
       const point = await this.putRows(this.point!, rows);
       if (point === undefined || this.isStopped) return;
       this.point = point;
-      if (this.options.intervalMs === 0) {
+      if (hasRounds) {
         const tookMs = this.options.clock.monotonicMs() - startedMs;
         this.beginRound(rows, aheadBytes, tookMs);
       }

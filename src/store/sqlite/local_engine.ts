@@ -75,7 +75,7 @@ export class SqliteLocalEngine implements LocalEngine {
   }
 }
 
-/** A scratch file of this name, which has to be free for it. */
+/** A scratch file of this name; whatever had it before is removed. */
 export function sqliteScratch(path: string): ScratchDatabase {
   return {
     create() {
