@@ -1,6 +1,7 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StartupError } from "../../common/errors.ts";
+import { missingPermission } from "../../common/permissions.ts";
 import { checkSqliteVersion } from "./schema.ts";
 
 /**
@@ -46,6 +47,8 @@ export function openConnection(path: string, readOnly: boolean): DatabaseSync {
 /** Whatever kept a file from being opened, as a sentence. */
 export function notOpened(path: string, error: unknown): StartupError {
   if (error instanceof StartupError) return error;
+  const missing = missingPermission(error);
+  if (missing) return new StartupError(`${missing} Nothing was opened.`);
   return new StartupError(
     isBusy(error)
       ? `Another program holds ${path} locked. Nothing of it was changed; try again when that program has let go.`

@@ -5,6 +5,7 @@
  * descriptor.
  */
 import { messageOf, StartupError } from "../../common/errors.ts";
+import { missingPermission } from "../../common/permissions.ts";
 
 export interface InstanceLock {
   release(): void;
@@ -17,6 +18,8 @@ export function lockInstance(databasePath: string): InstanceLock {
   try {
     file = Deno.openSync(path, { create: true, read: true, write: true });
   } catch (error) {
+    const missing = missingPermission(error);
+    if (missing) throw new StartupError(`${missing} Nothing was opened.`);
     throw new StartupError(
       `The lock file ${path} cannot be opened: ${
         messageOf(error)
