@@ -351,7 +351,8 @@ export const OPTIONS = {
     type: { kind: "choice", choices: ["text", "json"] },
     placeholder: "FORMAT",
     default: "text",
-    help: "How a line of the log on standard error looks.",
+    help:
+      "How a line on standard error looks: for people, or one JSON object a line, without exception.",
     commands: ["start", "serve"],
   },
   logLevel: {

@@ -11,7 +11,7 @@ import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
-import type { CliIo } from "./io.ts";
+import { type CliIo, say } from "./io.ts";
 
 /** Closing the store syncs and copies a bounded log; a dying disk may hang. */
 const CLOSE_TIMEOUT_MS = 25_000;
@@ -49,7 +49,8 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     logger,
   });
   const closing = { close: () => backup?.close() ?? store.close() };
-  io.out(`Opened database at ${config.sqlitePath}`);
+  const announce = announcer(config);
+  announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
   try {
     server = await startServer({
@@ -74,7 +75,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   }
   // The address as it was asked for, with the port that was really taken.
   const address = { hostname: config.address.hostname, port: server.port };
-  io.out(`Listening on http://${formatAddress(address)}`);
+  announce(`Listening on http://${formatAddress(address)}`);
   io.onListening?.(`http://${formatAddress(loopbackOf(address))}`);
   const first = await Promise.race([
     signal,
@@ -92,8 +93,19 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     Math.min(config.drainTimeoutMs, LOST_DRAIN_TIMEOUT_MS),
     logger,
   );
-  io.err(`denokv: ${first.sentence}`);
+  say(io, "denokv", first.sentence);
   return first.kind === "handedOver" ? HANDED_OVER_EXIT_CODE : FENCED_EXIT_CODE;
+}
+
+/**
+ * Says what programs around the server wait for on standard error, as the Rust
+ * server's do: as events of the log, with the address at the end of its line,
+ * and whatever `--log-level` says.
+ */
+function announcer(config: ServeConfig): (message: string) => void {
+  const { logFormat: format } = config;
+  const logger = createLogger({ format, level: "info", clock: systemClock });
+  return (message) => logger.info(message);
 }
 
 /**
@@ -113,7 +125,13 @@ async function openBackup(
   const { FencedError } = await import("../backup/ownership.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
-  const progress = new Progress("Restoring", standardError(), systemClock);
+  const progress = new Progress(
+    "Restoring",
+    config.logFormat === "text" && Deno.stderr.isTerminal()
+      ? standardError()
+      : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
+    systemClock,
+  );
   const objects = await openBackupPlace(backup.place);
   const stopping = new AbortController();
   let isOpen = false;
@@ -156,7 +174,7 @@ async function openBackup(
     await objects.close();
     if (stopping.signal.aborted) return 0;
     if (error instanceof FencedError) {
-      io.err(`denokv: ${error.message}`);
+      say(io, "denokv", error.message);
       return FENCED_EXIT_CODE;
     }
     throw asStartupError(error);
