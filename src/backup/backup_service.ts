@@ -14,6 +14,7 @@ import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
 import { FencedError, Ownership } from "./ownership.ts";
@@ -69,6 +70,7 @@ export class BackupService {
   private readonly stopped = new AbortController();
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
+  private fencedBy: FencedError | undefined;
 
   /** Everything up to the point where requests may be answered. */
   static async open(options: BackupServiceOptions): Promise<BackupService> {
@@ -298,6 +300,7 @@ export class BackupService {
   }
 
   private fenced(error: FencedError): void {
+    this.fencedBy = error;
     this.store.refuse(error);
     this.durability.refuse(error);
     this.stop();
@@ -381,6 +384,7 @@ export class BackupService {
     const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
+    const error = this.fencedBy ?? shipping.lastError ?? ownership.renewalError;
     return {
       durability: this.durability.name,
       state: this.stopped.signal.aborted
@@ -402,9 +406,13 @@ export class BackupService {
       segments: shipping.segments,
       shippedBytes: shipping.shippedBytes,
       failures: shipping.failures,
-      lastError: shipping.lastError,
+      lastError: error === undefined ? undefined : messageOf(error),
+      lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       verifiedAgeMs: verifiedAtMs && Math.max(0, nowMs - verifiedAtMs),
-      verifyFailure: failure,
+      verifyFailure: failure === undefined ? undefined : messageOf(failure),
+      verifyFailureKind: failure === undefined
+        ? undefined
+        : errorKindOf(failure),
     };
   }
 }

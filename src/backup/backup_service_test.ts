@@ -6,7 +6,10 @@ import { type Logger, silentLogger } from "../common/log.ts";
 import { type Clock, systemClock } from "../common/clock.ts";
 import { systemRandom } from "../common/random.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+} from "../object_store/object_store.ts";
 import { atomic, set } from "../store/contract/support.ts";
 import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import { withArchives } from "./archive.ts";
@@ -21,7 +24,10 @@ const HOUR_MS = 3_600_000;
 /** A bucket that can be switched off. */
 function bucket() {
   const memory = new MemoryObjectStore({ clock: systemClock });
-  const state = { isDown: false };
+  const state = {
+    isDown: false,
+    error: new UnavailableError("the bucket is down") as Error,
+  };
   // The service closes its own view; the objects stay.
   const view = new MemoryObjectStore({ clock: systemClock, sharing: memory });
   const objects = new Proxy<ObjectStore>(view, {
@@ -32,7 +38,7 @@ function bucket() {
       }
       return (...args: never[]) =>
         state.isDown
-          ? Promise.reject(new UnavailableError("the bucket is down"))
+          ? Promise.reject(state.error)
           : (member as (...args: never[]) => unknown).apply(target, args);
     },
   });
@@ -131,6 +137,32 @@ Deno.test("a verification finds a backup that is not as the database is", () =>
     }
     await assert.rejects(service.verify(), /cannot be used: its checksum/);
     assert.match(service.report().verifyFailure!, /cannot be used/);
+    assert.equal(service.report().verifyFailureKind, "damaged");
+    await service.close();
+  }));
+
+Deno.test("what is wrong with the backup has a name that says nothing of the provider", () =>
+  inFolder(async (path) => {
+    const { objects, memory, state } = bucket();
+    const service = await serving(path, objects);
+    await until(() => service.report().state === "Active");
+    assert.equal(service.report().lastErrorKind, undefined);
+    let count = 0;
+    const kindIs = async (kind: string | undefined) => {
+      await service.store.write(atomic([set("a", `${count++}`)]));
+      await until(() => service.report().lastErrorKind === kind);
+    };
+    state.isDown = true;
+    await kindIs("unreachable");
+    state.error = new ObjectStoreRefusedError("s3://secret was refused.");
+    await kindIs("denied");
+    assert.match(service.report().lastError!, /s3:\/\/secret/);
+    state.error = new TypeError("odd");
+    await kindIs("other");
+    state.isDown = false;
+    await kindIs(undefined);
+    await memory.delete(["manifest.json"]);
+    await until(() => service.report().lastErrorKind === "conflict");
     await service.close();
   }));
 

@@ -88,6 +88,8 @@ export class Ownership {
   readonly lost: Promise<FencedError>;
   /** Since when the lease could not be renewed for lack of an answer. */
   cutOffSinceMs: number | undefined;
+  /** Why the last try to renew it failed; undefined where it did not. */
+  renewalError: unknown;
   private readonly lostWith = Promise.withResolvers<FencedError>();
   private failure: FencedError | undefined;
   private leaseEndMs = 0;
@@ -399,6 +401,7 @@ export class Ownership {
             return { ...manifest, leaseUntilMs };
           }, () => true);
           this.beginLease(startedMs, startedMonotonicMs);
+          this.renewalError = undefined;
           if (this.cutOffSinceMs !== undefined) {
             this.cutOffSinceMs = undefined;
             this.options.logger.info("The object store answers again.");
@@ -406,6 +409,7 @@ export class Ownership {
           return;
         } catch (error) {
           if (!isOutage(error) || this.isReleasing) throw error;
+          this.renewalError = error;
           reason = messageOf(error);
         }
         await sleep(clock, RENEW_RETRY_MS);

@@ -6,7 +6,6 @@
  */
 import { Histogram } from "../common/histogram.ts";
 import { messageOf } from "../common/errors.ts";
-import { versionstampHex } from "../protocol/versionstamp.ts";
 import type {
   BackupReport,
   HistogramSnapshot,
@@ -171,14 +170,11 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "The newest commit in the mutation log.",
     stats.log.headVersion,
   );
-  out.family(
+  gauge(
     "denokv_durable_version",
-    "gauge",
-    "The newest durable commit; its versionstamp is a label.",
+    "The newest durable commit: its versionstamp's first 8 bytes as a number.",
+    stats.durableVersion,
   );
-  out.sample("denokv_durable_version", {
-    versionstamp: versionstampHex(stats.durableVersion, 0),
-  }, stats.durableVersion);
 }
 
 function renderBackup(out: Exposition, report: BackupReport): void {

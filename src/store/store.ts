@@ -115,6 +115,23 @@ export interface StoreStats {
   log: { floorVersion: number; headVersion: number; sizeBytes: number };
 }
 
+/**
+ * Why a backup does not go through, in one word. It may be shown to anyone;
+ * the sentence beside it may name the provider, the bucket and its keys.
+ *
+ * - `unreachable`: no answer, or one that passes (a time limit, 429, 5xx)
+ * - `denied`: the store refuses until a person changes something, such as
+ *   credentials, rights or the bucket's name
+ * - `conflict`: another instance has the database now
+ * - `damaged`: what is in the backup is not what was written
+ */
+export type BackupErrorKind =
+  | "unreachable"
+  | "denied"
+  | "conflict"
+  | "damaged"
+  | "other";
+
 /** How a backup stands, for metrics and readiness. Times in milliseconds. */
 export interface BackupReport {
   durability: string;
@@ -131,10 +148,13 @@ export interface BackupReport {
   segments: number;
   shippedBytes: number;
   failures: number;
+  /** What fails at present: the shipping, the lease, or the ownership is lost. */
   lastError: string | undefined;
+  lastErrorKind: BackupErrorKind | undefined;
   /** Since the last verification by this launch. */
   verifiedAgeMs: number | undefined;
   verifyFailure: string | undefined;
+  verifyFailureKind: BackupErrorKind | undefined;
 }
 
 export interface HistogramSnapshot {
