@@ -193,6 +193,34 @@ export const OPTIONS = {
     help: "Watches open at one time; one more is refused with status 429.",
     commands: ["start", "serve"],
   },
+  maxInFlightMib: {
+    flag: "max-in-flight-mib",
+    env: "DENO_KV_MAX_IN_FLIGHT_MIB",
+    type: { kind: "integer", min: 16, max: 1_048_576 },
+    placeholder: "MIB",
+    default: 128,
+    help:
+      "Memory for large answers and frames of watches that clients have not yet taken, over all connections. Past it they wait their turn.",
+    commands: ["start", "serve"],
+  },
+  corsOrigin: {
+    flag: "cors-origin",
+    env: "DENO_KV_CORS_ORIGIN",
+    type: { kind: "string" },
+    placeholder: "ORIGINS",
+    help:
+      "Origins whose pages may use REST from a browser, as https://app.example, several with commas, or * for any. Without it, none may.",
+    commands: ["start", "serve"],
+  },
+  accessLog: {
+    flag: "access-log",
+    env: "DENO_KV_ACCESS_LOG",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Log a line for each request: from where, method, path, status and time. The paths of REST are keys.",
+    commands: ["start", "serve"],
+  },
   drainTimeoutMs: {
     flag: "drain-timeout-ms",
     env: "DENO_KV_DRAIN_TIMEOUT_MS",

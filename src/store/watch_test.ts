@@ -32,11 +32,12 @@ class Bench {
     this.reads++;
     if (this.failure) throw this.failure;
     // As of now, whenever it is handed out: one snapshot.
-    let nextExpiryMs = Infinity;
+    const expiriesMs: number[] = [];
     const entries = keys.map((key): Entry | null => {
       const row = this.rows.get(String(key));
-      if (!row || row.expireAtMs <= this.clock.nowMs()) return null;
-      nextExpiryMs = Math.min(nextExpiryMs, row.expireAtMs);
+      const isLive = row && row.expireAtMs > this.clock.nowMs();
+      expiriesMs.push(isLive ? row.expireAtMs : Infinity);
+      if (!isLive) return null;
       return {
         key,
         value: utf8(`${row.version}`),
@@ -45,7 +46,7 @@ class Bench {
         order: 0,
       };
     });
-    const state = { entries, nextExpiryMs };
+    const state = { entries, expiriesMs };
     if (!this.held) return state;
     return new Promise((resolve) => this.held!.push(() => resolve(state)));
   }

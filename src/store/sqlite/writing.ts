@@ -19,6 +19,7 @@ import {
 import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
 import { GroupCommit } from "./group_commit.ts";
+import type { LargeReads } from "./large_reads.ts";
 import type { Retention } from "./mutation_log.ts";
 import {
   openWriteSession,
@@ -59,6 +60,8 @@ export class Writing {
   readonly databaseId: string;
   onDurableKeys: (keys: Iterable<Bytes>) => void = () => {};
   onForeignWrite: () => void = () => {};
+  /** What else has the file open now and then. */
+  largeReads: Pick<LargeReads, "suspend" | "resume"> | undefined;
   private open: Current | undefined;
   private readonly checkpointer: Checkpointer;
   private checkpointAfterMs = 0;
@@ -274,6 +277,7 @@ export class Writing {
     const { options, checkpointer } = this;
     if (this.open) await checkpointer.repair();
     await checkpointer.suspend();
+    await this.largeReads?.suspend();
     try {
       if (this.isClosing) return;
       const { open } = this;
@@ -301,6 +305,7 @@ export class Writing {
       this.needsReopening = false;
     } finally {
       checkpointer.resume();
+      this.largeReads?.resume();
     }
   }
 
@@ -308,7 +313,7 @@ export class Writing {
 
   health(): StoreHealth {
     return this.failure
-      ? { writable: false, reason: this.failure.message }
+      ? { writable: false, cause: "disk", reason: this.failure.message }
       : { writable: true };
   }
 
