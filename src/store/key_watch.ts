@@ -1,10 +1,21 @@
 /** One watch over some keys: what it has shown, and who waits for more. */
+import type { Entry } from "../protocol/messages.ts";
 import type { Admission, Watch, WatchState } from "./store.ts";
-import type { WatchRead } from "./watch.ts";
 
 /** No version at all: differs from every state a key can be in. */
 const UNKNOWN_VERSION = -2;
 const ABSENT = -1;
+
+/** The present state of some keys, from one snapshot, durable. */
+export interface WatchRead {
+  /** One for each key; null where it is absent. */
+  entries: (Entry | null)[];
+  /**
+   * One for each key: its expiry in milliseconds since the Unix epoch;
+   * Infinity where it has none or is absent.
+   */
+  expiriesMs: number[];
+}
 
 /** The hub, as a watch needs it. */
 export interface KeyWatchHub {

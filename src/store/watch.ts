@@ -12,19 +12,8 @@ import { type Bytes, byteString } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
 import { TooManyError } from "../common/errors.ts";
 import type { Entry } from "../protocol/messages.ts";
-import { KeyWatch } from "./key_watch.ts";
+import { KeyWatch, type WatchRead } from "./key_watch.ts";
 import type { Watch } from "./store.ts";
-
-/** The present state of some keys, from one snapshot, durable. */
-export interface WatchRead {
-  /** One for each key; null where it is absent. */
-  entries: (Entry | null)[];
-  /**
-   * One for each key: its expiry in milliseconds since the Unix epoch;
-   * Infinity where it has none or is absent.
-   */
-  expiriesMs: number[];
-}
 
 export interface WatchHubDeps {
   clock: Clock;

@@ -4,7 +4,8 @@ import { UnavailableError } from "../common/errors.ts";
 import { ManualClock } from "../common/manual_clock.ts";
 import { Encoding, type Entry } from "../protocol/messages.ts";
 import type { Watch } from "./store.ts";
-import { WatchHub, type WatchRead } from "./watch.ts";
+import type { WatchRead } from "./key_watch.ts";
+import { WatchHub } from "./watch.ts";
 
 /** Data of which only versions and expiries matter, and a hub over them. */
 class Bench {

@@ -14,7 +14,8 @@ import type {
 import { LargeReads } from "./large_reads.ts";
 import { Pieces } from "./pieces.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
-import { WatchHub, type WatchRead } from "../watch.ts";
+import type { WatchRead } from "../key_watch.ts";
+import { WatchHub } from "../watch.ts";
 import {
   openReadSession,
   type ReadSession,

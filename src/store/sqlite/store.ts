@@ -16,7 +16,8 @@ import type {
 import type { BackupSource } from "../backup_source.ts";
 import { type Durability, localDurability } from "../durability.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
-import { WatchHub, type WatchRead } from "../watch.ts";
+import type { WatchRead } from "../key_watch.ts";
+import { WatchHub } from "../watch.ts";
 import { SqliteBackupSource } from "./backup_source.ts";
 import { databaseFile } from "./database_file.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";

@@ -1,7 +1,7 @@
 /** The state of watched keys, as the rows are now. */
 import type { Bytes } from "../../common/bytes.ts";
 import type { Entry } from "../../protocol/messages.ts";
-import type { WatchRead } from "../watch.ts";
+import type { WatchRead } from "../key_watch.ts";
 import type { Reader } from "./reader.ts";
 
 /** Within a read transaction, so that it is one snapshot. */
