@@ -19,6 +19,8 @@ import { MAX_SYNCS } from "./wal.ts";
 export interface CommittedGroup {
   /** Of the last commit in the group; the present one where it changed nothing. */
   version: number;
+  /** A sync has to begin after it before it is acknowledged. */
+  hasWritten: boolean;
   /** Length of the write-ahead log behind it, and in which run of the log. */
   walFrames: number;
   walRun: number;
@@ -116,7 +118,10 @@ export class DurableHorizon {
   /** Takes a committed group and answers it when it is durable. */
   add(group: CommittedGroup): void {
     if (this.failure) return group.fail(this.failure);
-    if (group.version <= this.durableVersion && this.waiting.length === 0) {
+    if (
+      !group.hasWritten && group.version <= this.durableVersion &&
+      this.waiting.length === 0
+    ) {
       // Nothing was written, and nothing unsettled was met.
       return group.acknowledge();
     }
@@ -125,7 +130,7 @@ export class DurableHorizon {
       this.removals.set(byteString(key), { key, version: group.version });
     }
     // A group that changed nothing waits for the commits that it may have met.
-    const isNew = group.version > this.committedVersion;
+    const isNew = group.hasWritten || group.version > this.committedVersion;
     this.waiting.push(Object.assign(group, { readers: undefined }));
     if (!isNew) return;
     this.unsynced = group;

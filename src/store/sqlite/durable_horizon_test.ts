@@ -55,9 +55,11 @@ class Bench {
     effects: Effect[] = [],
     walFrames = version,
     walRun = 0,
+    hasWritten = version > this.horizon.committedVersion,
   ): void {
     this.horizon.add({
       version,
+      hasWritten,
       walFrames,
       walRun,
       effects,
@@ -364,4 +366,17 @@ Deno.test("a removal that was made anew stays unsettled until the later one is d
   bench.syncs[1].resolve();
   await settle();
   assert.ok(horizon.isSettled(key("a"), undefined));
+});
+
+Deno.test("a commit is answered after a sync that began behind it, whatever version it has", async () => {
+  const bench = new Bench();
+  assert.equal(bench.horizon.durableVersion, 100);
+  // As of a file that another program has put back.
+  bench.add(5, [], 1, 1, true);
+  await settle();
+  assert.equal(bench.events.join(), "");
+  bench.syncs.shift()!.resolve();
+  await settle();
+  assert.ok(bench.events.includes("ack 5"), bench.events.join());
+  assert.equal(bench.horizon.durableVersion, 100);
 });

@@ -52,8 +52,13 @@ export interface GroupCommitDeps {
   onFailure(error: Error): void;
   /** Frames in the write-ahead log after a commit, and the earliest expiry set. */
   onCommitted(walFrames: number, earliestExpiryMs: number): void;
-  /** Another program wrote to the file while it was ours. */
-  onForeignWrite(): void;
+  /**
+   * Another program wrote to the file while it was ours.
+   * @param fileVersion what the file said then; undefined: nothing sensible
+   */
+  onForeignWrite(ourVersion: number, fileVersion: number | undefined): void;
+  /** The highest version that this process has issued so far, if any. */
+  highestVersion: number;
   /** Milliseconds to gather writes before a commit; 0: none. */
   batchTimeoutMs: number;
 }
@@ -70,7 +75,11 @@ export class GroupCommit {
   private holds = 0;
   private refusal: UnavailableError | undefined;
   private busySinceMs: number | undefined;
+  /** Of the last commit in the file. */
   private version: number;
+  /** The highest one ever issued or seen: what the next goes on from. */
+  highestVersion: number;
+  private foreignCommits: number;
   private walRun = 0;
   private walFrames = 0;
 
@@ -79,6 +88,8 @@ export class GroupCommit {
     private readonly deps: GroupCommitDeps,
   ) {
     this.version = session.dataVersion();
+    this.highestVersion = Math.max(this.version, deps.highestVersion);
+    this.foreignCommits = session.foreignCommits();
     this.walFrames = session.walFrames().log;
   }
 
@@ -187,13 +198,21 @@ export class GroupCommit {
     session.reader.endTurn();
     session.beginStatement.run();
     const nowMs = deps.clock.nowMs();
-    const before = this.version;
+    const ourVersion = this.version;
+    const foreignCommits = session.foreignCommits();
+    const isForeign = foreignCommits !== this.foreignCommits;
+    const fileVersion = isForeign ? session.fileVersion() : this.version;
+    // The other program's commits are taken as they are.
+    const before = isForeign
+      ? session.noteGap(this.highestVersion)
+      : this.version;
     const effects: Effect[] = [];
     let version = before;
     let swept = 0;
     let enqueued = false;
     for (const item of group) {
-      const next = version + 1 + deps.random.below(MAX_VERSION_STEP);
+      const next = 1 + deps.random.below(MAX_VERSION_STEP) +
+        Math.max(version, this.highestVersion);
       if (item.write === null) {
         const count = this.deleteExpired(next, nowMs, effects);
         if (count > 0) version = next;
@@ -204,29 +223,28 @@ export class GroupCommit {
         enqueued ||= item.write.enqueues.length > 0;
       }
     }
-    if (version === before) {
+    const hasWritten = version !== before || isForeign;
+    if (!hasWritten) {
       // Nothing changed: no commit, but its answers wait for what it read.
       session.rollbackStatement.run();
     } else {
       session.log.writeAll(nowMs);
-      if (session.advance.run(version, before).changes !== 1) {
-        return this.afterForeignWrite(group);
-      }
+      session.advance.run(version);
       if (enqueued) {
         session.state.set("queue_contents", session.queue.contents);
       }
       session.commitStatement.run();
       session.committed();
-      this.version = version;
+      this.version = this.highestVersion = version;
+      this.foreignCommits = foreignCommits;
       this.commits++;
       this.expiredDeleted += swept;
     }
     this.groupSizes.observe(group.length);
     const frames = this.measureWal();
-    deps.horizon.add(this.committedGroup(group, effects));
-    if (version !== before) {
-      deps.onCommitted(frames, earliestExpiry(effects));
-    }
+    deps.horizon.add(this.committedGroup(group, effects, hasWritten));
+    if (hasWritten) deps.onCommitted(frames, earliestExpiry(effects));
+    if (isForeign) deps.onForeignWrite(ourVersion, fileVersion);
   }
 
   /** Evaluates a write and applies it; whether it advanced the version. */
@@ -306,9 +324,11 @@ export class GroupCommit {
   private committedGroup(
     group: Pending[],
     effects: Effect[],
+    hasWritten: boolean,
   ): CommittedGroup {
     return {
       version: this.version,
+      hasWritten,
       walFrames: this.walFrames,
       walRun: this.walRun,
       effects,
@@ -378,19 +398,6 @@ export class GroupCommit {
     this.deps.onFailure(error);
   }
 
-  /** Takes the other program's commits as they are, and tries again. */
-  private afterForeignWrite(group: Pending[]): void {
-    const { session } = this;
-    session.rollback();
-    session.beginStatement.run();
-    session.noteGap();
-    session.commitStatement.run();
-    session.committed();
-    this.version = session.dataVersion();
-    this.pending.unshift(...group);
-    this.deps.onForeignWrite();
-  }
-
   /**
    * A small commit of its own, to learn whether the disk takes writes again.
    * @throws whatever SQLite says where it does not
@@ -416,7 +423,7 @@ export class GroupCommit {
     try {
       session.beginStatement.run();
       for (const [name, value] of Object.entries(values)) {
-        session.state.set(name, value);
+        session.setState(name, value);
       }
       session.commitStatement.run();
       session.committed();

@@ -18,6 +18,7 @@ import {
 } from "./cut_back.ts";
 import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
+import { ForeignWrites } from "./foreign_writes.ts";
 import { GroupCommit } from "./group_commit.ts";
 import type { Retention } from "./mutation_log.ts";
 import {
@@ -63,6 +64,9 @@ export class Writing {
   private readonly checkpointer: Checkpointer;
   private checkpointAfterMs = 0;
   private walFrames = 0;
+  /** Issued by openings before the present one. */
+  private highestVersion = 0;
+  private readonly foreignWrites: ForeignWrites;
   private failure: UnavailableError | undefined;
   private commitFailures = 0;
   private isClosing = false;
@@ -79,6 +83,7 @@ export class Writing {
     session: WriteSession,
   ) {
     this.databaseId = session.databaseId;
+    this.foreignWrites = new ForeignWrites(options.clock, options.logger);
     this.checkpointer = new Checkpointer({
       databasePath: options.path,
       holdCommits: () => this.open?.writer.hold() ?? (() => {}),
@@ -123,12 +128,11 @@ export class Writing {
         if (clock.monotonicMs() < this.checkpointAfterMs) return;
         this.checkpointer.maybeStart(walBytes(frames, session.pageBytes));
       },
-      onForeignWrite: () => {
-        this.options.logger.warn(
-          "Another program wrote to the database while this server had it open. Its data are kept; do not run two programs on one file.",
-        );
+      onForeignWrite: (ourVersion, fileVersion) => {
+        this.foreignWrites.noteWrite(ourVersion, fileVersion);
         this.onForeignWrite();
       },
+      highestVersion: this.highestVersion,
     });
     const sweeper: ExpirySweeper = new ExpirySweeper({
       clock,
@@ -288,6 +292,7 @@ export class Writing {
           open.writer.certainFrames,
         );
         this.open = undefined;
+        this.highestVersion = open.writer.highestVersion;
         open.sweeper.stop();
         this.closed = this.countsOf(open);
       }
