@@ -160,6 +160,11 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "Expired entries deleted.",
     stats.expiredDeleted,
   );
+  counter(
+    "denokv_unreadable_rows_total",
+    "Rows met that another program wrote and that cannot be read.",
+    stats.unreadableRows,
+  );
   gauge("denokv_log_bytes", "Mutation log.", stats.log.sizeBytes);
   gauge(
     "denokv_log_floor_version",

@@ -112,6 +112,8 @@ export interface StoreStats {
   /** Entries past their expiry whose rows are still there, up to a bound. */
   expiryBacklog: number;
   expiredDeleted: number;
+  /** Rows that other programs wrote and that cannot be read, as often as met. */
+  unreadableRows: number;
   log: { floorVersion: number; headVersion: number; sizeBytes: number };
 }
 

@@ -9,6 +9,7 @@ import type { Bytes } from "../../common/bytes.ts";
 import { LogEncoder } from "../../log/entry.ts";
 import type { LogRow } from "../backup_source.ts";
 import { prepareRows } from "./connection.ts";
+import { isCount } from "./foreign_rows.ts";
 import type { StateTable } from "./state.ts";
 
 /** While nobody reads the log, it keeps about the last so many bytes. */
@@ -21,11 +22,6 @@ const TRIM_ROWS = 64;
 const TRIM_SLACK_BYTES = 1024 * 1024;
 /** What a row costs beside its entries, counted so that empty rows count. */
 const ROW_OVERHEAD_BYTES = 32;
-
-/** Another program may have put anything in its place. */
-function isCount(column: string): string {
-  return `typeof(${column}) = 'integer' and ${column} between 0 and ${2 ** 52}`;
-}
 
 /** What a reader of the log still needs of it. */
 export interface Retention {

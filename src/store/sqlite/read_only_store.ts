@@ -119,6 +119,7 @@ class ReadOnlyStore implements Store {
       walBytes: 0,
       expiryBacklog: this.session.expiryBacklog(this.clock.nowMs()),
       expiredDeleted: 0,
+      unreadableRows: this.session.reader.unreadableRows,
       log: { floorVersion: 0, headVersion: 0, sizeBytes: 0 },
     };
   }

@@ -151,7 +151,7 @@ export function schemaVersion(db: DatabaseSync, path: string): number {
     : versionByTables(db, objects);
   if (version > SCHEMA_VERSION) {
     throw new StartupError(
-      `${path} has schema version ${version}; this server knows ${SCHEMA_VERSION}. It was written by a newer program and was not changed.`,
+      `${path} has schema version ${row?.version}; this server knows ${SCHEMA_VERSION}. It was written by a newer program and was not changed.`,
     );
   }
   return version;

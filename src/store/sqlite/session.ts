@@ -16,6 +16,7 @@ import {
   useWal,
   waitNoMore,
 } from "./connection.ts";
+import { CAN_EXPIRE, SELECT_DATA_VERSION } from "./foreign_rows.ts";
 import { MutationLog } from "./mutation_log.ts";
 import { QueueTables } from "./queue.ts";
 import { Reader } from "./reader.ts";
@@ -42,8 +43,15 @@ export class ReadSession {
   private readonly backlogStatement: StatementSync;
   readonly pageBytes: number;
 
-  constructor(readonly db: DatabaseSync, clock: Clock) {
-    this.reader = new Reader(db, clock);
+  constructor(readonly db: DatabaseSync, { clock, logger }: SessionOptions) {
+    let isTold = false;
+    this.reader = new Reader(db, clock, () => {
+      if (isTold) return;
+      isTold = true;
+      logger.warn(
+        "The database holds a row that is none of Deno KV's and cannot be read. It counts as absent and stays as it is; a write to its key replaces it. Told once: denokv_unreadable_rows_total counts them.",
+      );
+    });
     this.versionStatement = prepareRows(
       db,
       SELECT_DATA_VERSION,
@@ -96,14 +104,6 @@ export class ReadSession {
   }
 }
 
-/**
- * A version above it, or none that is a whole number, is not taken over: nobody
- * gets there by counting, and a number in this language ends at 2^53.
- */
-const MAX_FOREIGN_VERSION = 2 ** 52;
-export const SELECT_DATA_VERSION =
-  `select case when typeof(version) = 'integer' and version between 0 and ${MAX_FOREIGN_VERSION} then version end from data_version where k = 0`;
-
 /** Counting more of a backlog would cost more than the number is worth. */
 const MAX_BACKLOG = 10_000;
 
@@ -134,7 +134,7 @@ export class WriteSession extends ReadSession {
   private readonly identity = new Map<string, string>();
 
   constructor(db: DatabaseSync, private readonly options: SessionOptions) {
-    super(db, options.clock);
+    super(db, options);
     this.beginStatement = db.prepare("begin immediate");
     this.commitStatement = db.prepare("commit");
     this.rollbackStatement = db.prepare("rollback");
@@ -152,11 +152,11 @@ export class WriteSession extends ReadSession {
     this.deleteStatement = db.prepare("delete from kv where k = ?");
     this.expiredStatement = prepareRows(
       db,
-      "select k from kv where expiration_ms >= 0 and expiration_ms <= ? order by expiration_ms limit ?",
+      `select k from kv where ${CAN_EXPIRE} and expiration_ms <= ? order by expiration_ms limit ?`,
     );
     this.earliestStatement = prepareRows(
       db,
-      "select expiration_ms from kv where expiration_ms >= 0 order by expiration_ms limit 1",
+      `select expiration_ms from kv where ${CAN_EXPIRE} order by expiration_ms limit 1`,
     );
     this.walStatement = prepareRows(db, "pragma wal_checkpoint(noop)");
     this.state = new StateTable(db);
@@ -324,7 +324,7 @@ export function openReadSession(
         `${path} has an older schema and cannot be brought up to date read-only. It was not changed; open it once without --read-only.`,
       );
     }
-    const session = new ReadSession(db, options.clock);
+    const session = new ReadSession(db, options);
     const databaseId = storedId(db) ?? idOfPath(path);
     waitNoMore(db);
     return { session, databaseId };

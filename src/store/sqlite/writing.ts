@@ -54,6 +54,7 @@ type Counts = Pick<
   | "syncSeconds"
   | "syncFailures"
   | "expiredDeleted"
+  | "unreadableRows"
 >;
 
 export class Writing {
@@ -191,6 +192,14 @@ export class Writing {
     this.onDurableKeys(keysOf(groups));
   }
 
+  /** Of a snapshot. */
+  noteLeftOut(rows: number): void {
+    this.options.logger.warn(
+      "The backup leaves out rows that are none of Deno KV's: another program wrote them into the database, and they cannot be read.",
+      { rows },
+    );
+  }
+
   private onCheckpointFailure(message: string): void {
     this.checkpointAfterMs = this.options.clock.monotonicMs() +
       CHECKPOINT_RETRY_MS;
@@ -320,7 +329,7 @@ export class Writing {
   /** What openings before the present one have counted. */
   private closed: Counts | undefined;
 
-  private countsOf({ writer, horizon }: Current): Counts {
+  private countsOf({ session, writer, horizon }: Current): Counts {
     const present: Counts = {
       commits: writer.commits,
       atomicWrites: { ...writer.outcomes },
@@ -328,6 +337,7 @@ export class Writing {
       syncSeconds: horizon.syncSeconds.snapshot(),
       syncFailures: horizon.syncFailures,
       expiredDeleted: writer.expiredDeleted,
+      unreadableRows: session.reader.unreadableRows,
     };
     return this.closed ? addCounts(this.closed, present) : present;
   }
@@ -441,5 +451,6 @@ function addCounts(a: Counts, b: Counts): Counts {
     syncSeconds: histogram(a.syncSeconds, b.syncSeconds),
     syncFailures: a.syncFailures + b.syncFailures,
     expiredDeleted: a.expiredDeleted + b.expiredDeleted,
+    unreadableRows: a.unreadableRows + b.unreadableRows,
   };
 }
