@@ -402,6 +402,9 @@ export class Writing {
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);
     try {
+      // Off this thread first: a disk that hangs would hang in SQLite's own
+      // syncs below, and nothing could end the process in time any more.
+      await open.session.wal.sync();
       // Closing does this only where no other program has the file open.
       open.session.reader.endTurn();
       open.session.db.exec("pragma wal_checkpoint(passive)");
