@@ -104,8 +104,14 @@ export interface StoreStats {
   groupSizes: HistogramSnapshot;
   syncSeconds: HistogramSnapshot;
   syncFailures: number;
+  /** How long the oldest fsync that runs has been running; 0 where none does. */
+  syncPendingSeconds: number;
   commitFailures: number;
   checkpoints: number;
+  /** Writes without an answer yet, what they hold, and how many were too many. */
+  waitingWrites: number;
+  waitingBytes: number;
+  refusedWrites: number;
   watches: number;
   databaseBytes: number;
   walBytes: number;

@@ -26,6 +26,8 @@ import {
   type SessionOptions,
   type WriteSession,
 } from "./session.ts";
+import { StallWatch, type Waits } from "./stall_watch.ts";
+import { WaitingWrites } from "./waiting_writes.ts";
 import { cutLog, walBytes } from "./wal.ts";
 
 /** How often a failed disk is tried again. */
@@ -36,6 +38,8 @@ const CHECKPOINT_RETRY_MS = 5000;
 export interface WritingOptions extends SessionOptions {
   durability: Durability;
   batchTimeoutMs: number;
+  /** Default: see waiting_writes.ts. */
+  maxWaitingBytes?: number;
 }
 
 /** What belongs to one opening of the file. */
@@ -63,6 +67,8 @@ export class Writing {
   onForeignWrite: () => void = () => {};
   private open: Current | undefined;
   private readonly checkpointer: Checkpointer;
+  private readonly waiting: WaitingWrites;
+  private readonly stalls: StallWatch;
   private checkpointAfterMs = 0;
   private walFrames = 0;
   /** Issued by openings before the present one. */
@@ -85,6 +91,14 @@ export class Writing {
   ) {
     this.databaseId = session.databaseId;
     this.foreignWrites = new ForeignWrites(options.clock, options.logger);
+    this.waiting = new WaitingWrites(options.maxWaitingBytes);
+    this.stalls = new StallWatch({
+      clock: options.clock,
+      logger: options.logger,
+      waits: () => this.waits(),
+      hasWaiting: () => this.waiting.count > 0,
+      rejectPending: (error) => this.open?.writer.rejectPending(error),
+    });
     this.checkpointer = new Checkpointer({
       databasePath: options.path,
       holdCommits: () => this.open?.writer.hold() ?? (() => {}),
@@ -119,6 +133,7 @@ export class Writing {
       random,
       horizon,
       batchTimeoutMs,
+      waiting: this.waiting,
       onFailure: (error) => {
         this.commitFailures++;
         this.fail(error, false);
@@ -179,13 +194,25 @@ export class Writing {
   async settle(): Promise<void> {
     const { sweeper, horizon } = this.current();
     sweeper.stop();
-    await this.drained(this.current());
+    await this.waiting.whenNone();
     await horizon.whenSettled();
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
     if (this.failure) return Promise.reject(this.failure);
-    return this.current().writer.write(write);
+    const outcome = this.current().writer.write(write);
+    this.stalls.expect();
+    return outcome;
+  }
+
+  private waits(): Waits {
+    const { writer, horizon } = this.open ?? {};
+    return {
+      sync: horizon?.syncingSinceMs,
+      checkpoint: writer?.waits.checkpoint,
+      lock: writer?.waits.lock,
+      confirmation: horizon?.confirmingSince,
+    };
   }
 
   private afterDurable(groups: readonly CommittedGroup[]): void {
@@ -321,9 +348,10 @@ export class Writing {
   // -------------------------------------------------------------- reporting
 
   health(): StoreHealth {
-    return this.failure
-      ? { writable: false, reason: this.failure.message }
-      : { writable: true };
+    const reason = this.failure?.message ?? this.stalls.sentence();
+    return reason === undefined
+      ? { writable: true }
+      : { writable: false, reason };
   }
 
   /** What openings before the present one have counted. */
@@ -342,6 +370,12 @@ export class Writing {
     return this.closed ? addCounts(this.closed, present) : present;
   }
 
+  private syncPendingMs({ syncingSinceMs }: DurableHorizon): number {
+    return syncingSinceMs === undefined
+      ? 0
+      : this.options.clock.monotonicMs() - syncingSinceMs;
+  }
+
   stats(): Omit<StoreStats, "watches"> {
     const current = this.current();
     const { session, horizon } = current;
@@ -353,6 +387,10 @@ export class Writing {
       databaseBytes: session.databaseBytes(),
       walBytes: walBytes(this.walFrames, session.pageBytes),
       expiryBacklog: session.expiryBacklog(this.options.clock.nowMs()),
+      syncPendingSeconds: this.syncPendingMs(horizon) / 1000,
+      waitingWrites: this.waiting.count,
+      waitingBytes: this.waiting.heldBytes,
+      refusedWrites: this.waiting.refused,
       log: {
         floorVersion: session.log.floorVersion,
         headVersion: session.log.headVersion,
@@ -372,11 +410,16 @@ export class Writing {
       return;
     }
     open.sweeper.stop();
-    if (!this.failure) await this.drained(open);
+    // As long as writes are waited for, what holds them up is told.
+    if (!this.failure) await this.waiting.whenNone();
+    this.stalls.stop();
     await this.checkpointer.suspend();
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);
     try {
+      // Off this thread first: a disk that hangs would hang in SQLite's own
+      // syncs below, and nothing could end the process in time any more.
+      await open.session.wal.sync();
       // Closing does this only where no other program has the file open.
       open.session.reader.endTurn();
       open.session.db.exec("pragma wal_checkpoint(passive)");
@@ -403,16 +446,6 @@ export class Writing {
       );
     }
   }
-
-  private async drained({ writer, horizon }: Current): Promise<void> {
-    while (!writer.isIdle || !horizon.isIdle) {
-      if (this.failure) return;
-      writer.schedule();
-      await new Promise<void>((resolve) =>
-        this.options.clock.endOfTurn(resolve)
-      );
-    }
-  }
 }
 
 /** Opens the file; what it shows is durable when this resolves. */
@@ -429,9 +462,7 @@ async function openDurably(options: SessionOptions): Promise<WriteSession> {
 }
 
 function* keysOf(groups: readonly CommittedGroup[]): Iterable<Bytes> {
-  for (const group of groups) {
-    for (const effect of group.effects) yield effect.key;
-  }
+  for (const { keys } of groups) yield* keys;
 }
 
 function addCounts(a: Counts, b: Counts): Counts {
