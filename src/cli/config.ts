@@ -34,6 +34,7 @@ export interface ServeConfig {
   corsOrigins: string[];
   /** One line of the log for each request. */
   logsAccess: boolean;
+  maxWaitingBytes: number;
   /** How long a stopping server waits for requests in flight. */
   drainTimeoutMs: number;
   logFormat: LogFormat;
@@ -272,6 +273,7 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     maxInFlightBytes: values.maxInFlightMib! * 1024 * 1024,
     corsOrigins: corsOriginsOf(values),
     logsAccess: values.accessLog!,
+    maxWaitingBytes: values.maxWaitingMib! * 1024 * 1024,
     drainTimeoutMs: values.drainTimeoutMs!,
     logFormat: values.logFormat!,
     logLevel: values.logLevel!,

@@ -15,9 +15,18 @@ import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
 
-/** Closing the store syncs and copies a bounded log; a dying disk may hang. */
-const CLOSE_TIMEOUT_MS = 25_000;
-/** Answers of an instance that has lost the database come at once. */
+/**
+ * Closing the store syncs and copies a bounded log; a dying disk may hang. It
+ * also has what draining has left of its time. With the default drain time the
+ * whole stop stays below the 10 s after which container engines kill.
+ */
+const CLOSE_TIMEOUT_MS = 3000;
+/** Of these, for closing the file after the object store was waited for. */
+const CLOSE_FILE_MS = 1000;
+/**
+ * Answers of an instance that has lost the database come at once, but it may
+ * take a client a moment to read them.
+ */
 const LOST_DRAIN_TIMEOUT_MS = 2000;
 const HANDED_OVER_EXIT_CODE = 3;
 const FENCED_EXIT_CODE = 4;
@@ -48,9 +57,13 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     readOnly: config.readOnly,
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
+    maxWaitingBytes: config.maxWaitingBytes,
     logger,
   });
-  const closing = { close: () => backup?.close() ?? store.close() };
+  const closing: Closing = {
+    close: (withinMs) =>
+      backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
+  };
   const announce = announcer(config);
   announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
@@ -79,7 +92,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       },
     });
   } catch (error) {
-    await closing.close();
+    await closing.close(CLOSE_TIMEOUT_MS);
     throw error;
   }
   // The address as it was asked for, with the port that was really taken.
@@ -162,6 +175,7 @@ async function openBackup(
         logger,
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
+        maxWaitingBytes: config.maxWaitingBytes,
       }),
       clock: systemClock,
       random: systemRandom,
@@ -209,12 +223,17 @@ function firstSignal(logger: Logger): Promise<string> {
   return promise;
 }
 
+interface Closing {
+  close(withinMs: number): Promise<void>;
+}
+
 async function stop(
   server: RunningServer,
-  store: { close(): Promise<void> },
+  store: Closing,
   drainTimeoutMs: number,
   logger: Logger,
 ): Promise<void> {
+  const startedMs = systemClock.monotonicMs();
   server.announceStop();
   const { isComplete } = await server.drain(drainTimeoutMs);
   if (!isComplete) {
@@ -222,12 +241,11 @@ async function stop(
       drainTimeoutMs,
     });
   }
+  const drainedMs = systemClock.monotonicMs() - startedMs;
+  const withinMs = CLOSE_TIMEOUT_MS + Math.max(0, drainTimeoutMs - drainedMs);
   const timedOut = Promise.withResolvers<"late">();
-  const timer = systemClock.after(
-    CLOSE_TIMEOUT_MS,
-    () => timedOut.resolve("late"),
-  );
-  const closed = await Promise.race([store.close(), timedOut.promise]);
+  const timer = systemClock.after(withinMs, () => timedOut.resolve("late"));
+  const closed = await Promise.race([store.close(withinMs), timedOut.promise]);
   timer.stop();
   if (closed === "late") {
     throw new StartupError(

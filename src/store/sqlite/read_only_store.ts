@@ -122,12 +122,17 @@ class ReadOnlyStore implements Store {
       syncSeconds: none,
       syncFailures: 0,
       commitFailures: 0,
+      syncPendingSeconds: 0,
       checkpoints: 0,
+      waitingWrites: 0,
+      waitingBytes: 0,
+      refusedWrites: 0,
       watches: this.hub.size,
       databaseBytes: this.session.databaseBytes(),
       walBytes: 0,
       expiryBacklog: this.session.expiryBacklog(this.clock.nowMs()),
       expiredDeleted: 0,
+      unreadableRows: this.session.reader.unreadableRows,
       log: { floorVersion: 0, headVersion: 0, sizeBytes: 0 },
     };
   }

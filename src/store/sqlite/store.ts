@@ -39,6 +39,8 @@ export interface SqliteStoreOptions {
   readOnly?: boolean;
   /** Milliseconds to gather writes before a commit. Default 0. */
   batchTimeoutMs?: number;
+  /** What writes may hold in memory until they are answered. Default 64 MiB. */
+  maxWaitingBytes?: number;
   /** Watches at once. Default 20,000. */
   maxWatches?: number;
   /** The mutation log's size while nobody reads it. Default 64 MiB. */
@@ -74,6 +76,7 @@ export async function openSqliteStore(
       ...session,
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
+      maxWaitingBytes: options.maxWaitingBytes,
     });
     return new SqliteStore(writing, path, lock, session.clock, maxWatches);
   } catch (error) {
