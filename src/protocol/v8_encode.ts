@@ -6,7 +6,13 @@
 import type { Bytes } from "../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { Encoding } from "./messages.ts";
-import { Boxed, SparseArray, StoredError, StoredU64 } from "./stored_value.ts";
+import {
+  Boxed,
+  SparseArray,
+  StoredError,
+  StoredRegExp,
+  StoredU64,
+} from "./stored_value.ts";
 import {
   ERROR_KINDS,
   isIndex,
@@ -233,7 +239,7 @@ class Encoder {
     } else if (object instanceof Date) {
       this.#byte(Tag.DATE);
       this.#double(object.getTime());
-    } else if (object instanceof RegExp) {
+    } else if (object instanceof StoredRegExp) {
       this.#byte(Tag.REGEXP);
       this.#string(object.source);
       let bits = 0;
