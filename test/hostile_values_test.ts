@@ -1,8 +1,11 @@
 /** What one stored or sent value may cost everybody else: next to nothing. */
 import assert from "node:assert/strict";
 import { fromUtf8, utf8 } from "../src/common/bytes.ts";
-import { point, set } from "../src/store/contract/support.ts";
-import { KvClient } from "./support/kv_client.ts";
+import { MAX_SUM_BIGINT_BYTES } from "../src/protocol/limits.ts";
+import { Encoding, MutationType } from "../src/protocol/messages.ts";
+import { decodeV8Number, encodeV8Number } from "../src/protocol/v8_number.ts";
+import { mutation, point, set, sum } from "../src/store/contract/support.ts";
+import { KvClient, RefusedError } from "./support/kv_client.ts";
 import { REST_SECRET, ServerProcess, TestFolder } from "./support/server.ts";
 import { http1, http2Connection, request } from "./support/transport.ts";
 
@@ -67,5 +70,41 @@ Deno.test("a regular expression that engines choke on is stored, read and delete
     for (const { status } of await each("GET")) assert.equal(status, 404);
   });
   transport.close();
+  assert.ok(longestMs < NEIGHBOUR_MS, `${longestMs} ms`);
+});
+
+Deno.test("a thousand sums on the largest bigint cost little, and one that fills a value is refused", async () => {
+  await using folder = await TestFolder.make();
+  await using server = await ServerProcess.start({ path: folder.database });
+  const client = await KvClient.open(http1(server.url));
+  const largest = 1n << BigInt(8 * MAX_SUM_BIGINT_BYTES - 20);
+  await client.commit([
+    sum("allowed", largest),
+    mutation(MutationType.SET, "vast", {
+      value: encodeV8Number(1n << BigInt(8 * 65_000)),
+      encoding: Encoding.V8,
+    }),
+  ]);
+  const logBytes = async () =>
+    (await server.metrics()).get("denokv_log_bytes")!;
+  const before = await logBytes();
+  const ones = (name: string) => new Array(1000).fill(sum(name, 1n));
+  const longestMs = await besideReads(server, async () => {
+    await Promise.all(Array.from({ length: 20 }, async () => {
+      await client.commit(ones("allowed"));
+      await assert.rejects(
+        client.commit(ones("vast")),
+        (error) =>
+          error instanceof RefusedError && error.status === 400 &&
+          /^The bigints of a sum .* 1024 bytes/.test(error.sentence),
+      );
+    }));
+  });
+  const [[entry]] = await client.read(point("allowed"));
+  assert.equal(decodeV8Number(entry.value), largest + 20_000n);
+  // 20 entries of 1 KiB, and not 20,000.
+  const logged = await logBytes() - before;
+  assert.ok(logged < 100_000, `${logged} bytes of log`);
+  client.close();
   assert.ok(longestMs < NEIGHBOUR_MS, `${longestMs} ms`);
 });
