@@ -59,7 +59,7 @@ export function encodeV8(value: unknown, maxBytes: number): Bytes {
 
 function refuseSize(maxBytes: number): never {
   throw new TooLargeError(
-    `A value may take at most ${maxBytes} bytes where it is stored; this one takes more. Nothing was written.`,
+    `A value may take at most ${maxBytes} bytes where it is stored; this one takes more: a text takes a byte for each Latin letter or two for each character of any other, a number two to nine. Nothing was written.`,
   );
 }
 

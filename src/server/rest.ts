@@ -19,7 +19,11 @@ import { UnreadableValueError } from "../protocol/stored_value.ts";
 import { toJson, TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
 import { parseJson, parseTypedJson } from "../protocol/typed_json_parse.ts";
 import { encodeValue } from "../protocol/v8_encode.ts";
-import { asciiText, encodeText } from "../protocol/v8_string.ts";
+import {
+  asciiText,
+  encodeText,
+  STRING_OVERHEAD_BYTES,
+} from "../protocol/v8_string.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
 import type { Store } from "../store/store.ts";
@@ -28,11 +32,13 @@ import { readBody } from "./body.ts";
 import { text } from "./responses.ts";
 import { keyOfPath } from "./rest_key.ts";
 
+/** The longest text that can be stored: two bytes of UTF-8 for each Latin letter. */
+const MAX_TEXT_BODY_BYTES = 2 * (MAX_VALUE_BYTES - STRING_OVERHEAD_BYTES);
 /**
- * The longest body of text or JSON. A value is limited where it is stored,
- * and there a character of JSON takes as little as an eighth of its bytes.
+ * The longest body of JSON. A value is limited where it is stored, and there
+ * a character of JSON takes as little as an eighth of its bytes.
  */
-const MAX_TEXT_BODY_BYTES = 8 * MAX_VALUE_BYTES;
+const MAX_JSON_BODY_BYTES = 8 * MAX_VALUE_BYTES;
 
 const TEXT_TYPE = "text/plain; charset=utf-8";
 const JSON_TYPE = "application/json";
@@ -207,11 +213,11 @@ async function valueOf(request: Request): Promise<RawValue> {
     const body = await readBody(request, MAX_TEXT_BODY_BYTES);
     const value = encodeText(body);
     return value === undefined
-      ? checked({ value: body, encoding: Encoding.BYTES })
-      : checked({ value, encoding: Encoding.V8 });
+      ? checked({ value: body, encoding: Encoding.BYTES }, BYTES_FIT)
+      : checked({ value, encoding: Encoding.V8 }, TEXT_FITS);
   }
   if (type === JSON_TYPE || type.endsWith("+json")) {
-    const body = fromUtf8(await readBody(request, MAX_TEXT_BODY_BYTES));
+    const body = fromUtf8(await readBody(request, MAX_JSON_BODY_BYTES));
     if (body === undefined) {
       throw new InvalidRequestError(
         "The body is said to be JSON but is no UTF-8. Nothing was written.",
@@ -219,7 +225,7 @@ async function valueOf(request: Request): Promise<RawValue> {
     }
     const isTyped = type === TYPED_JSON_TYPE;
     const value = isTyped ? parseTypedJson(body) : parseJson(body);
-    return checked(encodeValue(value, MAX_VALUE_BYTES));
+    return encodeValue(value, MAX_VALUE_BYTES);
   }
   const value = await readBody(request, MAX_VALUE_BYTES);
   return { value, encoding: Encoding.BYTES };
@@ -232,10 +238,16 @@ function mediaType(header: string | null): string {
   return (end < 0 ? header : header.slice(0, end)).trim().toLowerCase();
 }
 
-function checked(raw: RawValue): RawValue {
+const BYTES_FIT = `A body of bytes may have ${MAX_VALUE_BYTES} of them.`;
+const TEXT_FITS = `A body of ASCII text may have ${
+  MAX_VALUE_BYTES - STRING_OVERHEAD_BYTES
+} bytes, one of Latin letters as many characters, any other half as many.`;
+
+/** @param fits says how long a body of its kind may be */
+function checked(raw: RawValue, fits: string): RawValue {
   if (raw.value.length > MAX_VALUE_BYTES) {
     throw new TooLargeError(
-      `A value may take at most ${MAX_VALUE_BYTES} bytes where it is stored; this one takes ${raw.value.length}. Nothing was written.`,
+      `A value may take at most ${MAX_VALUE_BYTES} bytes where it is stored; this one takes ${raw.value.length}. ${fits} Nothing was written.`,
     );
   }
   return raw;
