@@ -20,7 +20,7 @@ import {
   type ReadRange,
 } from "./messages.ts";
 import { ProtoReader, WIRE_LENGTH, WIRE_VARINT } from "./protobuf.ts";
-import { isSumOperand } from "./v8_number.ts";
+import { v8NumberKind } from "./v8_number.ts";
 import {
   ABSENT_VERSION,
   readOrder,
@@ -385,27 +385,45 @@ function checkValue(
   }
 }
 
+/**
+ * The first words are those that the Rust server says; no bigint is made here,
+ * so one that is too large costs nothing.
+ */
 function checkOperand(raw: RawMutation, value: Bytes, isSum: boolean): void {
   if (raw.encoding === Encoding.LE64) {
     if (isSum && (raw.sumMin || raw.sumMax || raw.sumClamp)) {
       throw new InvalidRequestError(
-        "A sum of KvU64 values wraps at 2^64 and takes no bounds.",
+        "Cannot use min/max parameters with KvU64 operands: a sum of KvU64 values wraps at 2^64 and takes no bounds. Nothing was done.",
       );
     }
     return;
   }
   if (!isSum) {
-    throw new InvalidRequestError("min and max take a KvU64 value.");
-  }
-  if (
-    raw.encoding !== Encoding.V8 || !isSumOperand(value) ||
-    (raw.sumMin && !isSumOperand(raw.sumMin)) ||
-    (raw.sumMax && !isSumOperand(raw.sumMax))
-  ) {
+    const name = raw.type === MutationType.MIN ? "min" : "max";
     throw new InvalidRequestError(
-      "sum takes a KvU64, a number or a bigint, and bounds of the same kind.",
+      `Failed to perform '${name}' mutation on a non-U64 operand: min and max take a KvU64. Nothing was done.`,
     );
   }
+  if (raw.encoding !== Encoding.V8) refuseParameters();
+  checkParameter(value);
+  if (raw.sumMin) checkParameter(raw.sumMin);
+  if (raw.sumMax) checkParameter(raw.sumMax);
+}
+
+function checkParameter(value: Bytes): void {
+  const kind = v8NumberKind(value);
+  if (kind === undefined) refuseParameters();
+  if (kind === "LargeBigInt") {
+    throw new TooLargeError(
+      `The bigints of a sum and its result may have at most ${limits.MAX_SUM_BIGINT_BYTES} bytes; the operand or a bound has more. Nothing was done.`,
+    );
+  }
+}
+
+function refuseParameters(): never {
+  throw new InvalidRequestError(
+    "Some of the parameters are not valid V8 values: sum takes a KvU64, a number or a bigint, and bounds of the same kind. Nothing was done.",
+  );
 }
 
 /**

@@ -19,7 +19,11 @@ import { UnreadableValueError } from "../protocol/stored_value.ts";
 import { toJson, TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
 import { parseJson, parseTypedJson } from "../protocol/typed_json_parse.ts";
 import { encodeValue } from "../protocol/v8_encode.ts";
-import { asciiText, encodeText } from "../protocol/v8_string.ts";
+import {
+  asciiText,
+  encodeText,
+  STRING_OVERHEAD_BYTES,
+} from "../protocol/v8_string.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
 import type { Store } from "../store/store.ts";
@@ -30,11 +34,13 @@ import { isMetadataExchange } from "./exchange.ts";
 import { text } from "./responses.ts";
 import { keyOfPath } from "./rest_key.ts";
 
+/** The longest text that can be stored: two bytes of UTF-8 for each Latin letter. */
+const MAX_TEXT_BODY_BYTES = 2 * (MAX_VALUE_BYTES - STRING_OVERHEAD_BYTES);
 /**
- * The longest body of text or JSON. A value is limited where it is stored,
- * and there a character of JSON takes as little as an eighth of its bytes.
+ * The longest body of JSON. A value is limited where it is stored, and there
+ * a character of JSON takes as little as an eighth of its bytes.
  */
-const MAX_TEXT_BODY_BYTES = 8 * MAX_VALUE_BYTES;
+const MAX_JSON_BODY_BYTES = 8 * MAX_VALUE_BYTES;
 
 const TEXT_TYPE = "text/plain; charset=utf-8";
 const JSON_TYPE = "application/json";
@@ -238,7 +244,8 @@ function isJson(type: string): boolean {
 }
 
 function maxBodyBytes(type: string): number {
-  return isText(type) || isJson(type) ? MAX_TEXT_BODY_BYTES : MAX_VALUE_BYTES;
+  if (isText(type)) return MAX_TEXT_BODY_BYTES;
+  return isJson(type) ? MAX_JSON_BODY_BYTES : MAX_VALUE_BYTES;
 }
 
 /** What to store for a request's body, by its content type. */
@@ -246,8 +253,8 @@ function valueOf(type: string, body: Bytes): RawValue {
   if (isText(type)) {
     const value = encodeText(body);
     return value === undefined
-      ? checked({ value: body, encoding: Encoding.BYTES })
-      : checked({ value, encoding: Encoding.V8 });
+      ? checked({ value: body, encoding: Encoding.BYTES }, BYTES_FIT)
+      : checked({ value, encoding: Encoding.V8 }, TEXT_FITS);
   }
   if (isJson(type)) {
     const json = fromUtf8(body);
@@ -258,7 +265,7 @@ function valueOf(type: string, body: Bytes): RawValue {
     }
     const isTyped = type === TYPED_JSON_TYPE;
     const value = isTyped ? parseTypedJson(json) : parseJson(json);
-    return checked(encodeValue(value, MAX_VALUE_BYTES));
+    return encodeValue(value, MAX_VALUE_BYTES);
   }
   return { value: body, encoding: Encoding.BYTES };
 }
@@ -270,10 +277,16 @@ function mediaType(header: string | null): string {
   return (end < 0 ? header : header.slice(0, end)).trim().toLowerCase();
 }
 
-function checked(raw: RawValue): RawValue {
+const BYTES_FIT = `A body of bytes may have ${MAX_VALUE_BYTES} of them.`;
+const TEXT_FITS = `A body of ASCII text may have ${
+  MAX_VALUE_BYTES - STRING_OVERHEAD_BYTES
+} bytes, one of Latin letters as many characters, any other half as many.`;
+
+/** @param fits says how long a body of its kind may be */
+function checked(raw: RawValue, fits: string): RawValue {
   if (raw.value.length > MAX_VALUE_BYTES) {
     throw new TooLargeError(
-      `A value may take at most ${MAX_VALUE_BYTES} bytes where it is stored; this one takes ${raw.value.length}. Nothing was written.`,
+      `A value may take at most ${MAX_VALUE_BYTES} bytes where it is stored; this one takes ${raw.value.length}. ${fits} Nothing was written.`,
     );
   }
   return raw;

@@ -402,6 +402,24 @@ Deno.test("a value is limited to 65536 bytes as it is stored", async () => {
       assert.equal(answer.status, status, `${body.length} ${body.slice(0, 9)}`);
       await answer.body?.cancel();
     }
+    // What does not fit is told how much would.
+    const says: [Record<string, string>, string | Bytes, RegExp][] = [
+      [bytes, new Uint8Array(70_000), /body may have at most 65536 bytes/],
+      [{}, "x".repeat(65_531), /body of ASCII text may have 65530 bytes/],
+      [{}, new Uint8Array(70_000).fill(0xff), /bytes may have 65536 of them/],
+      [{}, "x".repeat(140_000), /body may have at most 131060 bytes/],
+      [
+        json,
+        `"${"x".repeat(70_000)}"`,
+        /at most 65536 bytes where it is stored/,
+      ],
+      [json, `"${"x".repeat(600_000)}"`, /body may have at most 524288 bytes/],
+    ];
+    for (const [headers, body, sentence] of says) {
+      const answer = await send("PUT", "/a", { body, headers });
+      assert.equal(answer.status, 413);
+      assert.match(await answer.text(), sentence);
+    }
     const long = "/" + "k".repeat(3000);
     const answer = await send("GET", long);
     assert.equal(answer.status, 413);
