@@ -16,7 +16,8 @@ import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
-import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
+import { prepare, type Prepared, STATE } from "./launch.ts";
+import { withLeap } from "./leap.ts";
 import { FencedError, Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
@@ -122,9 +123,7 @@ export class BackupService {
           progress: (done, total) =>
             options.progress?.("Restoring", done, total),
           signal: options.signal,
-          announceLeap: async (leapVersion) => {
-            await owned.update((manifest) => ({ ...manifest, leapVersion }));
-          },
+          announceLeap: (version) => announceLeap(owned, version),
         }));
       report(prepared, logger);
       if (prepared.decision.action === "new") await beginNew(engine, owned);
@@ -425,15 +424,21 @@ async function beginNew(
   engine: LocalEngine,
   ownership: Ownership,
 ): Promise<void> {
-  const { databaseId, leapVersion, epoch } = ownership.manifest;
-  const leapToVersion = epoch === 1 ? 0 : leapVersion + VERSION_LEAP;
-  if (leapToVersion > 0) {
-    await ownership.update((manifest) => ({
-      ...manifest,
-      leapVersion: leapToVersion,
-    }));
-  }
+  const { databaseId, epoch } = ownership.manifest;
+  const leapToVersion = epoch === 1 ? 0 : await announceLeap(ownership, 0);
   engine.create().finish({ databaseId, version: 0, leapToVersion, state: {} });
+}
+
+/** @returns the version that versions go on after */
+async function announceLeap(
+  ownership: Ownership,
+  version: number,
+): Promise<number> {
+  // The leap is reckoned with every try: a restore may have leapt meanwhile.
+  const { leapVersion } = await ownership.update((manifest) =>
+    withLeap(manifest, version)
+  );
+  return leapVersion;
 }
 
 function patienceOf(

@@ -5,6 +5,7 @@ import { UnavailableError } from "../common/errors.ts";
 import { type Logger, silentLogger } from "../common/log.ts";
 import { type Clock, systemClock } from "../common/clock.ts";
 import { systemRandom } from "../common/random.ts";
+import { FaultyObjectStore } from "../object_store/faulty.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
 import {
   type ObjectStore,
@@ -163,6 +164,34 @@ Deno.test("what is wrong with the backup has a name that says nothing of the pro
     await kindIs(undefined);
     await memory.delete(["manifest.json"]);
     await until(() => service.report().lastErrorKind === "conflict");
+    await service.close();
+  }));
+
+Deno.test("segments that go through while the manifest cannot be read do not each ask for it", () =>
+  inFolder(async (path) => {
+    const { memory } = bucket();
+    let isUnreadable = false;
+    let looks = 0;
+    const objects = new FaultyObjectStore(memory, {
+      clock: systemClock,
+      faults({ operation, key }) {
+        if (key !== "manifest.json" || !isUnreadable) return;
+        if (operation === "head") looks++;
+        return { kind: "lostRequest", answerAtMs: 0 };
+      },
+    });
+    const service = await serving(path, objects);
+    await until(() => service.report().state === "Active");
+    isUnreadable = true;
+    const before = service.report().segments;
+    for (let i = 0; service.report().segments < before + 100; i++) {
+      await service.store.write(atomic([set("a", `${i}`)]));
+      const { segments } = service.report();
+      await until(() => service.report().segments > segments);
+    }
+    // One a second while the lease runs, and those with growing pauses.
+    assert.ok(looks < 40, `${looks} looks for 100 segments`);
+    isUnreadable = false;
     await service.close();
   }));
 

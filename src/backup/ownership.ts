@@ -100,6 +100,7 @@ export class Ownership {
   private hasHandover = false;
   private isReleasing = false;
   private looking: Timer | undefined;
+  private isLooking = false;
   /** Resolves when an outage is no reason to wait any more. */
   private servingOn = Promise.withResolvers<void>();
 
@@ -315,9 +316,11 @@ export class Ownership {
   private look(): void {
     const isRunning =
       this.options.clock.monotonicMs() < this.leaseEndMonotonicMs;
-    if (isRunning && this.failure === undefined) {
-      this.confirmOwned().catch(() => {});
-    } else this.stopLooking();
+    if (!isRunning || this.failure !== undefined) return this.stopLooking();
+    // A store that falls silent is asked once, not once a second.
+    if (this.isLooking) return;
+    this.isLooking = true;
+    this.confirmOwned().catch(() => {}).finally(() => this.isLooking = false);
   }
 
   private stopLooking(): void {

@@ -77,6 +77,8 @@ export interface RestoreConfig {
   place: BackupPlace;
   output: string;
   point: RestorePoint;
+  /** The file keeps the database's id, and its versions leap. */
+  isSameDatabase: boolean;
   json: boolean;
 }
 
@@ -231,6 +233,7 @@ export function restoreConfig({ values }: Settings): RestoreConfig {
     place,
     output: values.output,
     point: restorePointOf(values.restoreAt),
+    isSameDatabase: values.sameDatabase!,
     json: values.json!,
   };
 }

@@ -45,7 +45,8 @@ export const COMMANDS = {
     help: "Write a database file out of a backup",
     about: [
       "The file must not be there yet; it appears under its name when it is",
-      "whole and verified. Without --at, everything the backup holds.",
+      "whole and verified. Without --at, everything the backup holds. It is a",
+      "database of its own, with a new id, unless --same-database is given.",
     ],
   },
   health: {
@@ -272,6 +273,14 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "FILE",
     help: "The database file to write.",
+    commands: ["restore"],
+  },
+  sameDatabase: {
+    flag: "same-database",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Keep the database's id, for a file that takes the database's place. Its versionstamps then go on above every one that was issued, which is noted in the backup: it has to be writable.",
     commands: ["restore"],
   },
   s3Bucket: {

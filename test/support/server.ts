@@ -81,10 +81,12 @@ export async function runCommand(
     backup?: BackedUpTo;
     net?: string[];
     folder: string;
+    /** Besides, to read only. */
+    reads?: string[];
     env?: Record<string, string>;
   },
 ): Promise<{ code: number; out: string; err: string }> {
-  const { backup, net = [], folder, env = {} } = settings;
+  const { backup, net = [], folder, reads = [], env = {} } = settings;
   const allowed = backup && backupPermissions(backup);
   const names = [...Object.keys(env), ...allowed?.env ?? []];
   const hosts = [...net, ...allowed?.net ?? []];
@@ -93,7 +95,7 @@ export async function runCommand(
     args: [
       ...RUN,
       ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
-      `--allow-read=${folders}`,
+      `--allow-read=${[folders, ...reads].join(",")}`,
       `--allow-write=${folders}`,
       ...(names.length > 0 ? [`--allow-env=${names.join(",")}`] : []),
       ...allowed?.other ?? [],
