@@ -1,6 +1,7 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StartupError } from "../../common/errors.ts";
+import { createPrivateFile } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
 import { checkSqliteVersion } from "./schema.ts";
 
@@ -24,6 +25,8 @@ const OPENING_BUSY_MS = 5000;
 export function openConnection(path: string, readOnly: boolean): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
+    // SQLite gives the files beside it the mode of the database.
+    if (!readOnly) createPrivateFile(path);
     db = new DatabaseSync(path, { readOnly });
     db.exec(`pragma busy_timeout = ${OPENING_BUSY_MS}`);
     checkSqliteVersion(
