@@ -18,6 +18,9 @@ export const REST_SECRET = "denorocks";
 /** What is under test is what this checkout says, and no check of it. */
 const RUN = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only"];
 
+/** A program with fewer descriptors than this process; how many is in `$0`. */
+const WITH_DESCRIPTORS = 'ulimit -n "$0" && exec "$@"';
+
 const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 30_000;
 /** Of the log, for the message of a test that fails. */
@@ -37,6 +40,8 @@ export interface ServerSettings {
   reaches?: BackedUpTo;
   /** How far its clock is ahead of this machine's. */
   clockSkewMs?: number;
+  /** Files and connections that the process may have open (`ulimit -n`). */
+  maxDescriptors?: number;
 }
 
 /** A backup, and what it needs to be reached. */
@@ -118,6 +123,7 @@ export interface StoppedServer {
 export class ServerProcess implements AsyncDisposable {
   readonly url: string;
   private log = "";
+  private logLines = 0;
   private hasEnded = false;
   private readonly logRead: Promise<void>;
 
@@ -196,6 +202,11 @@ export class ServerProcess implements AsyncDisposable {
     return this.log;
   }
 
+  /** Lines that it has logged. */
+  get loggedLines(): number {
+    return this.logLines;
+  }
+
   get isRunning(): boolean {
     return !this.hasEnded;
   }
@@ -204,6 +215,7 @@ export class ServerProcess implements AsyncDisposable {
     const text = this.child.stderr.pipeThrough(new TextDecoderStream());
     for await (const chunk of text) {
       this.log = (this.log + chunk).slice(-LAST_WORDS_CHARS);
+      this.logLines += chunk.split("\n").length - 1;
       this.onLog();
     }
   }
@@ -265,8 +277,13 @@ function spawn(settings: ServerSettings) {
   };
   const names = [...Object.keys({ ...secrets, ...env }), ...allowed?.env ?? []];
   const folders = [folder, ...allowed?.files ?? []].join(",");
-  return new Deno.Command(Deno.execPath(), {
+  const { maxDescriptors } = settings;
+  const [program, ...before] = maxDescriptors === undefined
+    ? [Deno.execPath()]
+    : ["sh", "-c", WITH_DESCRIPTORS, `${maxDescriptors}`, Deno.execPath()];
+  return new Deno.Command(program, {
     args: [
+      ...before,
       ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
