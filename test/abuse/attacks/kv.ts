@@ -62,30 +62,27 @@ export async function unreadAnswers(
   return seen;
 }
 
-/** Calls of the data path as fast as they are answered. */
+/** So many calls of the data path, as fast as they are answered. */
 export async function calls(
   { port, settings, underWay, told }: AttackContext<{
     connections: number;
     atOnce: number;
     call: string;
     body: string;
-    /** In all. */
-    most: number;
+    requests: number;
   }>,
 ): Promise<Seen> {
-  const { connections, atOnce, call, body, most } = settings;
+  const { connections, atOnce, call, body, requests } = settings;
   const seen: Seen = {};
   const bytes = bytesOf(body);
-  let left = most;
-  let isTold = false;
-  void told.then(() => isTold = true);
+  let left = requests;
   const clients = await Promise.all(
     times(connections, () => KvClient.open(http2Connection(url(port)))),
   );
   underWay();
   await Promise.all(clients.flatMap((client) =>
     times(atOnce, async () => {
-      while (left-- > 0 && !isTold) {
+      while (left-- > 0) {
         try {
           count(seen, (await client.post(call, bytes)).status);
         } catch {
@@ -216,11 +213,9 @@ export async function restCalls(
   const seen: Seen = {};
   const transport = http1(url(port));
   let left = requests;
-  let isTold = false;
-  void told.then(() => isTold = true);
   underWay();
   await Promise.all(times(atOnce, async () => {
-    while (left-- > 0 && !isTold) {
+    while (left-- > 0) {
       const answer = await request(
         transport,
         method,
