@@ -12,11 +12,13 @@ export class Attack implements AsyncDisposable {
   private onOut: () => void = () => {};
   private isTold = false;
   private readonly ended: Promise<void>;
+  private readonly input: WritableStreamDefaultWriter<Uint8Array>;
 
   private constructor(
     private readonly name: string,
     private readonly child: Deno.ChildProcess,
   ) {
+    this.input = child.stdin.getWriter();
     this.ended = this.read();
   }
 
@@ -43,13 +45,15 @@ export class Attack implements AsyncDisposable {
         ATTACKER,
         name,
         `${port}`,
-        JSON.stringify(settings),
       ],
       stdin: "piped",
       stdout: "piped",
       stderr: "inherit",
     }).spawn();
     const attack = new Attack(name, child);
+    await attack.input.write(
+      new TextEncoder().encode(`${JSON.stringify(settings)}\n`),
+    );
     while (!attack.out.includes("\n")) await attack.news();
     return attack;
   }
@@ -73,7 +77,7 @@ export class Attack implements AsyncDisposable {
   /** Tells it to end, and waits; what it saw. */
   async end(): Promise<Seen> {
     this.isTold = true;
-    await this.child.stdin.close();
+    await this.input.close();
     await this.ended;
     const { code } = await this.child.status;
     const last = this.out.trimEnd().split("\n").at(-1)!;
@@ -84,7 +88,7 @@ export class Attack implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.isTold) return;
     this.child.kill("SIGKILL");
-    await this.child.stdin.abort();
+    await this.input.abort();
     await this.ended;
     await this.child.status;
   }

@@ -90,12 +90,16 @@ export async function claimedBodies(
     connections: number;
     paths: string[];
     claimBytes: number;
-    headers?: string;
+    /** Of the body, at once. */
+    sentBytes?: number;
+    headers?: Record<string, string>;
     dripEveryMs?: number;
   }>,
 ): Promise<Seen> {
-  const { connections, paths, claimBytes, headers = "", dripEveryMs } =
+  const { connections, paths, claimBytes, sentBytes = 0, dripEveryMs } =
     settings;
+  const headers = Object.entries(settings.headers ?? {})
+    .map(([name, value]) => `${name}: ${value}\r\n`).join("");
   const opened = await Promise.all(times(connections, async (index) => {
     const watched = await connected(port);
     if (watched) {
@@ -104,10 +108,12 @@ export async function claimedBodies(
         `POST ${paths[index % paths.length]} HTTP/1.1\r\nhost: x\r\n` +
           `${headers}content-length: ${claimBytes}\r\n\r\n`,
       );
+      // Not awaited: the server may leave it where it is.
+      void write(watched, "x".repeat(sentBytes));
     }
     return watched;
   }));
-  await pause(500);
+  await pause(1000);
   underWay();
   let isTold = false;
   const ending = told.then(() => isTold = true);
