@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { type Bytes, concatBytes } from "../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { seededRandom } from "../common/random.ts";
+import { MAX_SUM_BIGINT_BYTES } from "./limits.ts";
 import {
   decodeAtomicWrite,
   decodeSnapshotRead,
@@ -150,6 +151,36 @@ Deno.test("a range never reaches the server's own keys under 0xFF", () => {
   refused(() => write(suffixed), /0xFF/, InvalidRequestError);
 });
 
+Deno.test("an atomic write that waits keeps no more of its body than twice what it needs", () => {
+  const fields: [number, Bytes][] = [
+    [1, message([1, key("checked")])],
+    [2, message([1, key("set")], [2, message([1, zeros(5)], [2, 3])], [3, 1])],
+    [2, message([1, key("gone")], [3, 2])],
+    [3, message([1, zeros(3)], [3, key("undelivered")])],
+  ];
+  const small = message(...fields);
+  const got = decodeAtomicWrite(small, NOW_MS);
+  assert.equal(got.heldBytes, small.length);
+  assert.equal(got.mutations[0].key.buffer, small.buffer, "no copy is made");
+
+  // A field that nobody knows, and room that a buffer has to spare.
+  const padded = message(...fields, [15, zeros(100_000)]);
+  const roomy = new Uint8Array(100_000);
+  roomy.set(small);
+  for (const body of [padded, roomy.subarray(0, small.length)]) {
+    const copied = decodeAtomicWrite(body, NOW_MS);
+    assert.deepEqual({ ...copied, heldBytes: 0 }, { ...got, heldBytes: 0 });
+    assert.ok(copied.heldBytes! < small.length, `${copied.heldBytes}`);
+    const views = [
+      copied.checks[0].key,
+      ...copied.mutations.flatMap(({ key, value }) => [key, value]),
+      copied.enqueues[0].payload,
+      copied.enqueues[0].keysIfUndelivered[0],
+    ];
+    for (const view of views) assert.notEqual(view.buffer, body.buffer);
+  }
+});
+
 Deno.test("an atomic write is decoded as it was asked", () => {
   const at = key("a");
   const got = decodeAtomicWrite(
@@ -290,10 +321,15 @@ Deno.test("values and operands have to be of a kind the mutation can take", () =
   for (const type of [0, 6, 7, 8, 10, 127, -1]) {
     invalid(() => mutation(type, zeros(1), 3), /mutation type/);
   }
-  invalid(() => mutation(3, zeros(8), 3), /sum takes/);
-  invalid(() => mutation(3, zeros(8), 1), /sum takes/);
-  invalid(() => mutation(4, number, 1), /min and max/);
-  invalid(() => mutation(5, zeros(8), 3), /min and max/);
+  // The first words are those that programs and Deno's own tests match.
+  const notV8 = /^Some of the parameters are not valid V8 values: sum takes/;
+  invalid(() => mutation(3, zeros(8), 3), notV8);
+  invalid(() => mutation(3, zeros(8), 1), notV8);
+  invalid(() => mutation(3, Uint8Array.fromHex("ff0f220131"), 1), notV8);
+  const notU64 = (name: string) =>
+    new RegExp(`^Failed to perform '${name}' mutation on a non-U64 operand: `);
+  invalid(() => mutation(4, number, 1), notU64("max"));
+  invalid(() => mutation(5, zeros(8), 3), notU64("min"));
   for (const type of [1, 3, 4, 5, 9]) {
     invalid(() => write(message([1, key("a")], [3, type])), /has none/);
   }
@@ -315,8 +351,52 @@ Deno.test("values and operands have to be of a kind the mutation can take", () =
   ]);
   invalid(() => bounded(zeros(3), number, false), /bounds of the same kind/);
   invalid(() => bounded(number, zeros(3), false), /bounds of the same kind/);
-  invalid(() => bounded(number, number, true), /takes no bounds/);
+  invalid(
+    () => bounded(number, number, true),
+    /^Cannot use min\/max parameters with KvU64 operands: .* takes no bounds/,
+  );
 });
+
+Deno.test("limit: the bigints of a sum, which are refused before any is made", () => {
+  const most = MAX_SUM_BIGINT_BYTES;
+  const sum = (value: number, min = 0, max = 0) => {
+    const mutation = message(
+      [1, key("a")],
+      [2, message([1, bigintOf(value)], [2, 1])],
+      [3, MutationType.SUM],
+      [5, min === 0 ? zeros(0) : bigintOf(min)],
+      [6, max === 0 ? zeros(0) : bigintOf(max)],
+    );
+    const body = message([2, mutation]);
+    const original = globalThis.BigInt;
+    globalThis.BigInt = new Proxy(original, {
+      apply: () => assert.fail("a bigint was made"),
+    });
+    try {
+      return decodeAtomicWrite(body, NOW_MS);
+    } finally {
+      globalThis.BigInt = original;
+    }
+  };
+  assert.equal(sum(most, most, most).mutations.length, 1);
+  assert.equal(sum(8).mutations.length, 1);
+  for (const length of [most + 1, most + 8, 65_000]) {
+    const says = /^The bigints of a sum.* at most 1024 bytes/;
+    refused(() => sum(length), says);
+    refused(() => sum(8, length), says);
+    refused(() => sum(8, 0, length), says);
+  }
+});
+
+/** A bigint in V8's format that takes so many bytes there. */
+function bigintOf(length: number): Bytes {
+  const field = [];
+  let rest = length * 2;
+  for (; rest >= 0x80; rest >>>= 7) field.push((rest & 0x7f) | 0x80);
+  field.push(rest);
+  const head = Uint8Array.of(0xff, 0x0f, 0x5a, ...field);
+  return concatBytes([head, new Uint8Array(length).fill(1)]);
+}
 
 Deno.test("an expiry is never, or a time; one beyond all clocks is kept apart from never", () => {
   const expiring = (at: number | bigint) =>

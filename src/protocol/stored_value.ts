@@ -1,8 +1,9 @@
 /**
  * The kinds of stored value for which JavaScript's own object would be lossy
  * or dangerous to make from a client's bytes. Every other kind is the object
- * itself: Date, RegExp, Map, Set, ArrayBuffer, views, plain objects, arrays.
+ * itself: Date, Map, Set, ArrayBuffer, views, plain objects, arrays.
  */
+import { REGEXP_FLAGS } from "./v8_format.ts";
 
 /** The stored bytes are no value that can be shown; they stay as they are. */
 export class UnreadableValueError extends Error {
@@ -38,6 +39,27 @@ export class StoredError {
   cause: unknown;
   hasCause = false;
   constructor(public name: string) {}
+}
+
+/**
+ * A regular expression, as the text that is stored. It is never compiled: a
+ * pattern of a few kilobytes can hold the thread for seconds and take
+ * gigabytes, and nothing here needs to know what it matches. So the pattern
+ * may be one that no engine takes.
+ */
+export class StoredRegExp {
+  /** @param flags as `isRegExpFlags` has them */
+  constructor(readonly source: string, readonly flags: string) {}
+}
+
+/** Known letters, none of them twice; `u` and `v` exclude each other. */
+export function isRegExpFlags(flags: string): boolean {
+  if (flags.length > REGEXP_FLAGS.length) return false;
+  for (let i = 0; i < flags.length; i++) {
+    if (!REGEXP_FLAGS.includes(flags[i])) return false;
+    if (flags.includes(flags[i], i + 1)) return false;
+  }
+  return !(flags.includes("u") && flags.includes("v"));
 }
 
 /** Sets a property of the object's own, also one named `__proto__`. */

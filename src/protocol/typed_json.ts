@@ -10,7 +10,7 @@
  * | bigint | `{"$bigint":"-123"}` |
  * | KvU64 (only as the whole value) | `{"$kvu64":"123"}` |
  * | Date | `{"$date":"2024-01-31T12:00:00.000Z"}`, invalid: `{"$date":null}` |
- * | RegExp | `{"$regexp":["a+","gi"]}` |
+ * | RegExp | `{"$regexp":["a+","gi"]}`: source and flags, as text |
  * | Map | `{"$map":[[key,value],…]}` |
  * | Set | `{"$set":[value,…]}` |
  * | array with holes or named properties | `{"$array":{"length":3,"items":{"1":value}}}` |
@@ -32,6 +32,7 @@ import {
   Boxed,
   SparseArray,
   StoredError,
+  StoredRegExp,
   StoredU64,
   UnreadableValueError,
 } from "./stored_value.ts";
@@ -167,7 +168,7 @@ class Writer {
       const isValid = !Number.isNaN(object.getTime());
       return this.#notation("date", isValid ? object.toISOString() : null);
     }
-    if (object instanceof RegExp) {
+    if (object instanceof StoredRegExp) {
       return this.#notation("regexp", [object.source, object.flags]);
     }
     if (object instanceof StoredU64) {

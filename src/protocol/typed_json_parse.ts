@@ -5,9 +5,11 @@
 import { InvalidRequestError } from "../common/errors.ts";
 import {
   Boxed,
+  isRegExpFlags,
   setOwn,
   SparseArray,
   StoredError,
+  StoredRegExp,
   StoredU64,
 } from "./stored_value.ts";
 import { VIEW_KINDS_BY_NAME } from "./typed_json.ts";
@@ -318,18 +320,15 @@ function date(content: unknown): Date {
   return value;
 }
 
-function regexp(content: unknown): RegExp {
+function regexp(content: unknown): StoredRegExp {
   if (
     Array.isArray(content) && content.length === 2 &&
-    typeof content[0] === "string" && typeof content[1] === "string"
-  ) {
-    try {
-      return new RegExp(content[0], content[1]);
-    } catch {
-      // Said below, without the engine's words.
-    }
-  }
-  return refuse("$regexp takes a valid [pattern, flags].");
+    typeof content[0] === "string" && typeof content[1] === "string" &&
+    isRegExpFlags(content[1])
+  ) return new StoredRegExp(content[0], content[1]);
+  return refuse(
+    "$regexp takes [pattern, flags]: flags are letters out of dgimsuvy, none of them twice, and not u and v together.",
+  );
 }
 
 function fromBase64(content: unknown, name: string): Uint8Array<ArrayBuffer> {

@@ -22,6 +22,7 @@ const DOCUMENTS = [
   '{"$date":"+275760-09-13T00:00:00.000Z"}',
   '{"$date":null}',
   '{"$regexp":["a+","gi"]}',
+  '{"$regexp":["(no pattern",""]}',
   '{"$map":[["a",1],[{"k":1},{"$map":[]}]]}',
   '{"$set":[1,{"$set":[]}]}',
   '{"$array":{"length":3,"items":{"1":1,"name":{"$undefined":null}}}}',
@@ -85,8 +86,9 @@ Deno.test("what is no typed JSON is refused with a sentence", () => {
     '{"$map":{}}',
     '{"$map":[[1]]}',
     '{"$set":1}',
-    '{"$regexp":["(",""]}',
     '{"$regexp":["a","q"]}',
+    '{"$regexp":["a","uv"]}',
+    '{"$regexp":["a",1]}',
     '{"$regexp":["a"]}',
     '{"$array":[1]}',
     '{"$array":{"length":-1,"items":{}}}',
@@ -155,8 +157,8 @@ Deno.test("changed documents are refused, or mean what their bytes say", () => {
     const { text, isTyped } = shown(value);
     const again = isTyped ? parseTypedJson(text) : parseJson(text);
     assert.deepEqual(encodeV8(again, Infinity), bytes, hint);
-    // V8 would make every place of a sparse array.
-    if (!/"length":\d{5}/.test(text)) v8.deserialize(bytes);
+    // V8 would make every place of a sparse array, and takes no bad pattern.
+    if (!/"length":\d{5}|\$regexp/.test(text)) v8.deserialize(bytes);
   }
   assert(refused > 500 && taken > 500, `${refused} refused, ${taken} taken`);
 });

@@ -6,7 +6,13 @@
 import type { Bytes } from "../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { Encoding } from "./messages.ts";
-import { Boxed, SparseArray, StoredError, StoredU64 } from "./stored_value.ts";
+import {
+  Boxed,
+  SparseArray,
+  StoredError,
+  StoredRegExp,
+  StoredU64,
+} from "./stored_value.ts";
 import {
   ERROR_KINDS,
   isIndex,
@@ -53,7 +59,7 @@ export function encodeV8(value: unknown, maxBytes: number): Bytes {
 
 function refuseSize(maxBytes: number): never {
   throw new TooLargeError(
-    `A value may take at most ${maxBytes} bytes where it is stored; this one takes more. Nothing was written.`,
+    `A value may take at most ${maxBytes} bytes where it is stored; this one takes more: a text takes a byte for each Latin letter or two for each character of any other, a number two to nine. Nothing was written.`,
   );
 }
 
@@ -233,7 +239,7 @@ class Encoder {
     } else if (object instanceof Date) {
       this.#byte(Tag.DATE);
       this.#double(object.getTime());
-    } else if (object instanceof RegExp) {
+    } else if (object instanceof StoredRegExp) {
       this.#byte(Tag.REGEXP);
       this.#string(object.source);
       let bits = 0;

@@ -15,9 +15,11 @@ import type { Bytes } from "../common/bytes.ts";
 import { Encoding, type Entry } from "./messages.ts";
 import {
   Boxed,
+  isRegExpFlags,
   setOwn,
   SparseArray,
   StoredError,
+  StoredRegExp,
   StoredU64,
   UnreadableValueError,
 } from "./stored_value.ts";
@@ -37,7 +39,7 @@ import { stringOf } from "./v8_string.ts";
 
 export interface DecodedValue {
   /**
-   * A JSON kind, undefined, bigint, Date, RegExp, Map, Set, ArrayBuffer, a
+   * A JSON kind, undefined, bigint, Date, Map, Set, ArrayBuffer, a
    * view, or one of the classes of stored_value.ts. An array may have holes.
    */
   value: unknown;
@@ -325,20 +327,19 @@ class Decoder {
     return array;
   }
 
-  #regexp(): RegExp {
+  #regexp(): StoredRegExp {
     // The pattern is a string, so that it can take no object's number.
     const source = this.#string();
     const bits = this.#varint();
     if (bits >= 1 << REGEXP_FLAGS.length) unreadable();
-    let flags = "";
+    const letters: string[] = [];
     for (let i = 0; i < REGEXP_FLAGS.length; i++) {
-      if (bits & (1 << i)) flags += REGEXP_FLAGS[i] ?? unreadable();
+      if (bits & (1 << i)) letters.push(REGEXP_FLAGS[i] ?? unreadable());
     }
-    try {
-      return this.#begin(new RegExp(source, flags));
-    } catch {
-      return unreadable();
-    }
+    // As JavaScript shows them: in the order of the alphabet.
+    const flags = letters.sort().join("");
+    if (!isRegExpFlags(flags)) unreadable();
+    return this.#begin(new StoredRegExp(source, flags));
   }
 
   #map(): Map<unknown, unknown> {

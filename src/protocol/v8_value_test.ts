@@ -9,6 +9,7 @@ import {
   Boxed,
   SparseArray,
   StoredError,
+  StoredRegExp,
   StoredU64,
   UnreadableValueError,
 } from "./stored_value.ts";
@@ -359,6 +360,66 @@ Deno.test("nesting is limited on the way in and out", () => {
   assert.throws(() => parseTypedJson(brackets), /nested more than/);
 });
 
+Deno.test("a regular expression is text: no pattern is ever compiled", () => {
+  // Patterns that an engine takes seconds and gigabytes for, or refuses.
+  const sources = [
+    "(?:".repeat(9000) + "a" + "){0,9}".repeat(9000),
+    "\\p{RGI_Emoji}".repeat(5000),
+    "(",
+    "",
+    "a\nb/c",
+    "\ud800",
+  ];
+  for (const source of sources) {
+    for (const flags of ["", "gi", "dgimsvy", "dgimsuy"]) {
+      const sent = JSON.stringify({ $regexp: [source, flags] });
+      const compiled = compilations(() => {
+        const bytes = encodeV8(parseTypedJson(sent), Infinity);
+        const decoded = decodeV8(bytes);
+        const { value } = decoded;
+        assert.ok(value instanceof StoredRegExp);
+        assert.ok(value.source === source && value.flags === flags);
+        const text = new TextDecoder().decode(toJson(decoded).body);
+        assert.ok(text === sent, text.slice(0, 80));
+      });
+      assert.equal(compiled, 0);
+    }
+  }
+  // No letter, a letter twice, one that only V8 knows, u beside v, too many.
+  for (const flags of ["x", "gg", "l", "uv", "vu", "G", " ", "g".repeat(10)]) {
+    const document = JSON.stringify({ $regexp: ["a", flags] });
+    assert.throws(() => parseTypedJson(document), /letters out of dgimsuvy/);
+  }
+  for (const bits of ["40", "9002", "8004"]) {
+    assert.throws(
+      () => decodeV8(Uint8Array.fromHex("ff0f52220161" + bits)),
+      UnreadableValueError,
+    );
+  }
+});
+
+/** How often a regular expression was made out of a text meanwhile. */
+function compilations(run: () => void): number {
+  const original = globalThis.RegExp;
+  let count = 0;
+  globalThis.RegExp = new Proxy(original, {
+    construct: () => {
+      count++;
+      return /never matched/;
+    },
+    apply: () => {
+      count++;
+      return /never matched/;
+    },
+  });
+  try {
+    run();
+  } finally {
+    globalThis.RegExp = original;
+  }
+  return count;
+}
+
 Deno.test("views that Node's serializer wrote are read", () => {
   for (
     const view of [
@@ -396,7 +457,9 @@ function model(value: unknown, seen: object[] = []): unknown {
   if (value instanceof Deno.KvU64) return ["u64", value.value];
   if (value instanceof StoredU64) return ["u64", value.value];
   if (value instanceof Date) return ["date", value.getTime()];
-  if (value instanceof RegExp) return ["regexp", value.source, value.flags];
+  if (value instanceof RegExp || value instanceof StoredRegExp) {
+    return ["regexp", value.source, value.flags];
+  }
   if (value instanceof Map) {
     return ["map", [...value].map(([k, v]) => [go(k), go(v)])];
   }

@@ -23,6 +23,8 @@ const WITH_DESCRIPTORS = 'ulimit -n "$0" && exec "$@"';
 
 const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 30_000;
+/** The address stands at the end of its line, in both forms of the log. */
+const LISTENING = /Listening on http:\/\/[^\s"]*:(\d+)(?:\n|")/;
 /** Of the log, for the message of a test that fails. */
 const LAST_WORDS_CHARS = 4000;
 
@@ -84,10 +86,12 @@ export async function runCommand(
     backup?: BackedUpTo;
     net?: string[];
     folder: string;
+    /** Besides, to read only. */
+    reads?: string[];
     env?: Record<string, string>;
   },
 ): Promise<{ code: number; out: string; err: string }> {
-  const { backup, net = [], folder, env = {} } = settings;
+  const { backup, net = [], folder, reads = [], env = {} } = settings;
   const allowed = backup && backupPermissions(backup);
   const names = [...Object.keys(env), ...allowed?.env ?? []];
   const hosts = [...net, ...allowed?.net ?? []];
@@ -96,7 +100,7 @@ export async function runCommand(
     args: [
       ...RUN,
       ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
-      `--allow-read=${folders}`,
+      `--allow-read=${[folders, ...reads].join(",")}`,
       `--allow-write=${folders}`,
       ...(names.length > 0 ? [`--allow-env=${names.join(",")}`] : []),
       ...allowed?.other ?? [],
@@ -122,52 +126,38 @@ export interface StoppedServer {
 
 export class ServerProcess implements AsyncDisposable {
   readonly url: string;
-  private log = "";
-  private logLines = 0;
   private hasEnded = false;
-  private readonly logRead: Promise<void>;
 
   private constructor(
     private readonly child: Deno.ChildProcess,
     readonly port: number,
-    readonly lines: readonly string[],
-    private readonly stdoutRead: Promise<void>,
+    private readonly log: ServerLog,
+    /** All of its standard output, once it has ended. */
+    readonly printed: Promise<string>,
   ) {
     this.url = `http://127.0.0.1:${port}`;
-    this.logRead = this.readLog();
     child.status.then(() => this.hasEnded = true);
   }
 
   /** One that has not said that it listens, and perhaps never will. */
   static starting(settings: ServerSettings): ServerProcess {
     const child = spawn(settings);
-    const read = new Response(child.stdout).text().then(() => {});
-    return new ServerProcess(child, 0, [], read);
+    const printed = new Response(child.stdout).text();
+    return new ServerProcess(child, 0, new ServerLog(child.stderr), printed);
   }
 
   /** Resolves when the server has said that it listens. */
   static async start(settings: ServerSettings): Promise<ServerProcess> {
     const child = spawn(settings);
     const limit = setTimeout(() => child.kill("SIGKILL"), START_LIMIT_MS);
-    const lines: string[] = [];
-    const reader = child.stdout.pipeThrough(new TextDecoderStream())
-      .pipeThrough(new LineStream()).getReader();
+    const log = new ServerLog(child.stderr);
+    const printed = new Response(child.stdout).text();
     try {
-      while (true) {
-        const { value, done } = await reader.read();
-        if (done) {
-          const log = await new Response(child.stderr).text();
-          throw new Error(`the server did not start: ${log}`);
-        }
-        lines.push(value);
-        const port = /^Listening on http:\/\/\S*:(\d+)$/.exec(value)?.[1];
-        if (port === undefined) continue;
-        // Read on, so that the pipe never fills.
-        const rest = (async () => {
-          while (!(await reader.read()).done);
-        })();
-        return new ServerProcess(child, Number(port), lines, rest);
-      }
+      await log.until(LISTENING);
+      const port = Number(LISTENING.exec(log.text)![1]);
+      return new ServerProcess(child, port, log, printed);
+    } catch {
+      throw new Error(`the server did not start: ${log.text}`);
     } finally {
       clearTimeout(limit);
     }
@@ -180,44 +170,28 @@ export class ServerProcess implements AsyncDisposable {
   /** Null where a signal ended it. */
   get exitCode(): Promise<number | null> {
     return this.child.status.then(async ({ code, signal }) => {
-      await this.logRead;
+      await this.log.isRead;
       return signal === null ? code : null;
     });
   }
 
   /** Resolves when it has logged what the pattern says. */
   async logged(pattern: RegExp): Promise<void> {
-    while (!pattern.test(this.log)) {
-      if (this.hasEnded) throw new Error(`it ended: ${this.log}`);
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.onLog = resolve;
-      await promise;
-    }
+    await this.log.until(pattern);
   }
-
-  private onLog: () => void = () => {};
 
   /** What it has logged lately. */
   get lastWords(): string {
-    return this.log;
+    return this.log.text;
   }
 
   /** Lines that it has logged. */
   get loggedLines(): number {
-    return this.logLines;
+    return this.log.lines;
   }
 
   get isRunning(): boolean {
     return !this.hasEnded;
-  }
-
-  private async readLog(): Promise<void> {
-    const text = this.child.stderr.pipeThrough(new TextDecoderStream());
-    for await (const chunk of text) {
-      this.log = (this.log + chunk).slice(-LAST_WORDS_CHARS);
-      this.logLines += chunk.split("\n").length - 1;
-      this.onLog();
-    }
   }
 
   /** Asks it to stop, and waits until it has. */
@@ -227,7 +201,7 @@ export class ServerProcess implements AsyncDisposable {
     this.signal(signal);
     const status = await this.child.status;
     clearTimeout(limit);
-    await Promise.all([this.logRead, this.stdoutRead]);
+    await Promise.all([this.log.isRead, this.printed]);
     return {
       code: status.signal === null ? status.code : null,
       tookMs: performance.now() - startedMs,
@@ -238,7 +212,7 @@ export class ServerProcess implements AsyncDisposable {
   async kill(): Promise<void> {
     this.signal("SIGKILL");
     await this.child.status;
-    await Promise.all([this.logRead, this.stdoutRead]);
+    await Promise.all([this.log.isRead, this.printed]);
   }
 
   signal(name: Deno.Signal): void {
@@ -320,16 +294,39 @@ function inherited(): Record<string, string> {
   return env;
 }
 
-class LineStream extends TransformStream<string, string> {
-  constructor() {
-    let rest = "";
-    super({
-      transform(chunk, controller) {
-        const lines = (rest + chunk).split("\n");
-        rest = lines.pop()!;
-        for (const line of lines) controller.enqueue(line);
-      },
-    });
+/** What a server says on standard error: read all the time, the last is kept. */
+class ServerLog {
+  text = "";
+  /** Line ends that have come. */
+  lines = 0;
+  readonly isRead: Promise<void>;
+  private hasEnded = false;
+  private waiting: (() => void)[] = [];
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.isRead = this.read(stream);
+  }
+
+  /** Resolves when the text matches; rejects when it has ended without. */
+  async until(pattern: RegExp): Promise<void> {
+    while (!pattern.test(this.text)) {
+      if (this.hasEnded) throw new Error(`it ended: ${this.text}`);
+      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    }
+  }
+
+  private async read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
+      this.text = (this.text + chunk).slice(-LAST_WORDS_CHARS);
+      this.lines += chunk.split("\n").length - 1;
+      this.wake();
+    }
+    this.hasEnded = true;
+    this.wake();
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
   }
 }
 
