@@ -56,6 +56,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
     maxWaitingBytes: config.maxWaitingBytes,
+    reserveBytes: config.reserveBytes,
     logger,
   });
   const closing: Closing = {
@@ -149,6 +150,7 @@ async function openBackup(
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
         maxWaitingBytes: config.maxWaitingBytes,
+        reserveBytes: config.reserveBytes,
       }),
       clock: systemClock,
       random: systemRandom,
