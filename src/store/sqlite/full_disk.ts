@@ -62,7 +62,7 @@ export interface RoomDeps {
 
 /**
  * Proves that there is room again: the reserve stands, and a write of a usual
- * size holds beside it. Deletions wait meanwhile, for some 50 ms; where this
+ * size holds beside it. Deletions wait meanwhile, for some 100 ms; where this
  * fails they have the reserve as before.
  * @throws Error where there is no room
  */
