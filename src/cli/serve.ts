@@ -58,6 +58,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
     maxWaitingBytes: config.maxWaitingBytes,
+    reserveBytes: config.reserveBytes,
     logger,
   });
   const closing: Closing = {
@@ -176,6 +177,7 @@ async function openBackup(
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
         maxWaitingBytes: config.maxWaitingBytes,
+        reserveBytes: config.reserveBytes,
       }),
       clock: systemClock,
       random: systemRandom,

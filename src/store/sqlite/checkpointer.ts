@@ -118,6 +118,13 @@ export class Checkpointer {
     this.isHalfCopied = false;
   }
 
+  /** One on the caller's thread; what it leaves half done is repaired as well. */
+  byCaller(checkpoint: () => void): void {
+    this.isHalfCopied = true;
+    checkpoint();
+    this.isHalfCopied = false;
+  }
+
   private ask(request: CheckpointRequest): Promise<CheckpointReply> {
     if (!this.worker) {
       this.worker = new Worker(checkpointWorkerUrl(this.deps.databasePath), {
