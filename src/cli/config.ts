@@ -29,6 +29,8 @@ export interface ServeConfig {
   atomicWriteBatchTimeoutMs?: number;
   maxWatches: number;
   maxWaitingBytes: number;
+  /** Of the disk, for deletions when it is full. */
+  reserveBytes: number;
   /** How long a stopping server waits for requests in flight. */
   drainTimeoutMs: number;
   logFormat: LogFormat;
@@ -264,6 +266,7 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     numWorkers: values.numWorkers!,
     atomicWriteBatchTimeoutMs: values.atomicWriteBatchTimeoutMs,
     maxWatches: values.maxWatches!,
+    reserveBytes: values.diskReserveMib! * 1024 * 1024,
     maxWaitingBytes: values.maxWaitingMib! * 1024 * 1024,
     drainTimeoutMs: values.drainTimeoutMs!,
     logFormat: values.logFormat!,

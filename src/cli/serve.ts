@@ -62,6 +62,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
     maxWaitingBytes: config.maxWaitingBytes,
+    reserveBytes: config.reserveBytes,
     logger,
   });
   const closing: Closing = {
@@ -155,6 +156,7 @@ async function openBackup(
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
         maxWaitingBytes: config.maxWaitingBytes,
+        reserveBytes: config.reserveBytes,
       }),
       clock: systemClock,
       random: systemRandom,

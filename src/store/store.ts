@@ -114,6 +114,8 @@ export interface StoreStats {
   refusedWrites: number;
   watches: number;
   databaseBytes: number;
+  /** Room kept on the disk for deletions when it is full. */
+  reserveBytes: number;
   walBytes: number;
   /** Entries past their expiry whose rows are still there, up to a bound. */
   expiryBacklog: number;

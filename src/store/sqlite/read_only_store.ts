@@ -126,6 +126,7 @@ class ReadOnlyStore implements Store {
       waitingWrites: 0,
       waitingBytes: 0,
       refusedWrites: 0,
+      reserveBytes: 0,
       watches: this.hub.size,
       databaseBytes: this.session.databaseBytes(),
       walBytes: 0,

@@ -37,6 +37,8 @@ export interface SqliteStoreOptions {
   batchTimeoutMs?: number;
   /** What writes may hold in memory until they are answered. Default 64 MiB. */
   maxWaitingBytes?: number;
+  /** Room kept on the disk for deletions when it is full. Default: none. */
+  reserveBytes?: number;
   /** Watches at once. Default 20,000. */
   maxWatches?: number;
   /** The mutation log's size while nobody reads it. Default 64 MiB. */
@@ -73,6 +75,7 @@ export async function openSqliteStore(
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
       maxWaitingBytes: options.maxWaitingBytes,
+      reserveBytes: options.reserveBytes,
     });
     return new SqliteStore(writing, path, lock, session.clock, maxWatches);
   } catch (error) {
