@@ -181,8 +181,7 @@ export class GroupCommit {
       this.commit(group);
       this.busySinceMs = undefined;
     } catch (error) {
-      this.session.rollback();
-      if (isBusy(error) && this.waitForLock(group)) return;
+      if (this.rollBack() && isBusy(error) && this.waitForLock(group)) return;
       this.failed(group, error);
     }
     this.schedule();
@@ -379,7 +378,7 @@ export class GroupCommit {
   /** Learns the log's length, and whether this commit began it anew. */
   private measureWal(): number {
     const { log } = this.session.walFrames();
-    if (log < this.walFrames) this.walRun++;
+    if (this.session.wal.hasBegunAnew() || log < this.walFrames) this.walRun++;
     this.walFrames = log;
     return log;
   }
@@ -401,6 +400,16 @@ export class GroupCommit {
     this.pending.unshift(...group);
     this.scheduled = clock.after(BUSY_RETRY_MS, this.flush);
     return true;
+  }
+
+  /** False where not even that is to be had: nobody may be left waiting. */
+  private rollBack(): boolean {
+    try {
+      this.session.rollback();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   private failed(group: WaitingWrite[], cause: unknown): void {

@@ -117,6 +117,7 @@ export class Writing {
       rejectPending: (error) => this.open?.writer.rejectPending(error),
     });
     this.checkpointer = new Checkpointer({
+      clock: options.clock,
       databasePath: options.path,
       holdCommits: () => this.open?.writer.hold() ?? (() => {}),
       walFrames: () =>
@@ -529,6 +530,9 @@ export class Writing {
   private closeAndCut({ session, writer }: Current): void {
     const { path } = this.options;
     try {
+      if (this.checkpointer.isHalfCopied) {
+        throw new Error("a checkpoint is still incomplete");
+      }
       requireAlone(session);
       cutLog(closeInDoubt(session, path, writer.certainFrames));
     } catch (error) {
