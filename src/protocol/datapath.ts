@@ -46,9 +46,13 @@ const WATCH_STATUS_SUCCESS = 1;
 
 // ---------------------------------------------------------------- requests
 
+function requestReader(body: Bytes): ProtoReader {
+  return new ProtoReader(body, limits.MAX_MESSAGE_FIELDS);
+}
+
 /** @throws InvalidRequestError, TooLargeError: a 4xx with the sentence. */
 export function decodeSnapshotRead(body: Bytes): ReadRange[] {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const ranges: ReadRange[] = [];
   let entries = 0;
   while (reader.next()) {
@@ -136,7 +140,7 @@ function isSuccessor(start: Bytes, end: Bytes): boolean {
  * @throws InvalidRequestError, TooLargeError: a 4xx with the sentence.
  */
 export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const write: AtomicWrite = { checks: [], mutations: [], enqueues: [] };
   let sizeBytes = 0;
   while (reader.next()) {
@@ -154,6 +158,7 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       }
       const check = decodeCheck(reader.message());
       sizeBytes += check.key.length;
+      if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
       write.checks.push(check);
       continue;
     }
@@ -173,13 +178,16 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       for (const key of enqueue.keysIfUndelivered) sizeBytes += key.length;
       write.enqueues.push(enqueue);
     }
-  }
-  if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) {
-    throw new TooLargeError(
-      `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has ${sizeBytes}.`,
-    );
+    // At once: what follows would be checked in vain.
+    if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
   }
   return write;
+}
+
+function refuseWriteSize(): never {
+  throw new TooLargeError(
+    `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has more.`,
+  );
 }
 
 function decodeCheck(reader: ProtoReader): Check {
@@ -492,7 +500,7 @@ function decodeEnqueue(reader: ProtoReader, nowMs: number): Enqueue {
 
 /** @throws InvalidRequestError, TooLargeError: a 4xx with the sentence. */
 export function decodeWatch(body: Bytes): Bytes[] {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const keys: Bytes[] = [];
   while (reader.next()) {
     if (reader.field !== 1) {
