@@ -7,15 +7,26 @@ import { StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
+import { databaseFile } from "../store/sqlite/database_file.ts";
+import { lockFile } from "../store/sqlite/instance_lock.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
-import type { CliIo } from "./io.ts";
+import { type CliIo, say } from "./io.ts";
 
-/** Closing the store syncs and copies a bounded log; a dying disk may hang. */
-const CLOSE_TIMEOUT_MS = 25_000;
-/** Answers of an instance that has lost the database come at once. */
+/**
+ * Closing the store syncs and copies a bounded log; a dying disk may hang. It
+ * also has what draining has left of its time. With the default drain time the
+ * whole stop stays below the 10 s after which container engines kill.
+ */
+const CLOSE_TIMEOUT_MS = 3000;
+/** Of these, for closing the file after the object store was waited for. */
+const CLOSE_FILE_MS = 1000;
+/**
+ * Answers of an instance that has lost the database come at once, but it may
+ * take a client a moment to read them.
+ */
 const LOST_DRAIN_TIMEOUT_MS = 2000;
 const HANDED_OVER_EXIT_CODE = 3;
 const FENCED_EXIT_CODE = 4;
@@ -46,10 +57,15 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     readOnly: config.readOnly,
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
+    maxWaitingBytes: config.maxWaitingBytes,
     logger,
   });
-  const closing = { close: () => backup?.close() ?? store.close() };
-  io.out(`Opened database at ${config.sqlitePath}`);
+  const closing: Closing = {
+    close: (withinMs) =>
+      backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
+  };
+  const announce = announcer(config);
+  announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
   try {
     server = await startServer({
@@ -62,6 +78,13 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       accessToken: config.accessToken,
       restSecret: config.restSecret,
       publicReads: config.publicReads,
+      maxInFlightBytes: config.maxInFlightBytes,
+      corsOrigins: config.corsOrigins,
+      logsAccess: config.logsAccess,
+      // Opening and closing it touches no lock of SQLite.
+      spareFile: config.readOnly
+        ? undefined
+        : lockFile(databaseFile(config.sqlitePath)),
       backup: backup && {
         report: () => backup.report(),
         durableVersions: () => backup.durableVersions(),
@@ -69,12 +92,12 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       },
     });
   } catch (error) {
-    await closing.close();
+    await closing.close(CLOSE_TIMEOUT_MS);
     throw error;
   }
   // The address as it was asked for, with the port that was really taken.
   const address = { hostname: config.address.hostname, port: server.port };
-  io.out(`Listening on http://${formatAddress(address)}`);
+  announce(`Listening on http://${formatAddress(address)}`);
   io.onListening?.(`http://${formatAddress(loopbackOf(address))}`);
   const first = await Promise.race([
     signal,
@@ -92,8 +115,19 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     Math.min(config.drainTimeoutMs, LOST_DRAIN_TIMEOUT_MS),
     logger,
   );
-  io.err(`denokv: ${first.sentence}`);
+  say(io, "denokv", first.sentence);
   return first.kind === "handedOver" ? HANDED_OVER_EXIT_CODE : FENCED_EXIT_CODE;
+}
+
+/**
+ * Says what programs around the server wait for on standard error, as the Rust
+ * server's do: as events of the log, with the address at the end of its line,
+ * and whatever `--log-level` says.
+ */
+function announcer(config: ServeConfig): (message: string) => void {
+  const { logFormat: format } = config;
+  const logger = createLogger({ format, level: "info", clock: systemClock });
+  return (message) => logger.info(message);
 }
 
 /**
@@ -113,7 +147,13 @@ async function openBackup(
   const { FencedError } = await import("../backup/ownership.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
-  const progress = new Progress("Restoring", standardError(), systemClock);
+  const progress = new Progress(
+    "Restoring",
+    config.logFormat === "text" && Deno.stderr.isTerminal()
+      ? standardError()
+      : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
+    systemClock,
+  );
   const objects = await openBackupPlace(backup.place);
   const stopping = new AbortController();
   let isOpen = false;
@@ -135,6 +175,7 @@ async function openBackup(
         logger,
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
+        maxWaitingBytes: config.maxWaitingBytes,
       }),
       clock: systemClock,
       random: systemRandom,
@@ -156,7 +197,7 @@ async function openBackup(
     await objects.close();
     if (stopping.signal.aborted) return 0;
     if (error instanceof FencedError) {
-      io.err(`denokv: ${error.message}`);
+      say(io, "denokv", error.message);
       return FENCED_EXIT_CODE;
     }
     throw asStartupError(error);
@@ -182,12 +223,17 @@ function firstSignal(logger: Logger): Promise<string> {
   return promise;
 }
 
+interface Closing {
+  close(withinMs: number): Promise<void>;
+}
+
 async function stop(
   server: RunningServer,
-  store: { close(): Promise<void> },
+  store: Closing,
   drainTimeoutMs: number,
   logger: Logger,
 ): Promise<void> {
+  const startedMs = systemClock.monotonicMs();
   server.announceStop();
   const { isComplete } = await server.drain(drainTimeoutMs);
   if (!isComplete) {
@@ -195,12 +241,11 @@ async function stop(
       drainTimeoutMs,
     });
   }
+  const drainedMs = systemClock.monotonicMs() - startedMs;
+  const withinMs = CLOSE_TIMEOUT_MS + Math.max(0, drainTimeoutMs - drainedMs);
   const timedOut = Promise.withResolvers<"late">();
-  const timer = systemClock.after(
-    CLOSE_TIMEOUT_MS,
-    () => timedOut.resolve("late"),
-  );
-  const closed = await Promise.race([store.close(), timedOut.promise]);
+  const timer = systemClock.after(withinMs, () => timedOut.resolve("late"));
+  const closed = await Promise.race([store.close(withinMs), timedOut.promise]);
   timer.stop();
   if (closed === "late") {
     throw new StartupError(

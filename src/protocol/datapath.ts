@@ -1,7 +1,7 @@
 /**
  * The entrance of the KV Connect data path: protobuf bytes in, checked
- * requests out, and answers back to bytes. What passes here is valid; every
- * limit of the protocol is applied here and nowhere else.
+ * requests out. What passes here is valid; every limit of the protocol is
+ * applied here and nowhere else. Answers are in datapath_answers.ts.
  *
  * Messages and field numbers: the public schema `com.deno.kv.datapath`.
  */
@@ -14,35 +14,19 @@ import {
   type Check,
   Encoding,
   type Enqueue,
-  type Entry,
   type Mutation,
   MutationType,
   NEVER_MS,
   type ReadRange,
-  type WriteOutcome,
 } from "./messages.ts";
-import {
-  dataFieldSize,
-  ProtoReader,
-  ProtoWriter,
-  varintSize,
-  WIRE_LENGTH,
-  WIRE_VARINT,
-} from "./protobuf.ts";
+import { ProtoReader, WIRE_LENGTH, WIRE_VARINT } from "./protobuf.ts";
 import { v8NumberKind } from "./v8_number.ts";
 import {
   ABSENT_VERSION,
   readOrder,
   readVersion,
   VERSIONSTAMP_BYTES,
-  writeVersionstamp,
 } from "./versionstamp.ts";
-
-const WRITE_STATUS_SUCCESS = 1;
-const WRITE_STATUS_CHECK_FAILURE = 2;
-const WRITE_STATUS_WRITE_DISABLED = 5;
-const READ_STATUS_SUCCESS = 1;
-const WATCH_STATUS_SUCCESS = 1;
 
 // ---------------------------------------------------------------- requests
 
@@ -141,7 +125,12 @@ function isSuccessor(start: Bytes, end: Bytes): boolean {
  */
 export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
   const reader = requestReader(body);
-  const write: AtomicWrite = { checks: [], mutations: [], enqueues: [] };
+  const write: AtomicWrite = {
+    checks: [],
+    mutations: [],
+    enqueues: [],
+    heldBytes: body.buffer.byteLength,
+  };
   let sizeBytes = 0;
   while (reader.next()) {
     const field = reader.field;
@@ -181,7 +170,38 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
     // At once: what follows would be checked in vain.
     if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
   }
-  return write;
+  return body.buffer.byteLength > 2 * sizeBytes + MAX_IDLE_BODY_BYTES
+    ? withoutBody(write)
+    : write;
+}
+
+/**
+ * A write waits with the body that its keys and values are views of. Past
+ * twice what is kept of it and this, what is kept is copied out.
+ */
+const MAX_IDLE_BODY_BYTES = 16 * 1024;
+
+function withoutBody(
+  { checks, mutations, enqueues }: AtomicWrite,
+): AtomicWrite {
+  let heldBytes = 0;
+  const copy = (bytes: Bytes): Bytes => {
+    heldBytes += bytes.length;
+    return bytes.slice();
+  };
+  for (const check of checks) check.key = copy(check.key);
+  for (const mutation of mutations) {
+    const { key, value, sumMin, sumMax } = mutation;
+    mutation.key = copy(key);
+    mutation.value = copy(value);
+    mutation.sumMin = sumMin && copy(sumMin);
+    mutation.sumMax = sumMax && copy(sumMax);
+  }
+  for (const enqueue of enqueues) {
+    enqueue.payload = copy(enqueue.payload);
+    enqueue.keysIfUndelivered = enqueue.keysIfUndelivered.map(copy);
+  }
+  return { checks, mutations, enqueues, heldBytes };
 }
 
 function refuseWriteSize(): never {
@@ -561,120 +581,4 @@ function refuseReservedKey(): never {
   throw new InvalidRequestError(
     "Keys that begin with the byte 0xFF belong to the server.",
   );
-}
-
-// ----------------------------------------------------------------- answers
-
-/** One list of entries for each range, in the order asked. */
-export function encodeSnapshotReadOutput(ranges: readonly Entry[][]): Bytes {
-  let size = 4;
-  for (const entries of ranges) size += dataFieldSize(rangeSize(entries));
-  const writer = new ProtoWriter(new Uint8Array(size));
-  for (const entries of ranges) {
-    writer.tag(1, WIRE_LENGTH);
-    writer.varint(rangeSize(entries));
-    for (const entry of entries) {
-      writer.tag(1, WIRE_LENGTH);
-      writeEntry(writer, entry);
-    }
-  }
-  // read_is_strongly_consistent: clients ask the strong endpoint for eventual
-  // reads too, and exchange anew when this is false.
-  writer.varintField(4, 1);
-  writer.varintField(8, READ_STATUS_SUCCESS);
-  return writer.out;
-}
-
-function rangeSize(entries: readonly Entry[]): number {
-  let size = 0;
-  for (let i = 0; i < entries.length; i++) {
-    size += dataFieldSize(entrySize(entries[i]));
-  }
-  return size;
-}
-
-/** Key, value, a one-byte encoding field of 2 bytes, a 12-byte versionstamp field. */
-function entrySize(entry: Entry): number {
-  return dataFieldSize(entry.key.length) + dataFieldSize(entry.value.length) +
-    14;
-}
-
-/** An embedded KvEntry, its length first. */
-function writeEntry(writer: ProtoWriter, entry: Entry): void {
-  writer.varint(entrySize(entry));
-  writer.dataField(1, entry.key);
-  writer.dataField(2, entry.value);
-  writer.varintField(3, entry.encoding);
-  writer.tag(4, WIRE_LENGTH);
-  writer.varint(VERSIONSTAMP_BYTES);
-  writeVersionstamp(writer.out, writer.at, entry.version, entry.order);
-  writer.at += VERSIONSTAMP_BYTES;
-}
-
-/** For every outcome but `refused`, which is an error and not an answer. */
-export function encodeAtomicWriteOutput(
-  outcome: Exclude<WriteOutcome, { status: "refused" }>,
-): Bytes {
-  switch (outcome.status) {
-    case "committed": {
-      const out = new Uint8Array(14);
-      out[0] = 1 << 3;
-      out[1] = WRITE_STATUS_SUCCESS;
-      out[2] = (2 << 3) | WIRE_LENGTH;
-      out[3] = VERSIONSTAMP_BYTES;
-      writeVersionstamp(out, 4, outcome.version, outcome.order);
-      return out;
-    }
-    case "checkFailed": {
-      const { failedChecks } = outcome;
-      let packed = 0;
-      for (const index of failedChecks) packed += varintSize(index);
-      const writer = new ProtoWriter(
-        new Uint8Array(2 + (packed > 0 ? dataFieldSize(packed) : 0)),
-      );
-      writer.varintField(1, WRITE_STATUS_CHECK_FAILURE);
-      if (packed > 0) {
-        writer.tag(4, WIRE_LENGTH);
-        writer.varint(packed);
-        for (const index of failedChecks) writer.varint(index);
-      }
-      return writer.out;
-    }
-    case "writeDisabled":
-      return new Uint8Array([1 << 3, WRITE_STATUS_WRITE_DISABLED]);
-  }
-}
-
-/** A keep-alive: a frame of no message. */
-export const WATCH_PING: Bytes = new Uint8Array(4);
-
-/**
- * A frame of a watch: 4 bytes of little-endian length and a WatchOutput.
- * @param entries one for each watched key; null where the key is absent
- * @param changed one for each watched key
- */
-export function encodeWatchFrame(
-  entries: readonly (Entry | null)[],
-  changed: readonly boolean[],
-): Bytes {
-  const sizes = entries.map((entry, i) =>
-    changed[i] ? 2 + (entry ? dataFieldSize(entrySize(entry)) : 0) : 0
-  );
-  let size = 2;
-  for (const keySize of sizes) size += dataFieldSize(keySize);
-  const writer = new ProtoWriter(new Uint8Array(4 + size));
-  new DataView(writer.out.buffer).setUint32(0, size, true);
-  writer.at = 4;
-  writer.varintField(1, WATCH_STATUS_SUCCESS);
-  for (let i = 0; i < entries.length; i++) {
-    writer.tag(2, WIRE_LENGTH);
-    writer.varint(sizes[i]);
-    if (!changed[i]) continue;
-    writer.varintField(1, 1);
-    const entry = entries[i];
-    if (entry === null) continue;
-    writer.tag(2, WIRE_LENGTH);
-    writeEntry(writer, entry);
-  }
-  return writer.out;
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { type Bytes, byteString, utf8 } from "../common/bytes.ts";
+import { systemClock } from "../common/clock.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { encodeKey } from "../protocol/key.ts";
 import {
@@ -14,6 +15,8 @@ import { encodeV8 } from "../protocol/v8_encode.ts";
 import { MAX_VALUE_DEPTH } from "../protocol/v8_format.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
 import { createAccess } from "./access.ts";
+import { Answers } from "./answers.ts";
+import { Bodies } from "./body.ts";
 import { text } from "./responses.ts";
 import { createRest, type RestDeps } from "./rest.ts";
 
@@ -80,7 +83,12 @@ async function serve(
     accessToken: options.noSecret ? undefined : TOKEN,
     publicReads: options.publicReads ?? true,
   });
-  const rest = createRest({ store, access });
+  const rest = createRest({
+    store,
+    access,
+    bodies: new Bodies(systemClock),
+    answers: new Answers({ clock: systemClock, maxBytes: 2 ** 27 }),
+  });
   const server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     async (request) => {

@@ -41,8 +41,22 @@ export interface Store {
   readonly databaseId: string;
   readonly isReadOnly: boolean;
 
-  /** All ranges from one snapshot; one list of entries for each, in order. */
-  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]>;
+  /**
+   * All ranges from one snapshot; one list of entries for each, in order.
+   * @param maxBytes where keys and values take more than about this, the read
+   *   is given up: for callers that then ask `readLarge`
+   * @throws LargeReadError past `maxBytes`, at once or as a rejection
+   */
+  read(
+    ranges: readonly ReadRange[],
+    maxBytes?: number,
+  ): Entry[][] | Promise<Entry[][]>;
+
+  /**
+   * The same for an answer of any size, in slices of a millisecond or so with
+   * other requests in between; one such read at a time, the others wait.
+   */
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]>;
 
   write(write: AtomicWrite): Promise<WriteOutcome>;
 
@@ -74,11 +88,21 @@ export interface Watch {
    * The next state that differs from the last one handed out; the first call
    * resolves with the present state, every key `changed`. Changes in between
    * fold into the latest state, and each state is one snapshot. One call at a
-   * time. Resolves with null after `cancel`.
+   * time. Resolves with null after `cancel`. Watches that see the same state
+   * of a key are handed the same `Entry`.
+   * @param admission where the consumer limits what it holds in memory
    * @throws UnavailableError when the store closes or fails
    */
-  next(): Promise<WatchState | null>;
+  next(admission?: Admission): Promise<WatchState | null>;
   cancel(): void;
+}
+
+/** Room for a state, made before its keys are read. */
+export interface Admission {
+  /** Returns nothing where there is room, or a promise of it. */
+  take(): void | Promise<void>;
+  /** After `take`: no state is handed out for it. */
+  giveBack(): void;
 }
 
 export interface WatchState {
@@ -88,9 +112,22 @@ export interface WatchState {
   changed: boolean[];
 }
 
+/** A read that takes more than it may in one turn; see `Store.read`. */
+export class LargeReadError extends Error {
+  override name = "LargeReadError";
+}
+
+/**
+ * Why no writes are taken, in one word, which may be shown to anyone:
+ * - `stopping`: the server ends
+ * - `disk`: the disk does not take what is written, or does not answer
+ * - `ownership`: another instance has the database, or may have it
+ */
+export type NotWritableCause = "stopping" | "disk" | "ownership";
+
 export type StoreHealth =
   | { writable: true }
-  | { writable: false; reason: string };
+  | { writable: false; cause: NotWritableCause; reason: string };
 
 /**
  * Cumulative counts since the store was opened, unless said otherwise.
@@ -104,16 +141,41 @@ export interface StoreStats {
   groupSizes: HistogramSnapshot;
   syncSeconds: HistogramSnapshot;
   syncFailures: number;
+  /** How long the oldest fsync that runs has been running; 0 where none does. */
+  syncPendingSeconds: number;
   commitFailures: number;
   checkpoints: number;
+  /** Writes without an answer yet, what they hold, and how many were too many. */
+  waitingWrites: number;
+  waitingBytes: number;
+  refusedWrites: number;
   watches: number;
   databaseBytes: number;
   walBytes: number;
   /** Entries past their expiry whose rows are still there, up to a bound. */
   expiryBacklog: number;
   expiredDeleted: number;
+  /** Rows that other programs wrote and that cannot be read, as often as met. */
+  unreadableRows: number;
   log: { floorVersion: number; headVersion: number; sizeBytes: number };
 }
+
+/**
+ * Why a backup does not go through, in one word. It may be shown to anyone;
+ * the sentence beside it may name the provider, the bucket and its keys.
+ *
+ * - `unreachable`: no answer, or one that passes (a time limit, 429, 5xx)
+ * - `denied`: the store refuses until a person changes something, such as
+ *   credentials, rights or the bucket's name
+ * - `conflict`: another instance has the database now
+ * - `damaged`: what is in the backup is not what was written
+ */
+export type BackupErrorKind =
+  | "unreachable"
+  | "denied"
+  | "conflict"
+  | "damaged"
+  | "other";
 
 /** How a backup stands, for metrics and readiness. Times in milliseconds. */
 export interface BackupReport {
@@ -131,10 +193,13 @@ export interface BackupReport {
   segments: number;
   shippedBytes: number;
   failures: number;
+  /** What fails at present: the shipping, the lease, or the ownership is lost. */
   lastError: string | undefined;
+  lastErrorKind: BackupErrorKind | undefined;
   /** Since the last verification by this launch. */
   verifiedAgeMs: number | undefined;
   verifyFailure: string | undefined;
+  verifyFailureKind: BackupErrorKind | undefined;
 }
 
 export interface HistogramSnapshot {

@@ -307,6 +307,10 @@ class MemoryStore implements Store, BackupSource {
     });
   }
 
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    return Promise.resolve(this.read(ranges));
+  }
+
   async write(write: AtomicWrite): Promise<WriteOutcome> {
     if (this.failure) throw this.failure;
     const { database } = this;

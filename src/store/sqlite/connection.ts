@@ -1,6 +1,8 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StartupError } from "../../common/errors.ts";
+import { createPrivateFile } from "../../common/files.ts";
+import { missingPermission } from "../../common/permissions.ts";
 import { checkSqliteVersion } from "./schema.ts";
 
 /**
@@ -23,6 +25,8 @@ const OPENING_BUSY_MS = 5000;
 export function openConnection(path: string, readOnly: boolean): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
+    // SQLite gives the files beside it the mode of the database.
+    if (!readOnly) createPrivateFile(path);
     db = new DatabaseSync(path, { readOnly });
     db.exec(`pragma busy_timeout = ${OPENING_BUSY_MS}`);
     checkSqliteVersion(
@@ -46,6 +50,8 @@ export function openConnection(path: string, readOnly: boolean): DatabaseSync {
 /** Whatever kept a file from being opened, as a sentence. */
 export function notOpened(path: string, error: unknown): StartupError {
   if (error instanceof StartupError) return error;
+  const missing = missingPermission(error);
+  if (missing) return new StartupError(`${missing} Nothing was opened.`);
   return new StartupError(
     isBusy(error)
       ? `Another program holds ${path} locked. Nothing of it was changed; try again when that program has let go.`

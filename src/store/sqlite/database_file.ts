@@ -5,6 +5,7 @@
  */
 import { dirname, isAbsolute } from "node:path";
 import { messageOf, StartupError } from "../../common/errors.ts";
+import { missingPermission } from "../../common/permissions.ts";
 
 /** As many as the system itself follows. */
 const MAX_LINKS = 40;
@@ -24,6 +25,8 @@ export function databaseFile(path: string): string {
       file = isAbsolute(target) ? target : `${dirname(file)}/${target}`;
     }
   } catch (error) {
+    const missing = missingPermission(error);
+    if (missing) throw new StartupError(`${missing} Nothing was opened.`);
     throw new StartupError(
       `The link ${path} cannot be followed: ${
         messageOf(error)

@@ -11,13 +11,17 @@ import type {
   ReadRange,
   WriteOutcome,
 } from "../../protocol/messages.ts";
+import { LargeReads } from "./large_reads.ts";
+import { Pieces } from "./pieces.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
-import { WatchHub, type WatchRead } from "../watch.ts";
+import type { WatchRead } from "../key_watch.ts";
+import { WatchHub } from "../watch.ts";
 import {
   openReadSession,
   type ReadSession,
   type SessionOptions,
 } from "./session.ts";
+import { watchRead } from "./watch_read.ts";
 
 /** How often a file that another program writes is looked at for watches. */
 const POLL_INTERVAL_MS = 250;
@@ -28,12 +32,15 @@ export function openReadOnlyStore(
   maxWatches: number,
 ): Store {
   const { session, databaseId } = openReadSession(options);
-  return new ReadOnlyStore(session, databaseId, options.clock, maxWatches);
+  const { clock, path } = options;
+  return new ReadOnlyStore(session, databaseId, clock, path, maxWatches);
 }
 
 class ReadOnlyStore implements Store {
   readonly isReadOnly = true;
   private readonly hub: WatchHub;
+  private readonly pieces = new Pieces();
+  private readonly largeReads: LargeReads;
   private readonly poll: Timer;
   private seenVersion: number;
 
@@ -41,8 +48,10 @@ class ReadOnlyStore implements Store {
     private readonly session: ReadSession,
     readonly databaseId: string,
     private readonly clock: Clock,
+    path: string,
     maxWatches: number,
   ) {
+    this.largeReads = new LargeReads(path, clock);
     this.hub = new WatchHub({
       clock,
       maxWatches,
@@ -61,33 +70,33 @@ class ReadOnlyStore implements Store {
     this.hub.allChanged();
   }
 
-  read(ranges: readonly ReadRange[]): Entry[][] {
+  read(ranges: readonly ReadRange[], maxBytes = Infinity): Entry[][] {
     const { reader } = this.session;
     reader.beginTurn();
-    const nowMs = this.clock.nowMs();
-    const answer = ranges.map((range) => reader.range(range, nowMs));
-    // The next read may come after another program's commit, and has to see it.
-    reader.endTurn();
-    return answer;
+    try {
+      const nowMs = this.clock.nowMs();
+      return ranges.map((range) =>
+        this.pieces.range(reader, range, nowMs, maxBytes)
+      );
+    } finally {
+      // The next read may come after another program's commit, and has to see
+      // it.
+      reader.endTurn();
+    }
+  }
+
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    return this.largeReads.read(ranges);
   }
 
   private readWatched(keys: readonly Bytes[]): WatchRead {
     const { reader } = this.session;
     reader.beginTurn();
-    const nowMs = this.clock.nowMs();
-    let nextExpiryMs = Infinity;
-    const entries = keys.map((key): Entry | null => {
-      const row = reader.row(key);
-      if (!row) return null;
-      const { value, encoding, version, expireAtMs } = row;
-      if (expireAtMs >= 0) {
-        if (expireAtMs <= nowMs) return null;
-        nextExpiryMs = Math.min(nextExpiryMs, expireAtMs);
-      }
-      return { key, value, encoding, version, order: 0 };
-    });
-    reader.endTurn();
-    return { entries, nextExpiryMs };
+    try {
+      return watchRead(reader, keys, this.clock.nowMs());
+    } finally {
+      reader.endTurn();
+    }
   }
 
   write(): Promise<WriteOutcome> {
@@ -113,24 +122,29 @@ class ReadOnlyStore implements Store {
       syncSeconds: none,
       syncFailures: 0,
       commitFailures: 0,
+      syncPendingSeconds: 0,
       checkpoints: 0,
+      waitingWrites: 0,
+      waitingBytes: 0,
+      refusedWrites: 0,
       watches: this.hub.size,
       databaseBytes: this.session.databaseBytes(),
       walBytes: 0,
       expiryBacklog: this.session.expiryBacklog(this.clock.nowMs()),
       expiredDeleted: 0,
+      unreadableRows: this.session.reader.unreadableRows,
       log: { floorVersion: 0, headVersion: 0, sizeBytes: 0 },
     };
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.poll.stop();
     this.hub.fail(
       new UnavailableError(
         "The server is stopping; nothing of the data was changed.",
       ),
     );
+    await this.largeReads.close();
     if (this.session.db.isOpen) this.session.close();
-    return Promise.resolve();
   }
 }

@@ -1,0 +1,36 @@
+/**
+ * What a person does about a permission that the runtime refuses. Its own
+ * message names one file; a database also needs the files beside it.
+ */
+import { dirname } from "node:path";
+
+/** "Requires write access to "/data/x", run again with the --allow-write flag" */
+const RUNTIME_MESSAGE = /^Requires (\w+) access(?: to "(.*)")?.*--allow-(\w+)/s;
+
+/**
+ * A sentence that names the missing permission and the flag that gives it;
+ * undefined where the error is another one.
+ * @param path needs the permission as a whole, whichever file the error names
+ */
+export function missingPermission(
+  error: unknown,
+  path?: string,
+): string | undefined {
+  if (!(error instanceof Deno.errors.NotCapable)) return undefined;
+  const parts = RUNTIME_MESSAGE.exec(error.message);
+  if (parts === null) {
+    return `A permission of the runtime is missing: ${error.message}.`;
+  }
+  const [, kind, target, flag] = parts;
+  if (target === undefined) {
+    return `The permission to use "${kind}" is missing; add --allow-${flag} to the command and run it again.`;
+  }
+  const isFile = flag === "read" || flag === "write";
+  const what = isFile
+    ? `to ${flag} ${path ?? target}`
+    : `"${flag}" for ${target}`;
+  // A comma would begin the next path of the list.
+  const value = (isFile ? path ?? dirname(target) : target)
+    .replaceAll(",", ",,");
+  return `The permission ${what} is missing; add --allow-${flag}=${value} to the command and run it again.`;
+}
