@@ -1,10 +1,11 @@
 /** The HTTP server and its end: requests in flight are answered first. */
 import type { Clock } from "../common/clock.ts";
-import { messageOf, StartupError } from "../common/errors.ts";
+import { messageOf } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Store } from "../store/store.ts";
 import { createAccess } from "./access.ts";
 import { type BackupControl, createDoor } from "./http.ts";
+import { listenError } from "./listen_error.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { createRest } from "./rest.ts";
 import { text } from "./responses.ts";
@@ -110,10 +111,6 @@ function listen(
       },
     }, handler);
   } catch (error) {
-    throw new StartupError(
-      `The server cannot listen on ${hostname}:${port} (${
-        messageOf(error)
-      }). The database was not changed; choose another --addr, or stop the program that has it.`,
-    );
+    throw listenError(error, { hostname, port });
   }
 }
