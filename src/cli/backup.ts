@@ -108,7 +108,9 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
     const read = async () => {
       const found = await manifests.read();
       if (found) return found.manifest;
-      throw new StartupError(`${objects.url} holds no backup.`);
+      throw new StartupError(
+        `There is no backup in ${objects.url}: its manifest is not there. Nothing was verified; check the URL.`,
+      );
     };
     let manifest = await read();
     let primary: DatabaseDigest | undefined;
