@@ -4,8 +4,10 @@
  * measures time: answers are counted and put in order.
  */
 import assert from "node:assert/strict";
+import { concatBytes, fromUtf8 } from "../src/common/bytes.ts";
 import { FaultyServer, point, set, until } from "./support/faulty_server.ts";
 import { KvClient } from "./support/kv_client.ts";
+import { encodeWrite, message } from "./support/kv_messages.ts";
 import { http1, http2Connection } from "./support/transport.ts";
 
 for (const connect of [http1, http2Connection]) {
@@ -136,3 +138,116 @@ for (const fsyncMs of [2, 50]) {
     );
   });
 }
+
+/** As the disk hangs: readiness within seconds, and the log and the metrics. */
+async function hangs(faulty: FaultyServer): Promise<void> {
+  await faulty.untilReadiness(503);
+  const { reason } = await faulty.readiness();
+  assert.match(reason!, /not answered an fsync.*Look at the disk\.$/);
+  assert.equal(await faulty.metric("denokv_ready"), 0);
+  assert.ok(await faulty.metric("denokv_sync_pending_seconds") >= 2);
+  await faulty.server.logged(/ERROR Writes wait.*not answered an fsync/);
+}
+
+Deno.test("an fsync that hangs: readiness says so, once in the log, and is back with the disk", async () => {
+  await using faulty = await FaultyServer.open();
+  if (!faulty) return;
+  const { shim } = faulty;
+  await faulty.put({ stable: "1" });
+  assert.equal(await faulty.metric("denokv_sync_pending_seconds"), 0);
+  shim.set({ holdFsync: true, suffix: "-wal" });
+  const writes = Promise.all([faulty.put({ a: "1" }), faulty.put({ b: "1" })]);
+  // Where the test fails first, its own reason is the one to be told.
+  writes.catch(() => {});
+  await hangs(faulty);
+  assert.equal(await faulty.metric("denokv_waiting_writes"), 2);
+  assert.ok(await faulty.metric("denokv_waiting_write_bytes") > 0);
+  assert.equal(await faulty.get("stable"), "1");
+  assert.equal(faulty.server.lastWords.match(/ERROR Writes wait/g)?.length, 1);
+  shim.set({});
+  await writes;
+  assert.equal((await faulty.readiness()).status, 200);
+  assert.equal(await faulty.metric("denokv_waiting_writes"), 0);
+  assert.equal(await faulty.metric("denokv_waiting_write_bytes"), 0);
+  await faulty.verify();
+});
+
+Deno.test("waiting writes are bounded by what they hold; one more is refused at once, and nobody else notices", async () => {
+  await using faulty = await FaultyServer.open(["--max-waiting-mib", "16"]);
+  if (!faulty) return;
+  const { shim, server } = faulty;
+  await faulty.put({ stable: "1" });
+  shim.set({ holdFsync: true, suffix: "-wal" });
+  const first = faulty.put({ first: "1" });
+  await shim.until((counts) => counts.fsyncsHeld > 0);
+  // 700 KiB of a field that no one knows: nothing of it is kept.
+  const client = await KvClient.open(http2Connection(server.url));
+  const body = concatBytes([
+    encodeWrite({ checks: [], mutations: [set("a", "1")], enqueues: [] }),
+    message([15, new Uint8Array(700_000)]),
+  ]);
+  const padded = Array.from(
+    { length: 40 },
+    () => client.post("atomic_write", body),
+  );
+  await until(
+    "the padded ones",
+    async () => await faulty.metric("denokv_waiting_writes") === 41,
+  );
+  assert.ok(await faulty.metric("denokv_waiting_write_bytes") < 512 * 1024);
+  // 31 MB of values, of which 16 MiB may wait.
+  const large = Array.from({ length: 60 }, async (_, i) => {
+    const write = encodeWrite({
+      checks: [],
+      mutations: Array.from(
+        { length: 10 },
+        (_, j) => set(`large ${i} ${j}`, "x".repeat(52_000)),
+      ),
+      enqueues: [],
+    });
+    const answer = await client.post("atomic_write", write);
+    if (answer.status !== 200) {
+      assert.equal(answer.status, 503);
+      assert.match(fromUtf8(answer.body)!, /More writes are waiting/);
+    }
+    return answer.status;
+  });
+  await until(
+    "all of them",
+    async () =>
+      await faulty.metric("denokv_waiting_writes") +
+          await faulty.metric("denokv_refused_writes_total") === 101,
+  );
+  const refused = await faulty.metric("denokv_refused_writes_total");
+  assert.ok(refused >= 60 - 31, `${refused}`);
+  const held = await faulty.metric("denokv_waiting_write_bytes");
+  assert.ok(held <= 16 * 1024 * 1024, `${held}`);
+  assert.equal(await faulty.get("stable"), "1");
+  shim.set({});
+  await first;
+  for (const { status } of await Promise.all(padded)) assert.equal(status, 200);
+  const statuses = await Promise.all(large);
+  assert.equal(statuses.filter((status) => status === 503).length, refused);
+  client.close();
+});
+
+Deno.test("SIGTERM while an fsync hangs: the server ends within 10 s, and nothing acknowledged is lost", async () => {
+  await using faulty = await FaultyServer.open();
+  if (!faulty) return;
+  const { shim, server } = faulty;
+  await faulty.put({ stable: "1" });
+  shim.set({ holdFsync: true });
+  const write = faulty.put({ lost: "1" });
+  const failed = assert.rejects(write);
+  await shim.until((counts) => counts.fsyncsHeld > 0);
+  const { code, tookMs } = await server.stop();
+  await failed;
+  assert.equal(code, 1);
+  assert.ok(tookMs < 10_000, `${tookMs} ms`);
+  assert.match(server.lastWords, /could not be closed in time/);
+  shim.set({});
+  faulty.client.close();
+  await faulty.start();
+  await faulty.verify();
+  await faulty.verifyAfterCrash();
+});

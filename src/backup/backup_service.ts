@@ -26,7 +26,10 @@ import type { Verification } from "./verify.ts";
 
 const LAUNCH_RETRY_MS = 1000;
 const KEEP_ALIVE_MS = 500;
-/** How long a stop waits for the object store; what is left stays in the file. */
+/**
+ * How long a stop waits for the object store, unless its caller says otherwise;
+ * what is left stays in the file.
+ */
 const RELEASE_TIMEOUT_MS = 10_000;
 
 /** Ownership went to another instance. */
@@ -320,16 +323,16 @@ export class BackupService {
    * In order: what is written is shipped and the ownership given up, as far as
    * the object store answers; then the file is closed.
    */
-  close(): Promise<void> {
-    return this.closing ??= this.runClose();
+  close(releaseTimeoutMs = RELEASE_TIMEOUT_MS): Promise<void> {
+    return this.closing ??= this.runClose(releaseTimeoutMs);
   }
 
-  private async runClose(): Promise<void> {
+  private async runClose(releaseTimeoutMs: number): Promise<void> {
     const { clock, logger, objects } = this.options;
     this.store.refuse(new UnavailableError("The server is stopping."));
     let isLate = false;
     const late = Promise.withResolvers<void>();
-    const timer = clock.after(RELEASE_TIMEOUT_MS, () => {
+    const timer = clock.after(releaseTimeoutMs, () => {
       isLate = true;
       late.resolve();
     });

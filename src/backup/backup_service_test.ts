@@ -54,12 +54,14 @@ async function serving(
     logger?: Logger;
     verifyEveryMs?: number;
     clock?: Clock;
+    Engine?: typeof SqliteLocalEngine;
   } = {},
 ): Promise<BackupService> {
   const { logger = silentLogger, clock = systemClock } = more;
+  const { Engine = SqliteLocalEngine } = more;
   return await BackupService.open({
     objects,
-    engine: new SqliteLocalEngine({
+    engine: new Engine({
       path,
       clock: systemClock,
       random: systemRandom,
@@ -389,4 +391,27 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
     assert.ok(!(await keys()).some((key) => key.startsWith(first)));
     assert.ok((await keys()).some((key) => key.startsWith(generation)));
     assert.deepEqual(await applyRetention(options), []);
+  }));
+
+Deno.test("where the file cannot be opened, the reason is told, and lock and ownership are given back", () =>
+  inFolder(async (path) => {
+    const { memory } = bucket();
+    const view = () =>
+      new MemoryObjectStore({ clock: systemClock, sharing: memory });
+    await (await serving(path, view())).close();
+    class SpoiltEngine extends SqliteLocalEngine {
+      override open(...args: Parameters<SqliteLocalEngine["open"]>) {
+        Deno.renameSync(path, `${path}.aside`);
+        Deno.writeTextFileSync(path, "no database at all, but long enough");
+        return super.open(...args);
+      }
+    }
+    await assert.rejects(
+      serving(path, view(), { Engine: SpoiltEngine }),
+      /not a database/,
+    );
+    Deno.renameSync(`${path}.aside`, path);
+    const manifests = new ManifestStore(memory, systemClock, systemRandom);
+    assert.equal((await manifests.read())!.manifest.owner, null);
+    await (await serving(path, view())).close();
   }));

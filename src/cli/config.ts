@@ -28,6 +28,7 @@ export interface ServeConfig {
   /** Absent: a commit waits for nobody. */
   atomicWriteBatchTimeoutMs?: number;
   maxWatches: number;
+  maxWaitingBytes: number;
   /** How long a stopping server waits for requests in flight. */
   drainTimeoutMs: number;
   logFormat: LogFormat;
@@ -270,6 +271,7 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     numWorkers: values.numWorkers!,
     atomicWriteBatchTimeoutMs: values.atomicWriteBatchTimeoutMs,
     maxWatches: values.maxWatches!,
+    maxWaitingBytes: values.maxWaitingMib! * 1024 * 1024,
     drainTimeoutMs: values.drainTimeoutMs!,
     logFormat: values.logFormat!,
     logLevel: values.logLevel!,

@@ -2,8 +2,8 @@
  * `serve`: builds the whole, runs it until a signal, and takes it down in
  * order: no new requests, answers in flight, the write-ahead log copied back.
  */
-import { systemClock } from "../common/clock.ts";
-import { StartupError } from "../common/errors.ts";
+import { onTimerFailure, systemClock } from "../common/clock.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
@@ -13,9 +13,18 @@ import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
 
-/** Closing the store syncs and copies a bounded log; a dying disk may hang. */
-const CLOSE_TIMEOUT_MS = 25_000;
-/** Answers of an instance that has lost the database come at once. */
+/**
+ * Closing the store syncs and copies a bounded log; a dying disk may hang. It
+ * also has what draining has left of its time. With the default drain time the
+ * whole stop stays below the 10 s after which container engines kill.
+ */
+const CLOSE_TIMEOUT_MS = 3000;
+/** Of these, for closing the file after the object store was waited for. */
+const CLOSE_FILE_MS = 1000;
+/**
+ * Answers of an instance that has lost the database come at once, but it may
+ * take a client a moment to read them.
+ */
 const LOST_DRAIN_TIMEOUT_MS = 2000;
 const HANDED_OVER_EXIT_CODE = 3;
 const FENCED_EXIT_CODE = 4;
@@ -30,6 +39,12 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     format: config.logFormat,
     level: config.logLevel,
     clock: systemClock,
+  });
+  onTimerFailure((error) => {
+    logger.error(
+      "Something that is done from time to time failed, and is tried again at its next time; the server goes on. Please report it.",
+      { reason: messageOf(error), at: placeOf(error) },
+    );
   });
   const signal = firstSignal(logger);
   if (config.isDevelopment) {
@@ -46,9 +61,13 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     readOnly: config.readOnly,
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
+    maxWaitingBytes: config.maxWaitingBytes,
     logger,
   });
-  const closing = { close: () => backup?.close() ?? store.close() };
+  const closing: Closing = {
+    close: (withinMs) =>
+      backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
+  };
   const announce = announcer(config);
   announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
@@ -70,7 +89,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       },
     });
   } catch (error) {
-    await closing.close();
+    await closing.close(CLOSE_TIMEOUT_MS);
     throw error;
   }
   // The address as it was asked for, with the port that was really taken.
@@ -153,6 +172,7 @@ async function openBackup(
         logger,
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
+        maxWaitingBytes: config.maxWaitingBytes,
       }),
       clock: systemClock,
       random: systemRandom,
@@ -200,12 +220,17 @@ function firstSignal(logger: Logger): Promise<string> {
   return promise;
 }
 
+interface Closing {
+  close(withinMs: number): Promise<void>;
+}
+
 async function stop(
   server: RunningServer,
-  store: { close(): Promise<void> },
+  store: Closing,
   drainTimeoutMs: number,
   logger: Logger,
 ): Promise<void> {
+  const startedMs = systemClock.monotonicMs();
   server.announceStop();
   const { isComplete } = await server.drain(drainTimeoutMs);
   if (!isComplete) {
@@ -213,12 +238,11 @@ async function stop(
       drainTimeoutMs,
     });
   }
+  const drainedMs = systemClock.monotonicMs() - startedMs;
+  const withinMs = CLOSE_TIMEOUT_MS + Math.max(0, drainTimeoutMs - drainedMs);
   const timedOut = Promise.withResolvers<"late">();
-  const timer = systemClock.after(
-    CLOSE_TIMEOUT_MS,
-    () => timedOut.resolve("late"),
-  );
-  const closed = await Promise.race([store.close(), timedOut.promise]);
+  const timer = systemClock.after(withinMs, () => timedOut.resolve("late"));
+  const closed = await Promise.race([store.close(withinMs), timedOut.promise]);
   timer.stop();
   if (closed === "late") {
     throw new StartupError(
@@ -226,4 +250,11 @@ async function stop(
     );
   }
   logger.info("Stopped; the write-ahead log is in the database.");
+}
+
+/** The line of the program, for a report; no stack. */
+function placeOf(error: unknown): string | undefined {
+  return error instanceof Error
+    ? error.stack?.split("\n").find((line) => /^\s+at /.test(line))?.trim()
+    : undefined;
 }

@@ -14,6 +14,8 @@ interface Waiting {
 
 export class ManualClock implements Clock {
   #nowMs: number;
+  /** What monotonic time does not know of: the clock was set forward. */
+  #jumpedMs = 0;
   readonly #startMs: number;
   readonly #waiting = new Set<Waiting>();
 
@@ -22,8 +24,13 @@ export class ManualClock implements Clock {
     this.#nowMs = startMs;
   }
 
+  /** Timers that wait. */
+  get timers(): number {
+    return this.#waiting.size;
+  }
+
   nowMs(): number {
-    return this.#nowMs;
+    return this.#nowMs + this.#jumpedMs;
   }
 
   monotonicMs(): number {
@@ -47,6 +54,11 @@ export class ManualClock implements Clock {
     const waiting = { dueMs: this.#nowMs + delayMs, fire, intervalMs };
     this.#waiting.add(waiting);
     return { stop: () => void this.#waiting.delete(waiting) };
+  }
+
+  /** Sets the time of day forward or back, as a person would: no timer fires. */
+  jump(byMs: number): void {
+    this.#jumpedMs += byMs;
   }
 
   /** Moves time on and fires, in order, every timer that falls due. */

@@ -137,7 +137,12 @@ function isSuccessor(start: Bytes, end: Bytes): boolean {
  */
 export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
   const reader = new ProtoReader(body);
-  const write: AtomicWrite = { checks: [], mutations: [], enqueues: [] };
+  const write: AtomicWrite = {
+    checks: [],
+    mutations: [],
+    enqueues: [],
+    heldBytes: body.buffer.byteLength,
+  };
   let sizeBytes = 0;
   while (reader.next()) {
     const field = reader.field;
@@ -179,7 +184,38 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has ${sizeBytes}.`,
     );
   }
-  return write;
+  return body.buffer.byteLength > 2 * sizeBytes + MAX_IDLE_BODY_BYTES
+    ? withoutBody(write)
+    : write;
+}
+
+/**
+ * A write waits with the body that its keys and values are views of. Past
+ * twice what is kept of it and this, what is kept is copied out.
+ */
+const MAX_IDLE_BODY_BYTES = 16 * 1024;
+
+function withoutBody(
+  { checks, mutations, enqueues }: AtomicWrite,
+): AtomicWrite {
+  let heldBytes = 0;
+  const copy = (bytes: Bytes): Bytes => {
+    heldBytes += bytes.length;
+    return bytes.slice();
+  };
+  for (const check of checks) check.key = copy(check.key);
+  for (const mutation of mutations) {
+    const { key, value, sumMin, sumMax } = mutation;
+    mutation.key = copy(key);
+    mutation.value = copy(value);
+    mutation.sumMin = sumMin && copy(sumMin);
+    mutation.sumMax = sumMax && copy(sumMax);
+  }
+  for (const enqueue of enqueues) {
+    enqueue.payload = copy(enqueue.payload);
+    enqueue.keysIfUndelivered = enqueue.keysIfUndelivered.map(copy);
+  }
+  return { checks, mutations, enqueues, heldBytes };
 }
 
 function decodeCheck(reader: ProtoReader): Check {

@@ -150,6 +150,36 @@ Deno.test("a range never reaches the server's own keys under 0xFF", () => {
   refused(() => write(suffixed), /0xFF/, InvalidRequestError);
 });
 
+Deno.test("an atomic write that waits keeps no more of its body than twice what it needs", () => {
+  const fields: [number, Bytes][] = [
+    [1, message([1, key("checked")])],
+    [2, message([1, key("set")], [2, message([1, zeros(5)], [2, 3])], [3, 1])],
+    [2, message([1, key("gone")], [3, 2])],
+    [3, message([1, zeros(3)], [3, key("undelivered")])],
+  ];
+  const small = message(...fields);
+  const got = decodeAtomicWrite(small, NOW_MS);
+  assert.equal(got.heldBytes, small.length);
+  assert.equal(got.mutations[0].key.buffer, small.buffer, "no copy is made");
+
+  // A field that nobody knows, and room that a buffer has to spare.
+  const padded = message(...fields, [15, zeros(100_000)]);
+  const roomy = new Uint8Array(100_000);
+  roomy.set(small);
+  for (const body of [padded, roomy.subarray(0, small.length)]) {
+    const copied = decodeAtomicWrite(body, NOW_MS);
+    assert.deepEqual({ ...copied, heldBytes: 0 }, { ...got, heldBytes: 0 });
+    assert.ok(copied.heldBytes! < small.length, `${copied.heldBytes}`);
+    const views = [
+      copied.checks[0].key,
+      ...copied.mutations.flatMap(({ key, value }) => [key, value]),
+      copied.enqueues[0].payload,
+      copied.enqueues[0].keysIfUndelivered[0],
+    ];
+    for (const view of views) assert.notEqual(view.buffer, body.buffer);
+  }
+});
+
 Deno.test("an atomic write is decoded as it was asked", () => {
   const at = key("a");
   const got = decodeAtomicWrite(

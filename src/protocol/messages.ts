@@ -82,6 +82,11 @@ export interface AtomicWrite {
   checks: Check[];
   mutations: Mutation[];
   enqueues: Enqueue[];
+  /**
+   * What its keys and values keep in memory where they are views into a
+   * request's body: the whole of that. Absent: no more than they are long.
+   */
+  heldBytes?: number;
 }
 
 /**

@@ -135,6 +135,11 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "Time that fsync of the write-ahead log took.",
   );
   out.histogram("denokv_sync_seconds", {}, stats.syncSeconds);
+  gauge(
+    "denokv_sync_pending_seconds",
+    "How long the oldest fsync that runs has been running.",
+    stats.syncPendingSeconds,
+  );
   counter("denokv_sync_failures_total", "Failed fsyncs.", stats.syncFailures);
   counter(
     "denokv_commit_failures_total",
@@ -142,6 +147,21 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     stats.commitFailures,
   );
   counter("denokv_checkpoints_total", "Checkpoints.", stats.checkpoints);
+  gauge(
+    "denokv_waiting_writes",
+    "Writes that wait for their answer.",
+    stats.waitingWrites,
+  );
+  gauge(
+    "denokv_waiting_write_bytes",
+    "What writes hold in memory until they are answered.",
+    stats.waitingBytes,
+  );
+  counter(
+    "denokv_refused_writes_total",
+    "Writes refused because too many were waiting.",
+    stats.refusedWrites,
+  );
   gauge("denokv_wal_bytes", "Write-ahead log in use.", stats.walBytes);
   gauge(
     "denokv_database_bytes",
@@ -158,6 +178,11 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "denokv_expired_deleted_total",
     "Expired entries deleted.",
     stats.expiredDeleted,
+  );
+  counter(
+    "denokv_unreadable_rows_total",
+    "Rows met that another program wrote and that cannot be read.",
+    stats.unreadableRows,
   );
   gauge("denokv_log_bytes", "Mutation log.", stats.log.sizeBytes);
   gauge(

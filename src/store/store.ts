@@ -104,14 +104,22 @@ export interface StoreStats {
   groupSizes: HistogramSnapshot;
   syncSeconds: HistogramSnapshot;
   syncFailures: number;
+  /** How long the oldest fsync that runs has been running; 0 where none does. */
+  syncPendingSeconds: number;
   commitFailures: number;
   checkpoints: number;
+  /** Writes without an answer yet, what they hold, and how many were too many. */
+  waitingWrites: number;
+  waitingBytes: number;
+  refusedWrites: number;
   watches: number;
   databaseBytes: number;
   walBytes: number;
   /** Entries past their expiry whose rows are still there, up to a bound. */
   expiryBacklog: number;
   expiredDeleted: number;
+  /** Rows that other programs wrote and that cannot be read, as often as met. */
+  unreadableRows: number;
   log: { floorVersion: number; headVersion: number; sizeBytes: number };
 }
 

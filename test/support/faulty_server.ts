@@ -53,11 +53,12 @@ export class WatchedServer implements AsyncDisposable {
   constructor(
     readonly path: string,
     private readonly env: Record<string, string> = {},
+    private readonly args: string[] = [],
   ) {}
 
   async start(): Promise<void> {
-    const { path, env } = this;
-    this.server = await ServerProcess.start({ path, env });
+    const { path, env, args } = this;
+    this.server = await ServerProcess.start({ path, env, args });
     this.client = await KvClient.open(http1(this.server.url));
     this.isOpen = true;
   }
@@ -165,19 +166,20 @@ export class FaultyServer extends WatchedServer {
   private constructor(
     private readonly folder: TestFolder,
     readonly shim: FaultShim,
+    args: string[],
   ) {
-    super(folder.database, shim.env);
+    super(folder.database, shim.env, args);
   }
 
   /** Undefined, after printing SKIPPED, where faults cannot be made. */
-  static async open(): Promise<FaultyServer | undefined> {
+  static async open(args: string[] = []): Promise<FaultyServer | undefined> {
     const folder = await TestFolder.make();
     const shim = await faultShim(folder.path);
     if (!shim) {
       await folder[Symbol.asyncDispose]();
       return undefined;
     }
-    const server = new FaultyServer(folder, shim);
+    const server = new FaultyServer(folder, shim, args);
     await server.start();
     return server;
   }

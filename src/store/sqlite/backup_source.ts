@@ -6,6 +6,7 @@ import type {
   SnapshotOptions,
   SnapshotSummary,
 } from "../backup_source.ts";
+import { UnavailableError } from "../../common/errors.ts";
 import { digestFile, snapshotFile } from "./snapshot.ts";
 import type { Writing } from "./writing.ts";
 
@@ -61,9 +62,18 @@ export class SqliteBackupSource implements BackupSource {
   snapshot(options: SnapshotOptions): Promise<SnapshotSummary> {
     const { writing } = this;
     const before = writing.current();
+    const { syncedVersion } = before.horizon;
     return snapshotFile(this.path, {
       ...options,
-      settled: async () => {
+      onLeftOut: (rows) => writing.noteLeftOut(rows),
+      settled: async (version) => {
+        if (version < syncedVersion) {
+          // A commit of ours notes it, and the log begins anew behind it.
+          await before.writer.sweep();
+          throw new UnavailableError(
+            "Another program put older contents into the database; it is read anew.",
+          );
+        }
         await before.horizon.whenSettled();
         // After a failed sync the log is cut: what was seen may be gone.
         if (writing.current() !== before) throw writing.unavailable();

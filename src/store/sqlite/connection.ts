@@ -1,6 +1,11 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { messageOf, StartupError } from "../../common/errors.ts";
+import {
+  messageOf,
+  StartupError,
+  UnavailableError,
+} from "../../common/errors.ts";
+import { createPrivateFile } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
 import { checkSqliteVersion } from "./schema.ts";
 
@@ -24,6 +29,8 @@ const OPENING_BUSY_MS = 5000;
 export function openConnection(path: string, readOnly: boolean): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
+    // SQLite gives the files beside it the mode of the database.
+    if (!readOnly) createPrivateFile(path);
     db = new DatabaseSync(path, { readOnly });
     db.exec(`pragma busy_timeout = ${OPENING_BUSY_MS}`);
     checkSqliteVersion(
@@ -85,4 +92,13 @@ export function prepareRows(db: DatabaseSync, sql: string): StatementSync {
 /** Another connection holds a lock; the statement may be tried again. */
 export function isBusy(error: unknown): boolean {
   return /database (table )?is locked/.test(messageOf(error));
+}
+
+/** A lock of another program's is no fault of the request: it may be repeated. */
+export function unlessBusy(error: unknown): unknown {
+  return isBusy(error)
+    ? new UnavailableError(
+      "Another program holds the database locked. Nothing was changed; try again when it has let go.",
+    )
+    : error;
 }

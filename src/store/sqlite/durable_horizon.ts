@@ -10,19 +10,23 @@ import { type Bytes, byteString, compareBytes } from "../../common/bytes.ts";
 import type { Clock } from "../../common/clock.ts";
 import { messageOf, UnavailableError } from "../../common/errors.ts";
 import { Histogram } from "../../common/histogram.ts";
-import { NEVER_MS, type ReadRange } from "../../protocol/messages.ts";
+import type { ReadRange } from "../../protocol/messages.ts";
 import type { Durability } from "../durability.ts";
-import type { Effect } from "../evaluate.ts";
 import { MAX_SYNCS } from "./wal.ts";
 
 /** A transaction that is committed, but perhaps not yet durable. */
 export interface CommittedGroup {
   /** Of the last commit in the group; the present one where it changed nothing. */
   version: number;
+  /** A sync has to begin after it before it is acknowledged. */
+  hasWritten: boolean;
   /** Length of the write-ahead log behind it, and in which run of the log. */
   walFrames: number;
   walRun: number;
-  effects: readonly Effect[];
+  /** Keys that it wrote. */
+  keys: readonly Bytes[];
+  /** Of these, the ones that it removed or gave an expiry. */
+  removals: readonly Bytes[];
   acknowledge(): void;
   fail(error: Error): void;
 }
@@ -62,11 +66,12 @@ export class DurableHorizon {
   private readonly waiting: Waiting[] = [];
   /** The newest group that no sync has been started for. */
   private unsynced: CommittedGroup | undefined;
-  private syncsRunning = 0;
+  /** When each running sync began, and each open confirmation; oldest first. */
+  private readonly syncsSinceMs: number[] = [];
+  private readonly confirmingSinceMs: number[] = [];
   private usualSyncMs = 0;
   private order: Promise<void> = Promise.resolve();
   private confirmations: Promise<void> = Promise.resolve();
-  private confirming = 0;
   private failure: Error | undefined;
   /**
    * Keys that a commit above the line removed, or gave an expiry: a read that
@@ -100,12 +105,18 @@ export class DurableHorizon {
 
   /** Whether a commit made now would start on its way to the disk at once. */
   get takesCommits(): boolean {
-    return this.syncsRunning <
+    return this.syncsSinceMs.length <
       (this.usualSyncMs > SLOW_SYNC_MS ? MAX_SYNCS : 1);
   }
 
-  get isIdle(): boolean {
-    return this.waiting.length === 0;
+  /** Since when the disk owes an answer to an fsync, in monotonic milliseconds. */
+  get syncingSinceMs(): number | undefined {
+    return this.syncsSinceMs[0];
+  }
+
+  /** The same for the durability and its confirmation. */
+  get confirmingSince(): number | undefined {
+    return this.confirmingSinceMs[0];
   }
 
   /** The version of the newest commit, durable or not. */
@@ -116,16 +127,18 @@ export class DurableHorizon {
   /** Takes a committed group and answers it when it is durable. */
   add(group: CommittedGroup): void {
     if (this.failure) return group.fail(this.failure);
-    if (group.version <= this.durableVersion && this.waiting.length === 0) {
+    if (
+      !group.hasWritten && group.version <= this.durableVersion &&
+      this.waiting.length === 0
+    ) {
       // Nothing was written, and nothing unsettled was met.
       return group.acknowledge();
     }
-    for (const { key, value, expireAtMs } of group.effects) {
-      if (value !== null && expireAtMs === NEVER_MS) continue;
+    for (const key of group.removals) {
       this.removals.set(byteString(key), { key, version: group.version });
     }
     // A group that changed nothing waits for the commits that it may have met.
-    const isNew = group.version > this.committedVersion;
+    const isNew = group.hasWritten || group.version > this.committedVersion;
     this.waiting.push(Object.assign(group, { readers: undefined }));
     if (!isNew) return;
     this.unsynced = group;
@@ -136,8 +149,8 @@ export class DurableHorizon {
     const target = this.unsynced;
     if (target === undefined || !this.takesCommits) return;
     this.unsynced = undefined;
-    this.syncsRunning++;
     const startedMs = this.deps.clock.monotonicMs();
+    this.syncsSinceMs.push(startedMs);
     const synced = this.deps.sync();
     // A failure is dealt with in order, below; until then it is no crash.
     synced.catch(() => {});
@@ -150,7 +163,7 @@ export class DurableHorizon {
 
   private onSynced(target: CommittedGroup, startedMs: number): void {
     if (this.failure) return;
-    this.syncsRunning--;
+    this.syncsSinceMs.shift();
     const tookMs = this.deps.clock.monotonicMs() - startedMs;
     this.syncSeconds.observe(tookMs / 1000);
     this.usualSyncMs += (tookMs - this.usualSyncMs) / 8;
@@ -164,19 +177,19 @@ export class DurableHorizon {
     this.startSync();
     this.deps.onSynced();
     const confirmed = this.deps.durability.confirm(target.version);
-    if (confirmed === undefined && this.confirming === 0) {
+    if (confirmed === undefined && this.confirmingSinceMs.length === 0) {
       return this.acknowledge(target.version);
     }
     this.confirmLater(target.version, confirmed);
   }
 
   private confirmLater(version: number, confirmed: void | Promise<void>): void {
-    this.confirming++;
+    this.confirmingSinceMs.push(this.deps.clock.monotonicMs());
     const answer = Promise.resolve(confirmed);
     answer.catch(() => {});
     this.confirmations = this.confirmations.then(() => answer).then(
       () => {
-        this.confirming--;
+        this.confirmingSinceMs.shift();
         if (!this.failure) this.acknowledge(version);
       },
       (error) => {
@@ -232,6 +245,8 @@ export class DurableHorizon {
   /** Fails everything that waits, and whatever comes. */
   private fail(error: UnavailableError): void {
     this.failure = error;
+    this.syncsSinceMs.length = 0;
+    this.confirmingSinceMs.length = 0;
     for (const group of this.waiting.splice(0)) {
       group.fail(error);
       group.readers?.reject(error);

@@ -178,6 +178,33 @@ Deno.test("a sweep that fails is tried again", async () => {
   assert.deepEqual(bench.expiries, []);
 });
 
+Deno.test("a clock that is set forward: what expired by that is swept within seconds", async () => {
+  const bench = new Bench().start();
+  bench.add(30 * 86_400_000);
+  bench.add(60 * 86_400_000);
+  await bench.advance(5000);
+  assert.equal(bench.sweeps, 0);
+  bench.clock.jump(30 * 86_400_000);
+  await bench.advance(2000);
+  assert.deepEqual(bench.expiries, [60 * 86_400_000]);
+  // Set back and forward again, the other one falls due as if nothing had been.
+  bench.clock.jump(-40 * 86_400_000);
+  await bench.advance(2000);
+  bench.clock.jump(70 * 86_400_000);
+  await bench.advance(2000);
+  assert.deepEqual(bench.expiries, []);
+});
+
+Deno.test("no timer runs while nothing expires", async () => {
+  const bench = new Bench().start();
+  assert.equal(bench.clock.timers, 0);
+  bench.add(1000);
+  assert.equal(bench.clock.timers, 1);
+  await bench.advance(3000);
+  assert.deepEqual(bench.expiries, []);
+  assert.equal(bench.clock.timers, 0);
+});
+
 Deno.test("a stopped sweeper sweeps no more", async () => {
   const bench = new Bench().start();
   bench.add(1000);

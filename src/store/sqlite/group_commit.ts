@@ -16,17 +16,21 @@ import {
   type WriteOutcome,
 } from "../../protocol/messages.ts";
 import { LAST_INDEX } from "../../log/entry.ts";
-import { type Effect, evaluate, type Row } from "../evaluate.ts";
+import { evaluate, type Row } from "../evaluate.ts";
 import { isBusy } from "./connection.ts";
 import type { CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import type { WriteSession } from "./session.ts";
+import type { WaitingWrite, WaitingWrites } from "./waiting_writes.ts";
 
-/** Writes that may wait for their answer at once, in number and in bytes. */
-const MAX_WAITING_WRITES = 16_384;
-const MAX_WAITING_BYTES = 64 * 1024 * 1024;
-/** A transaction is closed at the first write past either: readers wait for it. */
+/**
+ * A transaction is closed at the first write past any of these, because
+ * readers wait for it: so many writes, so many bytes that they produced (a
+ * request of 27 KB can produce 64 MB), and so much time. The look at the clock
+ * is 0.1 µs for each write, of the 15 µs or more that it takes.
+ */
 const MAX_GROUP_WRITES = 1024;
-const MAX_GROUP_BYTES = 4 * 1024 * 1024;
+const MAX_GROUP_PRODUCED_BYTES = 4 * 1024 * 1024;
+const MAX_GROUP_MS = 20;
 /** How long another program's lock on the file is waited for. */
 const MAX_BUSY_MS = 5000;
 const BUSY_RETRY_MS = 2;
@@ -35,13 +39,13 @@ const MAX_VERSION_STEP = 9;
 /** Rows of one batch of expiry deletions. */
 const SWEEP_ROWS = 256;
 
-/** A write that waits; `write` null stands for a batch of expiry deletions. */
-interface Pending {
-  write: AtomicWrite | null;
-  sizeBytes: number;
-  resolve(outcome: WriteOutcome): void;
-  reject(error: Error): void;
-  outcome: WriteOutcome | undefined;
+/** What a transaction has done so far. */
+interface Changes {
+  keys: Bytes[];
+  /** Of these, the ones that are gone now, or will be by themselves. */
+  removals: Bytes[];
+  earliestExpiryMs: number;
+  producedBytes: number;
 }
 
 export interface GroupCommitDeps {
@@ -52,10 +56,16 @@ export interface GroupCommitDeps {
   onFailure(error: Error): void;
   /** Frames in the write-ahead log after a commit, and the earliest expiry set. */
   onCommitted(walFrames: number, earliestExpiryMs: number): void;
-  /** Another program wrote to the file while it was ours. */
-  onForeignWrite(): void;
+  /**
+   * Another program wrote to the file while it was ours.
+   * @param fileVersion what the file said then; undefined: nothing sensible
+   */
+  onForeignWrite(ourVersion: number, fileVersion: number | undefined): void;
+  /** The highest version that this process has issued so far, if any. */
+  highestVersion: number;
   /** Milliseconds to gather writes before a commit; 0: none. */
   batchTimeoutMs: number;
+  waiting: WaitingWrites;
 }
 
 export class GroupCommit {
@@ -63,14 +73,17 @@ export class GroupCommit {
   readonly outcomes = { committed: 0, checkFailed: 0, refused: 0 };
   expiredDeleted = 0;
   readonly groupSizes = new Histogram([1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
-  private readonly pending: Pending[] = [];
-  private waitingWrites = 0;
-  private waitingBytes = 0;
+  private readonly pending: WaitingWrite[] = [];
   private scheduled: Timer | undefined;
   private holds = 0;
+  private heldSinceMs: number | undefined;
   private refusal: UnavailableError | undefined;
   private busySinceMs: number | undefined;
+  /** Of the last commit in the file. */
   private version: number;
+  /** The highest one ever issued or seen: what the next goes on from. */
+  highestVersion: number;
+  private foreignCommits: number;
   private walRun = 0;
   private walFrames = 0;
 
@@ -79,55 +92,44 @@ export class GroupCommit {
     private readonly deps: GroupCommitDeps,
   ) {
     this.version = session.dataVersion();
+    this.highestVersion = Math.max(this.version, deps.highestVersion);
+    this.foreignCommits = session.foreignCommits();
     this.walFrames = session.walFrames().log;
   }
 
   /** From now on every write is refused with this error, the waiting ones too. */
   refuse(error: UnavailableError): void {
     this.refusal = error;
-    for (const item of this.pending.splice(0)) this.settleWith(item, error);
+    this.rejectPending(error);
+  }
+
+  /** Writes that are in no transaction yet are answered with this. */
+  rejectPending(error: UnavailableError): void {
+    const { waiting } = this.deps;
+    for (const item of this.pending.splice(0)) waiting.reject(item, error);
   }
 
   /** Resolves like `Store.write`. */
   write(write: AtomicWrite): Promise<WriteOutcome> {
-    return this.add(write, sizeOf(write));
+    return this.add(write);
   }
 
   /** Deletes a batch of expired rows; resolves with how many there were. */
   async sweep(): Promise<number> {
     const before = this.expiredDeleted;
-    await this.add(null, 0);
+    await this.add(null);
     return this.expiredDeleted - before;
   }
 
-  private add(
-    write: AtomicWrite | null,
-    sizeBytes: number,
-  ): Promise<WriteOutcome> {
+  private add(write: AtomicWrite | null): Promise<WriteOutcome> {
     if (this.refusal) return Promise.reject(this.refusal);
-    if (
-      this.waitingWrites >= MAX_WAITING_WRITES ||
-      this.waitingBytes + sizeBytes > MAX_WAITING_BYTES
-    ) {
-      return Promise.reject(
-        new UnavailableError(
-          "More writes are waiting than this server keeps in memory. Nothing of this one was applied; send it again.",
-        ),
-      );
-    }
-    this.waitingWrites++;
-    this.waitingBytes += sizeBytes;
-    return new Promise((resolve, reject) => {
-      this.pending.push({
-        write,
-        sizeBytes,
-        resolve,
-        reject,
-        outcome: undefined,
-      });
-      this.schedule();
-    });
+    return this.deps.waiting.admit(write, this.enter);
   }
+
+  private readonly enter = (item: WaitingWrite) => {
+    this.pending.push(item);
+    this.schedule();
+  };
 
   /** Arranges the next commit, if there is anything for it and it may start. */
   schedule(): void {
@@ -143,12 +145,12 @@ export class GroupCommit {
 
   /** Holds commits back until the returned function is called. */
   hold(): () => void {
-    this.holds++;
+    if (this.holds++ === 0) this.heldSinceMs = this.deps.clock.monotonicMs();
     let isHeld = true;
     return () => {
       if (!isHeld) return;
       isHeld = false;
-      this.holds--;
+      if (--this.holds === 0) this.heldSinceMs = undefined;
       this.schedule();
     };
   }
@@ -162,80 +164,92 @@ export class GroupCommit {
       this.commit(group);
       this.busySinceMs = undefined;
     } catch (error) {
-      this.session.rollback();
-      if (isBusy(error) && this.waitForLock(group)) return;
+      if (this.rollBack() && isBusy(error) && this.waitForLock(group)) return;
       this.failed(group, error);
     }
     this.schedule();
   };
 
-  private takeGroup(): Pending[] {
-    let count = 0;
-    let bytes = 0;
+  private takeGroup(): WaitingWrite[] {
     const { pending } = this;
-    while (
-      count < pending.length && count < MAX_GROUP_WRITES &&
-      bytes < MAX_GROUP_BYTES
-    ) bytes += pending[count++].sizeBytes;
-    return count === pending.length
+    return pending.length <= MAX_GROUP_WRITES
       ? pending.splice(0)
-      : pending.splice(0, count);
+      : pending.splice(0, MAX_GROUP_WRITES);
   }
 
-  private commit(group: Pending[]): void {
+  /** Takes what it has no room for out of the group, back into the queue. */
+  private commit(group: WaitingWrite[]): void {
     const { session, deps } = this;
     session.reader.endTurn();
     session.beginStatement.run();
     const nowMs = deps.clock.nowMs();
-    const before = this.version;
-    const effects: Effect[] = [];
+    const ourVersion = this.version;
+    const foreignCommits = session.foreignCommits();
+    const isForeign = foreignCommits !== this.foreignCommits;
+    const fileVersion = isForeign ? session.fileVersion() : this.version;
+    // The other program's commits are taken as they are.
+    const before = isForeign
+      ? session.noteGap(this.highestVersion)
+      : this.version;
+    const changes: Changes = {
+      keys: [],
+      removals: [],
+      earliestExpiryMs: Infinity,
+      producedBytes: 0,
+    };
+    const endMs = deps.clock.monotonicMs() + MAX_GROUP_MS;
     let version = before;
     let swept = 0;
     let enqueued = false;
-    for (const item of group) {
-      const next = version + 1 + deps.random.below(MAX_VERSION_STEP);
+    for (let i = 0; i < group.length; i++) {
+      const item = group[i];
+      const next = 1 + deps.random.below(MAX_VERSION_STEP) +
+        Math.max(version, this.highestVersion);
       if (item.write === null) {
-        const count = this.deleteExpired(next, nowMs, effects);
+        const count = this.deleteExpired(next, nowMs, changes);
         if (count > 0) version = next;
         swept += count;
         item.outcome = { status: "committed", version: next, order: 0 };
-      } else if (this.apply(item, item.write, next, nowMs, effects)) {
+      } else if (this.apply(item, item.write, next, nowMs, changes)) {
         version = next;
         enqueued ||= item.write.enqueues.length > 0;
       }
+      if (
+        changes.producedBytes >= MAX_GROUP_PRODUCED_BYTES ||
+        deps.clock.monotonicMs() >= endMs
+      ) this.pending.unshift(...group.splice(i + 1));
     }
-    if (version === before) {
+    const hasWritten = version !== before || isForeign;
+    if (!hasWritten) {
       // Nothing changed: no commit, but its answers wait for what it read.
       session.rollbackStatement.run();
     } else {
       session.log.writeAll(nowMs);
-      if (session.advance.run(version, before).changes !== 1) {
-        return this.afterForeignWrite(group);
-      }
+      session.advance.run(version);
       if (enqueued) {
         session.state.set("queue_contents", session.queue.contents);
       }
       session.commitStatement.run();
       session.committed();
-      this.version = version;
+      this.version = this.highestVersion = version;
+      this.foreignCommits = foreignCommits;
       this.commits++;
       this.expiredDeleted += swept;
     }
     this.groupSizes.observe(group.length);
     const frames = this.measureWal();
-    deps.horizon.add(this.committedGroup(group, effects));
-    if (version !== before) {
-      deps.onCommitted(frames, earliestExpiry(effects));
-    }
+    deps.horizon.add(this.committedGroup(group, changes, hasWritten));
+    if (hasWritten) deps.onCommitted(frames, changes.earliestExpiryMs);
+    if (isForeign) deps.onForeignWrite(ourVersion, fileVersion);
   }
 
   /** Evaluates a write and applies it; whether it advanced the version. */
   private apply(
-    item: Pending,
+    item: WaitingWrite,
     write: AtomicWrite,
     version: number,
     nowMs: number,
-    effects: Effect[],
+    changes: Changes,
   ): boolean {
     const { session } = this;
     const readRow = (key: Bytes): Row | undefined => {
@@ -259,10 +273,23 @@ export class GroupCommit {
       else session.set(key, value, encoding, version, expireAtMs);
       const index = --left === 0 ? LAST_INDEX : i;
       log.encoder.append(version, 0, index, key, value, encoding, expireAtMs);
-      effects.push(effect);
+      // Not the effect itself: its value would be held until the sync.
+      changes.keys.push(key);
+      changes.producedBytes += key.length;
+      if (value === null) changes.removals.push(key);
+      else {
+        changes.producedBytes += value.length;
+        if (expireAtMs !== NEVER_MS) {
+          changes.removals.push(key);
+          if (expireAtMs < changes.earliestExpiryMs) {
+            changes.earliestExpiryMs = expireAtMs;
+          }
+        }
+      }
     }
     for (const message of result.enqueues) {
       const { key, value } = session.queue.add(message);
+      changes.producedBytes += key.length + value.length;
       const index = --left === 0
         ? LAST_INDEX
         : result.effects.length + result.enqueues.length - left - 1;
@@ -284,7 +311,7 @@ export class GroupCommit {
   private deleteExpired(
     version: number,
     nowMs: number,
-    effects: Effect[],
+    changes: Changes,
   ): number {
     const { session } = this;
     const keys = session.expiredKeys(nowMs, SWEEP_ROWS);
@@ -292,37 +319,37 @@ export class GroupCommit {
       session.delete(key);
       const index = i === keys.length - 1 ? LAST_INDEX : i;
       session.log.encoder.append(version, 0, index, key, null, 0, NEVER_MS);
-      effects.push({
-        key,
-        value: null,
-        encoding: Encoding.BYTES,
-        expireAtMs: NEVER_MS,
-      });
+      changes.keys.push(key);
+      changes.removals.push(key);
+      changes.producedBytes += key.length;
     });
     if (keys.length > 0) session.log.endCommit(version, nowMs);
     return keys.length;
   }
 
   private committedGroup(
-    group: Pending[],
-    effects: Effect[],
+    group: WaitingWrite[],
+    { keys, removals }: Changes,
+    hasWritten: boolean,
   ): CommittedGroup {
+    const { waiting } = this.deps;
     return {
       version: this.version,
+      hasWritten,
       walFrames: this.walFrames,
       walRun: this.walRun,
-      effects,
+      keys,
+      removals,
       acknowledge: () => {
         for (const item of group) {
           const { outcome } = item;
           if (outcome === undefined) continue;
           if (item.write !== null) this.count(outcome);
-          this.release(item);
-          item.resolve(outcome);
+          waiting.resolve(item, outcome);
         }
       },
       fail: (error) => {
-        for (const item of group) this.settleWith(item, error);
+        for (const item of group) waiting.reject(item, error);
       },
     };
   }
@@ -331,20 +358,10 @@ export class GroupCommit {
     if (outcome.status !== "writeDisabled") this.outcomes[outcome.status]++;
   }
 
-  private release(item: Pending): void {
-    this.waitingWrites--;
-    this.waitingBytes -= item.sizeBytes;
-  }
-
-  private settleWith(item: Pending, error: Error): void {
-    this.release(item);
-    item.reject(error);
-  }
-
   /** Learns the log's length, and whether this commit began it anew. */
   private measureWal(): number {
     const { log } = this.session.walFrames();
-    if (log < this.walFrames) this.walRun++;
+    if (this.session.wal.hasBegunAnew() || log < this.walFrames) this.walRun++;
     this.walFrames = log;
     return log;
   }
@@ -355,7 +372,7 @@ export class GroupCommit {
   }
 
   /** Puts the group back for another try; false where it has waited enough. */
-  private waitForLock(group: Pending[]): boolean {
+  private waitForLock(group: WaitingWrite[]): boolean {
     const { clock } = this.deps;
     const nowMs = clock.monotonicMs();
     this.busySinceMs ??= nowMs;
@@ -368,27 +385,25 @@ export class GroupCommit {
     return true;
   }
 
-  private failed(group: Pending[], cause: unknown): void {
-    const error = new UnavailableError(
-      `The database could not commit (${
-        messageOf(cause)
-      }). Nothing of these writes was kept; everything acknowledged before is.`,
-    );
-    for (const item of group) this.settleWith(item, error);
-    this.deps.onFailure(error);
+  /** False where not even that is to be had: nobody may be left waiting. */
+  private rollBack(): boolean {
+    try {
+      this.session.rollback();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
-  /** Takes the other program's commits as they are, and tries again. */
-  private afterForeignWrite(group: Pending[]): void {
-    const { session } = this;
-    session.rollback();
-    session.beginStatement.run();
-    session.noteGap();
-    session.commitStatement.run();
-    session.committed();
-    this.version = session.dataVersion();
-    this.pending.unshift(...group);
-    this.deps.onForeignWrite();
+  private failed(group: WaitingWrite[], cause: unknown): void {
+    const reason = isBusy(cause)
+      ? `another program has held it locked for ${MAX_BUSY_MS / 1000} s`
+      : messageOf(cause);
+    const error = new UnavailableError(
+      `The database could not commit (${reason}). Nothing of these writes was kept; everything acknowledged before is.`,
+    );
+    for (const item of group) this.deps.waiting.reject(item, error);
+    this.deps.onFailure(error);
   }
 
   /**
@@ -416,7 +431,7 @@ export class GroupCommit {
     try {
       session.beginStatement.run();
       for (const [name, value] of Object.entries(values)) {
-        session.state.set(name, value);
+        session.setState(name, value);
       }
       session.commitStatement.run();
       session.committed();
@@ -427,31 +442,14 @@ export class GroupCommit {
     this.measureWal();
   }
 
+  /** Since when writes wait for these, in monotonic milliseconds. */
+  get waits(): { checkpoint: number | undefined; lock: number | undefined } {
+    const checkpoint = this.pending.length > 0 ? this.heldSinceMs : undefined;
+    return { checkpoint, lock: this.busySinceMs };
+  }
+
   /** Writes are taken again. */
   accept(): void {
     this.refusal = undefined;
   }
-
-  get isIdle(): boolean {
-    return this.pending.length === 0 && this.waitingWrites === 0;
-  }
-}
-
-/** What a write holds in memory while it waits, about. */
-function sizeOf(write: AtomicWrite): number {
-  let size = 0;
-  for (const { key, value } of write.mutations) {
-    size += key.length + value.length;
-  }
-  for (const { payload } of write.enqueues) size += payload.length;
-  return size;
-}
-
-/** The earliest expiry that the effects set; Infinity where there is none. */
-function earliestExpiry(effects: readonly Effect[]): number {
-  let earliest = Infinity;
-  for (const { expireAtMs } of effects) {
-    if (expireAtMs >= 0 && expireAtMs < earliest) earliest = expireAtMs;
-  }
-  return earliest;
 }

@@ -6,15 +6,18 @@ import {
   atomic,
   check,
   commit,
+  del,
   eventually,
   HeldDurability,
   isSettled,
   point,
   set,
   START_MS,
+  sum,
   texts,
   turns,
 } from "../contract/support.ts";
+import { decodeV8Number } from "../../protocol/v8_number.ts";
 import type { Store } from "../store.ts";
 import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
 
@@ -36,6 +39,8 @@ async function withStore(
   }
 }
 
+const many = <T>(length: number, make: (i: number) => T): T[] =>
+  Array.from({ length }, (_, i) => make(i));
 const count = (list: readonly number[]) => list.reduce((a, b) => a + b, 0);
 
 Deno.test("writes that come together share a commit; a lonely one waits for nobody", () =>
@@ -54,12 +59,8 @@ Deno.test("writes that come together share a commit; a lonely one waits for nobo
   }));
 
 Deno.test("a group ends at its limits of writes and of bytes; the rest follows", () =>
-  withStore({}, async (store) => {
-    const many = Array.from(
-      { length: 3000 },
-      (_, i) => commit(store, [set(`k${i}`, "x")]),
-    );
-    await Promise.all(many);
+  withStore({ clock: new ManualClock(START_MS) }, async (store) => {
+    await Promise.all(many(3000, (i) => commit(store, [set(`k${i}`, "x")])));
     assert.equal(store.stats().commits, 3, "1024 + 1024 + 952");
     const text = "x".repeat(65_000);
     const large = Array.from(
@@ -70,6 +71,51 @@ Deno.test("a group ends at its limits of writes and of bytes; the rest follows",
     // 13 MB, in groups of some more than 4 MiB.
     assert.equal(store.stats().commits, 3 + 4);
   }));
+
+Deno.test("a group ends at what its writes produce, however little was sent", () =>
+  withStore({ clock: new ManualClock(START_MS) }, async (store) => {
+    const names = Array.from({ length: 500 }, (_, i) => `n${i}`);
+    const large = 2n ** 7900n;
+    await commit(store, names.map((name) => sum(name, large)));
+    const { commits, groupSizes } = store.stats();
+    // Each sends some 10 KB and writes 500 values of 990 bytes.
+    const versions = await Promise.all(
+      Array.from(
+        { length: 40 },
+        () => commit(store, names.map((name) => sum(name, 1n))),
+      ),
+    );
+    assert.deepEqual(versions, versions.toSorted((a, b) => a - b));
+    assert.equal(store.stats().commits, commits + 5, "4 MiB are 9 of them");
+    assert.equal(store.stats().groupSizes.sum, groupSizes.sum + 40);
+    const [[entry]] = await store.read([point("n7")]);
+    assert.equal(decodeV8Number(entry.value), large + 40n);
+  }));
+
+Deno.test("a group ends when it has taken its time; readers come in between", async () => {
+  /** Every look at it finds another millisecond gone. */
+  class BusyClock extends ManualClock {
+    #looks = 0;
+    override monotonicMs(): number {
+      return this.#looks++;
+    }
+  }
+  await withStore({ clock: new BusyClock(START_MS) }, async (store) => {
+    await commit(store, [set("a", "x")]);
+    const { commits } = store.stats();
+    let answered = 0;
+    const writes = Array.from(
+      { length: 100 },
+      (_, i) => commit(store, [set(`k${i}`, "x")]).then(() => answered++),
+    );
+    // The first group is answered while the others still wait.
+    await Promise.race(writes);
+    assert.ok(answered <= 20, `${answered}`);
+    assert.deepEqual(texts((await store.read([point("a")]))[0]), ["x"]);
+    await Promise.all(writes);
+    assert.equal(store.stats().commits, commits + 5);
+  });
+});
 
 Deno.test("at most so many writes wait; one more is refused and applied nowhere", async () => {
   const durability = new HeldDurability();
@@ -88,6 +134,46 @@ Deno.test("at most so many writes wait; one more is refused and applied nowhere"
     await Promise.all(writes);
     await commit(store, [set("a", "last")]);
     assert.deepEqual(await store.read([point("refused")]), [[]]);
+  });
+});
+
+Deno.test("what waiting writes hold is counted, whatever of it is kept", async () => {
+  const durability = new HeldDurability();
+  const maxWaitingBytes = 8 * 1024 * 1024;
+  await withStore({ durability, maxWaitingBytes }, async (store) => {
+    await commit(store, [set("a", "x")]);
+    assert.equal(store.stats().waitingBytes, 0);
+    durability.hold();
+    // A body that is held whole, and a thousand deletions that are more than
+    // their keys.
+    const bodies = [
+      { ...atomic([set("b", "x")]), heldBytes: 1024 * 1024 },
+      atomic(Array.from({ length: 1000 }, (_, i) => del(`${i}`))),
+      { ...atomic([]), checks: many(100, () => check("a", null)) },
+    ];
+    for (const body of bodies) {
+      const taken: Promise<unknown>[] = [];
+      let refusal: unknown;
+      while (refusal === undefined && taken.length < 10_000) {
+        const write = store.write(body);
+        const isTaken = store.stats().waitingWrites > taken.length;
+        if (isTaken) taken.push(write);
+        else refusal = await write.catch((error) => error);
+      }
+      assert.ok(refusal instanceof UnavailableError);
+      assert.match(refusal.message, /Nothing of this one was applied/);
+      const { waitingBytes, waitingWrites } = store.stats();
+      assert.ok(waitingBytes <= maxWaitingBytes);
+      assert.ok(waitingBytes > maxWaitingBytes / 2);
+      assert.equal(waitingWrites, taken.length);
+      durability.release();
+      await Promise.all(taken);
+      assert.equal(store.stats().waitingBytes, 0);
+      assert.equal(store.stats().waitingWrites, 0);
+      durability.hold();
+    }
+    assert.equal(store.stats().refusedWrites, 3);
+    durability.release();
   });
 });
 

@@ -5,9 +5,11 @@
  * descriptor.
  */
 import { messageOf, StartupError } from "../../common/errors.ts";
+import { PRIVATE_FILE_MODE } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
 
 export interface InstanceLock {
+  /** Twice is harmless: whoever opens under a lock gives it back on failure. */
   release(): void;
 }
 
@@ -16,7 +18,12 @@ export function lockInstance(databasePath: string): InstanceLock {
   const path = `${databasePath}-lock`;
   let file: Deno.FsFile;
   try {
-    file = Deno.openSync(path, { create: true, read: true, write: true });
+    file = Deno.openSync(path, {
+      create: true,
+      read: true,
+      write: true,
+      mode: PRIVATE_FILE_MODE,
+    });
   } catch (error) {
     const missing = missingPermission(error);
     if (missing) throw new StartupError(`${missing} Nothing was opened.`);
@@ -34,5 +41,11 @@ export function lockInstance(databasePath: string): InstanceLock {
   }
   // The file stays: removing it would let two servers lock two files of one
   // name. The kernel frees the lock with the process, however it ends.
-  return { release: () => file.close() };
+  let isHeld = true;
+  return {
+    release() {
+      if (isHeld) file.close();
+      isHeld = false;
+    },
+  };
 }

@@ -9,6 +9,7 @@ import type { Bytes } from "../../common/bytes.ts";
 import { LogEncoder } from "../../log/entry.ts";
 import type { LogRow } from "../backup_source.ts";
 import { prepareRows } from "./connection.ts";
+import { isCount } from "./foreign_rows.ts";
 import type { StateTable } from "./state.ts";
 
 /** While nobody reads the log, it keeps about the last so many bytes. */
@@ -33,6 +34,8 @@ export interface Retention {
 export class MutationLog {
   /** Set while somebody follows the log. */
   retention: Retention | undefined;
+  /** Whether the file's log was as this program leaves it. */
+  isSound = true;
   /** Entries of the commits of the present row. */
   readonly encoder = new LogEncoder();
   private firstVersion = 0;
@@ -64,7 +67,9 @@ export class MutationLog {
     );
     this.oldest = prepareRows(
       db,
-      `select version, end_bytes from denokv_log order by version limit ${TRIM_ROWS}`,
+      `select version, case when ${
+        isCount("end_bytes")
+      } then end_bytes else 0 end from denokv_log order by version limit ${TRIM_ROWS}`,
     );
     this.deleteUpTo = db.prepare("delete from denokv_log where version <= ?");
     this.readAfter = prepareRows(
@@ -94,12 +99,20 @@ export class MutationLog {
   }
 
   private load(): void {
-    this.floor = this.state.getNumber("log_floor") ?? 0;
-    this.floorBytes = this.state.getNumber("log_floor_bytes") ?? 0;
+    const { state } = this;
+    const floor = state.getNumber("log_floor");
+    const floorBytes = state.getNumber("log_floor_bytes");
     const newest = prepareRows(
       this.db,
-      "select version, end_bytes from denokv_log order by version desc limit 1",
-    ).get() as [number, number] | undefined;
+      `select case when ${isCount("version")} then version end, case when ${
+        isCount("end_bytes")
+      } then end_bytes end from denokv_log order by version desc limit 1`,
+    ).get() as [number | null, number | null] | undefined;
+    this.isSound = (newest === undefined || !newest.includes(null)) &&
+      (floor ?? 0) >= 0 && (floorBytes ?? 0) >= 0 &&
+      (floor !== undefined) === (state.getText("log_floor") !== undefined);
+    this.floor = floor ?? 0;
+    this.floorBytes = floorBytes ?? 0;
     this.head = newest?.[0] ?? this.floor;
     this.endBytes = newest?.[1] ?? this.floorBytes;
   }

@@ -3,7 +3,7 @@
  * that program has committed; what is durable is that program's business.
  */
 import type { Bytes } from "../../common/bytes.ts";
-import type { Clock, Timer } from "../../common/clock.ts";
+import type { Clock } from "../../common/clock.ts";
 import { UnavailableError } from "../../common/errors.ts";
 import { Histogram } from "../../common/histogram.ts";
 import type {
@@ -13,14 +13,14 @@ import type {
 } from "../../protocol/messages.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import { WatchHub, type WatchRead } from "../watch.ts";
+import { unlessBusy } from "./connection.ts";
+import { ForeignCommitWatch } from "./foreign_writes.ts";
+import type { Reader } from "./reader.ts";
 import {
   openReadSession,
   type ReadSession,
   type SessionOptions,
 } from "./session.ts";
-
-/** How often a file that another program writes is looked at for watches. */
-const POLL_INTERVAL_MS = 250;
 
 /** @throws StartupError where the file cannot be read */
 export function openReadOnlyStore(
@@ -34,8 +34,7 @@ export function openReadOnlyStore(
 class ReadOnlyStore implements Store {
   readonly isReadOnly = true;
   private readonly hub: WatchHub;
-  private readonly poll: Timer;
-  private seenVersion: number;
+  private readonly foreign: ForeignCommitWatch;
 
   constructor(
     private readonly session: ReadSession,
@@ -48,32 +47,40 @@ class ReadOnlyStore implements Store {
       maxWatches,
       read: (keys) => this.readWatched(keys),
     });
-    this.seenVersion = session.dataVersion();
-    this.poll = clock.every(POLL_INTERVAL_MS, () => this.lookForCommits());
-  }
-
-  private lookForCommits(): void {
-    if (this.hub.size === 0) return;
-    this.session.reader.endTurn();
-    const version = this.session.dataVersion();
-    if (version === this.seenVersion) return;
-    this.seenVersion = version;
-    this.hub.allChanged();
+    this.foreign = new ForeignCommitWatch({
+      clock,
+      foreignCommits: () => session.foreignCommits(),
+      hasWatches: () => this.hub.size > 0,
+      onForeignCommit: () => this.hub.allChanged(),
+    });
   }
 
   read(ranges: readonly ReadRange[]): Entry[][] {
+    return this.inTurn((reader) => {
+      const nowMs = this.clock.nowMs();
+      return ranges.map((range) => reader.range(range, nowMs));
+    });
+  }
+
+  /** @throws UnavailableError where another program has the file locked */
+  private inTurn<T>(read: (reader: Reader) => T): T {
     const { reader } = this.session;
-    reader.beginTurn();
-    const nowMs = this.clock.nowMs();
-    const answer = ranges.map((range) => reader.range(range, nowMs));
-    // The next read may come after another program's commit, and has to see it.
-    reader.endTurn();
-    return answer;
+    try {
+      reader.beginTurn();
+      const answer = read(reader);
+      // The next read may come after another program's commit, and has to see it.
+      reader.endTurn();
+      return answer;
+    } catch (error) {
+      throw unlessBusy(error);
+    }
   }
 
   private readWatched(keys: readonly Bytes[]): WatchRead {
-    const { reader } = this.session;
-    reader.beginTurn();
+    return this.inTurn((reader) => this.watchedNow(reader, keys));
+  }
+
+  private watchedNow(reader: Reader, keys: readonly Bytes[]): WatchRead {
     const nowMs = this.clock.nowMs();
     let nextExpiryMs = Infinity;
     const entries = keys.map((key): Entry | null => {
@@ -86,7 +93,6 @@ class ReadOnlyStore implements Store {
       }
       return { key, value, encoding, version, order: 0 };
     });
-    reader.endTurn();
     return { entries, nextExpiryMs };
   }
 
@@ -95,7 +101,9 @@ class ReadOnlyStore implements Store {
   }
 
   watch(keys: readonly Bytes[]): Watch {
-    return this.hub.watch(keys);
+    const watch = this.hub.watch(keys);
+    this.foreign.begin();
+    return watch;
   }
 
   /** A server that takes no writes by choice is healthy. */
@@ -113,18 +121,23 @@ class ReadOnlyStore implements Store {
       syncSeconds: none,
       syncFailures: 0,
       commitFailures: 0,
+      syncPendingSeconds: 0,
       checkpoints: 0,
+      waitingWrites: 0,
+      waitingBytes: 0,
+      refusedWrites: 0,
       watches: this.hub.size,
       databaseBytes: this.session.databaseBytes(),
       walBytes: 0,
       expiryBacklog: this.session.expiryBacklog(this.clock.nowMs()),
       expiredDeleted: 0,
+      unreadableRows: this.session.reader.unreadableRows,
       log: { floorVersion: 0, headVersion: 0, sizeBytes: 0 },
     };
   }
 
   close(): Promise<void> {
-    this.poll.stop();
+    this.foreign.stop();
     this.hub.fail(
       new UnavailableError(
         "The server is stopping; nothing of the data was changed.",

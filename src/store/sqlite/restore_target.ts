@@ -29,6 +29,7 @@ import {
   prepareRows,
   useWal,
 } from "./connection.ts";
+import { isCount, SELECT_DATA_VERSION } from "./foreign_rows.ts";
 import { MutationLog } from "./mutation_log.ts";
 import { QueueTables } from "./queue.ts";
 import { migrate } from "./schema.ts";
@@ -333,7 +334,7 @@ export function inspectFile(path: string): LocalDatabase | undefined {
     const number = (sql: string) =>
       (prepareRows(db, sql).get() as unknown as [number | null] | undefined)
         ?.[0] ?? 0;
-    const version = number("select version from data_version where k = 0");
+    const version = number(SELECT_DATA_VERSION);
     if (!has("denokv_state") || !has("denokv_log")) {
       return {
         databaseId: "",
@@ -343,10 +344,16 @@ export function inspectFile(path: string): LocalDatabase | undefined {
       };
     }
     const table = new StateTable(db);
-    const logHead = number("select max(version) from denokv_log");
+    const logHead = number(
+      `select max(version) from denokv_log where ${isCount("version")}`,
+    );
     const floor = table.getNumber("log_floor") ?? 0;
     const values = new Map<string, string>();
-    for (const row of db.prepare("select k, v from denokv_state").all()) {
+    for (
+      const row of db.prepare(
+        "select k, cast(v as text) as v from denokv_state",
+      ).all()
+    ) {
       values.set(String(row.k), String(row.v));
     }
     // Another program's commits have no place in the log.
@@ -354,7 +361,9 @@ export function inspectFile(path: string): LocalDatabase | undefined {
       ? Math.max(
         floor,
         number(
-          "select version from denokv_log where length(entries) > 0 order by version desc limit 1",
+          `select version from denokv_log where length(entries) > 0 and ${
+            isCount("version")
+          } order by version desc limit 1`,
         ),
       )
       : version;

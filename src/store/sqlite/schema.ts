@@ -89,27 +89,35 @@ export function checkSqliteVersion(version: string): void {
 export function migrate(db: DatabaseSync, path: string): void {
   db.exec("begin immediate");
   try {
-    let version = schemaVersion(db, path);
-    if (version < 0) {
-      db.exec(
-        "create table migration_state (k integer not null primary key, version integer not null)",
-      );
-      version = 0;
-    }
-    for (const step of MIGRATIONS.slice(version)) db.exec(step);
-    // A file that is up to date is opened without a write, so also on a full
-    // disk.
-    if (version < SCHEMA_VERSION) {
-      db.prepare(
-        "insert into migration_state (k, version) values (0, ?) on conflict (k) do update set version = excluded.version",
-      ).run(SCHEMA_VERSION);
-    }
-    db.exec(OWN_TABLES);
+    bringUpToDate(db, path);
     db.exec("commit");
   } catch (error) {
     if (db.isTransaction) db.exec("rollback");
     throw error;
   }
+}
+
+/**
+ * The same within a transaction.
+ * @throws StartupError where the file is something else or newer
+ */
+export function bringUpToDate(db: DatabaseSync, path: string): void {
+  let version = schemaVersion(db, path);
+  if (version < 0) {
+    db.exec(
+      "create table migration_state (k integer not null primary key, version integer not null)",
+    );
+    version = 0;
+  }
+  for (const step of MIGRATIONS.slice(version)) db.exec(step);
+  // A file that is up to date is opened without a write, so also on a full
+  // disk.
+  if (version < SCHEMA_VERSION) {
+    db.prepare(
+      "insert into migration_state (k, version) values (0, ?) on conflict (k) do update set version = excluded.version",
+    ).run(SCHEMA_VERSION);
+  }
+  db.exec(OWN_TABLES);
 }
 
 /**
@@ -134,13 +142,28 @@ export function schemaVersion(db: DatabaseSync, path: string): number {
     }
     return -1;
   }
-  const row = db.prepare("select version from migration_state where k = 0")
-    .get();
-  const version = Number(row?.version ?? 0);
+  const row = db.prepare(
+    "select typeof(version) as type, cast(version as text) as version from migration_state where k = 0",
+  ).get();
+  const stated = Number(row?.version);
+  const version = row?.type === "integer" && stated >= 0
+    ? stated
+    : versionByTables(db, objects);
   if (version > SCHEMA_VERSION) {
     throw new StartupError(
-      `${path} has schema version ${version}; this server knows ${SCHEMA_VERSION}. It was written by a newer program and was not changed.`,
+      `${path} has schema version ${row?.version}; this server knows ${SCHEMA_VERSION}. It was written by a newer program and was not changed.`,
     );
   }
   return version;
+}
+
+/** What the tables say where `migration_state` says nothing that makes sense. */
+function versionByTables(
+  db: DatabaseSync,
+  objects: ReadonlyMap<string, string>,
+): number {
+  if (!objects.has("kv")) return 0;
+  if (!objects.has("queue")) return 1;
+  const columns = db.prepare("select name from pragma_table_info('kv')").all();
+  return columns.some(({ name }) => name === "expiration_ms") ? 3 : 2;
 }

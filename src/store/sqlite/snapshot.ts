@@ -62,7 +62,11 @@ class SnapshotThread {
 /** @param options.settled resolves when the version may be handed out */
 export async function snapshotFile(
   path: string,
-  options: SnapshotOptions & { settled(): Promise<void> },
+  options: SnapshotOptions & {
+    settled(version: number): Promise<void>;
+    /** Rows of other programs that cannot be read are not in it. */
+    onLeftOut(rows: number): void;
+  },
 ): Promise<SnapshotSummary> {
   const { partBytes, signal } = options;
   const thread = new SnapshotThread(
@@ -72,13 +76,14 @@ export async function snapshotFile(
   try {
     const begun = await thread.ask({ kind: "begin" });
     if (begun.kind !== "begun") throw new TypeError(begun.kind);
-    await options.settled();
+    await options.settled(begun.version);
     options.onBegin(begun.version);
     for (;;) {
       const reply = await thread.ask({ kind: "more" });
       if (reply.kind === "part") await options.onPart(reply);
       else if (reply.kind === "end") {
-        const { entries, queueMessages, sizeBytes } = reply;
+        const { entries, queueMessages, sizeBytes, unreadable } = reply;
+        if (unreadable > 0) options.onLeftOut(unreadable);
         return { version: begun.version, entries, queueMessages, sizeBytes };
       }
     }

@@ -12,6 +12,7 @@ import {
   encodeSnapshotRange,
   type SnapshotRow,
 } from "../../log/snapshot_range.ts";
+import { SELECT_DATA_VERSION, SNAPSHOT_ROWS } from "./foreign_rows.ts";
 
 export type SnapshotRequest =
   | { kind: "begin" }
@@ -27,6 +28,8 @@ export type SnapshotReply =
     queueMessages: number;
     sizeBytes: number;
     sha256: string;
+    /** Rows of other programs that cannot be read, and are left out. */
+    unreadable: number;
   }
   | { kind: "failed"; message: string };
 
@@ -37,6 +40,9 @@ export interface SnapshotTask {
   handsOut: boolean;
 }
 
+/** The statements, which the Worker cannot import. */
+const SQL = { rows: SNAPSHOT_ROWS, version: SELECT_DATA_VERSION };
+
 interface Scope {
   onmessage: (event: { data: SnapshotRequest }) => void;
   postMessage(reply: SnapshotReply, transfer?: Transferable[]): void;
@@ -46,16 +52,42 @@ interface Tools {
   Database: typeof DatabaseSync;
   createHash: typeof createHash;
   encode: typeof encodeSnapshotRange;
+  sql: typeof SQL;
 }
 
 /** Stands alone: nothing outside its own text is within its reach. */
 function work(tools: Tools, task: SnapshotTask, scope: Scope) {
-  /** A queue message as the value of its log entry (log/entry.ts). */
+  /** Whether JSON is a list of whole numbers up to `max`. */
+  function isList(value: unknown, max: number): value is number[] {
+    return Array.isArray(value) &&
+      value.every((item) => Number.isInteger(item) && item >= 0 && item <= max);
+  }
+
+  function parsed(text: string): unknown {
+    try {
+      return JSON.parse(text);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /**
+   * A queue message as the value of its log entry (log/entry.ts); undefined
+   * where another program has put something else there.
+   */
   function queueRow(
     table: number,
     row: [number, string, Uint8Array, string, string],
-  ): SnapshotRow {
-    const [timeMs, id, payload, schedule, undelivered] = row;
+  ): SnapshotRow | undefined {
+    const [timeMs, id, payload] = row;
+    const stated = parsed(row[3]);
+    const schedule = stated === null ? [] : stated;
+    const undelivered = parsed(row[4]);
+    if (
+      !isList(schedule, Number.MAX_SAFE_INTEGER) ||
+      !Array.isArray(undelivered) ||
+      !undelivered.every((key) => isList(key, 255))
+    ) return undefined;
     const name = new TextEncoder().encode(id);
     const key = new Uint8Array(10 + name.length);
     key[0] = 0xff;
@@ -78,8 +110,8 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
     data(0x0a, payload);
     out.push(0x10);
     varint(timeMs);
-    for (const key of JSON.parse(undelivered) as number[][]) data(0x1a, key);
-    for (const interval of (JSON.parse(schedule) ?? []) as number[]) {
+    for (const key of undelivered) data(0x1a, key);
+    for (const interval of schedule) {
       out.push(0x20);
       varint(interval);
     }
@@ -93,26 +125,30 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
         .setReturnArrays(true);
       return statement.iterate() as Iterable<unknown>;
     };
-    yield* all(
-      "select k, v, v_encoding, version, seq, expiration_ms from kv order by k",
-    ) as Iterable<SnapshotRow>;
-    const columns = "id, data, backoff_schedule, keys_if_undelivered";
+    yield* all(tools.sql.rows) as Iterable<SnapshotRow>;
     for (
-      const [letter, sql] of [
-        [0x71, `select ts, ${columns} from queue order by ts, id`],
-        [
-          0x72,
-          `select deadline, ${columns} from queue_running order by deadline, id`,
-        ],
+      const [letter, table, time] of [
+        [0x71, "queue", "ts"],
+        [0x72, "queue_running", "deadline"],
       ] as const
     ) {
+      const sql =
+        `select ${time}, id, cast(data as blob), cast(backoff_schedule as text), cast(keys_if_undelivered as text) from ${table} where typeof(${time}) = 'integer' and ${time} between 0 and ${Number.MAX_SAFE_INTEGER} and typeof(id) = 'text' order by ${time}, id`;
       for (const row of all(sql)) {
-        yield queueRow(
+        const encoded = queueRow(
           letter,
           row as [number, string, Uint8Array, string, string],
         );
+        if (encoded) yield encoded;
       }
     }
+  }
+
+  function countAll(db: DatabaseSync): number {
+    const row = db.prepare(
+      "select (select count(*) from kv) + (select count(*) from queue) + (select count(*) from queue_running) as n",
+    ).get();
+    return Number(row!.n);
   }
 
   function* parts(db: DatabaseSync): Generator<SnapshotReply> {
@@ -140,7 +176,15 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
     }
     if (part.length > 0) yield encoded();
     const sha256 = hash.digest("hex");
-    yield { kind: "end", entries, queueMessages, sizeBytes, sha256 };
+    const unreadable = countAll(db) - entries - queueMessages;
+    yield {
+      kind: "end",
+      entries,
+      queueMessages,
+      sizeBytes,
+      sha256,
+      unreadable,
+    };
   }
 
   let db: DatabaseSync | undefined;
@@ -152,10 +196,10 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
         db.exec(
           "pragma busy_timeout = 5000; pragma cache_size = -2048; pragma mmap_size = 0; begin",
         );
-        const row = db.prepare("select version from data_version where k = 0")
-          .get();
+        const row = db.prepare(tools.sql.version).get();
         running = parts(db);
-        scope.postMessage({ kind: "begun", version: Number(row?.version) });
+        const version = Number(row?.version ?? 0);
+        scope.postMessage({ kind: "begun", version });
         return;
       }
       for (;;) {
@@ -180,7 +224,8 @@ export function snapshotWorkerUrl(task: SnapshotTask): string {
   const source = `import { DatabaseSync } from "node:sqlite";
 import { createHash } from "node:crypto";
 const encode = ${encodeSnapshotRange.toString()};
-(${work.toString()})({ Database: DatabaseSync, createHash, encode }, ${
+const sql = ${JSON.stringify(SQL)};
+(${work.toString()})({ Database: DatabaseSync, createHash, encode, sql }, ${
     JSON.stringify(task)
   }, self);`;
   return "data:application/javascript," + encodeURIComponent(source);

@@ -5,21 +5,33 @@ export class StateTable {
   private readonly select: StatementSync;
   private readonly upsert: StatementSync;
 
-  constructor(db: DatabaseSync) {
-    this.select = db.prepare("select v from denokv_state where k = ?");
+  constructor(private readonly db: DatabaseSync) {
+    // As text: another program may have put a number there that no number of
+    // this language holds.
+    this.select = db.prepare(
+      "select cast(v as text) as v from denokv_state where k = ?",
+    );
     this.upsert = db.prepare(
       "insert into denokv_state (k, v) values (?, ?) on conflict (k) do update set v = excluded.v",
     );
   }
 
   getText(name: string): string | undefined {
-    const value = this.select.get(name)?.v;
-    return value === undefined ? undefined : String(value);
+    return this.select.get(name)?.v as string | undefined;
   }
 
+  /** Undefined too where it is no whole number, or none that can be held. */
   getNumber(name: string): number | undefined {
-    const value = this.select.get(name)?.v;
-    return value === undefined ? undefined : Number(value);
+    const value = Number(this.getText(name) || NaN);
+    return Number.isSafeInteger(value) ? value : undefined;
+  }
+
+  /** What says whose this database is: its id, and what its backup keeps. */
+  identity(): [name: string, value: string][] {
+    const rows = this.db.prepare(
+      "select k, cast(v as text) as v from denokv_state where k = 'database_id' or k glob 'backup_*'",
+    ).all();
+    return rows.map((row) => [String(row.k), String(row.v)]);
   }
 
   set(name: string, value: string | number): void {

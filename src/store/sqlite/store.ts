@@ -19,6 +19,7 @@ import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import { WatchHub, type WatchRead } from "../watch.ts";
 import { SqliteBackupSource } from "./backup_source.ts";
 import { databaseFile } from "./database_file.ts";
+import { ForeignCommitWatch } from "./foreign_writes.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import { openReadOnlyStore } from "./read_only_store.ts";
 import type { SessionOptions } from "./session.ts";
@@ -34,6 +35,8 @@ export interface SqliteStoreOptions {
   readOnly?: boolean;
   /** Milliseconds to gather writes before a commit. Default 0. */
   batchTimeoutMs?: number;
+  /** What writes may hold in memory until they are answered. Default 64 MiB. */
+  maxWaitingBytes?: number;
   /** Watches at once. Default 20,000. */
   maxWatches?: number;
   /** The mutation log's size while nobody reads it. Default 64 MiB. */
@@ -69,6 +72,7 @@ export async function openSqliteStore(
       ...session,
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
+      maxWaitingBytes: options.maxWaitingBytes,
     });
     return new SqliteStore(writing, path, lock, session.clock, maxWatches);
   } catch (error) {
@@ -81,6 +85,7 @@ class SqliteStore implements Store {
   readonly isReadOnly = false;
   readonly backupSource: BackupSource;
   private readonly hub: WatchHub;
+  private readonly foreign: ForeignCommitWatch;
   private closing: Promise<void> | undefined;
 
   constructor(
@@ -95,6 +100,12 @@ class SqliteStore implements Store {
       clock,
       maxWatches,
       read: (keys) => this.readWatched(keys),
+    });
+    this.foreign = new ForeignCommitWatch({
+      clock,
+      foreignCommits: () => writing.current().session.foreignCommits(),
+      hasWatches: () => this.hub.size > 0,
+      onForeignCommit: () => this.hub.allChanged(),
     });
     writing.onDurableKeys = (keys) => this.hub.changed(keys);
     writing.onForeignWrite = () => this.hub.allChanged();
@@ -165,7 +176,9 @@ class SqliteStore implements Store {
 
   watch(keys: readonly Bytes[]): Watch {
     if (this.closing) throw closed();
-    return this.hub.watch(keys);
+    const watch = this.hub.watch(keys);
+    this.foreign.begin();
+    return watch;
   }
 
   stats(): StoreStats {
@@ -182,6 +195,7 @@ class SqliteStore implements Store {
   close(): Promise<void> {
     this.closing ??= (async () => {
       this.hub.fail(closed());
+      this.foreign.stop();
       try {
         await this.writing.close();
       } finally {

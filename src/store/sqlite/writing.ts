@@ -18,6 +18,7 @@ import {
 } from "./cut_back.ts";
 import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
+import { ForeignWrites } from "./foreign_writes.ts";
 import { GroupCommit } from "./group_commit.ts";
 import type { Retention } from "./mutation_log.ts";
 import {
@@ -25,6 +26,8 @@ import {
   type SessionOptions,
   type WriteSession,
 } from "./session.ts";
+import { StallWatch, type Waits } from "./stall_watch.ts";
+import { WaitingWrites } from "./waiting_writes.ts";
 import { cutLog, walBytes } from "./wal.ts";
 
 /** How often a failed disk is tried again. */
@@ -35,6 +38,8 @@ const CHECKPOINT_RETRY_MS = 5000;
 export interface WritingOptions extends SessionOptions {
   durability: Durability;
   batchTimeoutMs: number;
+  /** Default: see waiting_writes.ts. */
+  maxWaitingBytes?: number;
 }
 
 /** What belongs to one opening of the file. */
@@ -53,6 +58,7 @@ type Counts = Pick<
   | "syncSeconds"
   | "syncFailures"
   | "expiredDeleted"
+  | "unreadableRows"
 >;
 
 export class Writing {
@@ -61,8 +67,13 @@ export class Writing {
   onForeignWrite: () => void = () => {};
   private open: Current | undefined;
   private readonly checkpointer: Checkpointer;
+  private readonly waiting: WaitingWrites;
+  private readonly stalls: StallWatch;
   private checkpointAfterMs = 0;
   private walFrames = 0;
+  /** Issued by openings before the present one. */
+  private highestVersion = 0;
+  private readonly foreignWrites: ForeignWrites;
   private failure: UnavailableError | undefined;
   private commitFailures = 0;
   private isClosing = false;
@@ -79,7 +90,17 @@ export class Writing {
     session: WriteSession,
   ) {
     this.databaseId = session.databaseId;
+    this.foreignWrites = new ForeignWrites(options.clock, options.logger);
+    this.waiting = new WaitingWrites(options.maxWaitingBytes);
+    this.stalls = new StallWatch({
+      clock: options.clock,
+      logger: options.logger,
+      waits: () => this.waits(),
+      hasWaiting: () => this.waiting.count > 0,
+      rejectPending: (error) => this.open?.writer.rejectPending(error),
+    });
     this.checkpointer = new Checkpointer({
+      clock: options.clock,
       databasePath: options.path,
       holdCommits: () => this.open?.writer.hold() ?? (() => {}),
       walFrames: () =>
@@ -113,6 +134,7 @@ export class Writing {
       random,
       horizon,
       batchTimeoutMs,
+      waiting: this.waiting,
       onFailure: (error) => {
         this.commitFailures++;
         this.fail(error, false);
@@ -123,12 +145,11 @@ export class Writing {
         if (clock.monotonicMs() < this.checkpointAfterMs) return;
         this.checkpointer.maybeStart(walBytes(frames, session.pageBytes));
       },
-      onForeignWrite: () => {
-        this.options.logger.warn(
-          "Another program wrote to the database while this server had it open. Its data are kept; do not run two programs on one file.",
-        );
+      onForeignWrite: (ourVersion, fileVersion) => {
+        this.foreignWrites.noteWrite(ourVersion, fileVersion);
         this.onForeignWrite();
       },
+      highestVersion: this.highestVersion,
     });
     const sweeper: ExpirySweeper = new ExpirySweeper({
       clock,
@@ -174,17 +195,37 @@ export class Writing {
   async settle(): Promise<void> {
     const { sweeper, horizon } = this.current();
     sweeper.stop();
-    await this.drained(this.current());
+    await this.waiting.whenNone();
     await horizon.whenSettled();
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
     if (this.failure) return Promise.reject(this.failure);
-    return this.current().writer.write(write);
+    const outcome = this.current().writer.write(write);
+    this.stalls.expect();
+    return outcome;
+  }
+
+  private waits(): Waits {
+    const { writer, horizon } = this.open ?? {};
+    return {
+      sync: horizon?.syncingSinceMs,
+      checkpoint: writer?.waits.checkpoint,
+      lock: writer?.waits.lock,
+      confirmation: horizon?.confirmingSince,
+    };
   }
 
   private afterDurable(groups: readonly CommittedGroup[]): void {
     this.onDurableKeys(keysOf(groups));
+  }
+
+  /** Of a snapshot. */
+  noteLeftOut(rows: number): void {
+    this.options.logger.warn(
+      "The backup leaves out rows that are none of Deno KV's: another program wrote them into the database, and they cannot be read.",
+      { rows },
+    );
   }
 
   private onCheckpointFailure(message: string): void {
@@ -288,6 +329,7 @@ export class Writing {
           open.writer.certainFrames,
         );
         this.open = undefined;
+        this.highestVersion = open.writer.highestVersion;
         open.sweeper.stop();
         this.closed = this.countsOf(open);
       }
@@ -307,15 +349,16 @@ export class Writing {
   // -------------------------------------------------------------- reporting
 
   health(): StoreHealth {
-    return this.failure
-      ? { writable: false, reason: this.failure.message }
-      : { writable: true };
+    const reason = this.failure?.message ?? this.stalls.sentence();
+    return reason === undefined
+      ? { writable: true }
+      : { writable: false, reason };
   }
 
   /** What openings before the present one have counted. */
   private closed: Counts | undefined;
 
-  private countsOf({ writer, horizon }: Current): Counts {
+  private countsOf({ session, writer, horizon }: Current): Counts {
     const present: Counts = {
       commits: writer.commits,
       atomicWrites: { ...writer.outcomes },
@@ -323,8 +366,15 @@ export class Writing {
       syncSeconds: horizon.syncSeconds.snapshot(),
       syncFailures: horizon.syncFailures,
       expiredDeleted: writer.expiredDeleted,
+      unreadableRows: session.reader.unreadableRows,
     };
     return this.closed ? addCounts(this.closed, present) : present;
+  }
+
+  private syncPendingMs({ syncingSinceMs }: DurableHorizon): number {
+    return syncingSinceMs === undefined
+      ? 0
+      : this.options.clock.monotonicMs() - syncingSinceMs;
   }
 
   stats(): Omit<StoreStats, "watches"> {
@@ -338,6 +388,10 @@ export class Writing {
       databaseBytes: session.databaseBytes(),
       walBytes: walBytes(this.walFrames, session.pageBytes),
       expiryBacklog: session.expiryBacklog(this.options.clock.nowMs()),
+      syncPendingSeconds: this.syncPendingMs(horizon) / 1000,
+      waitingWrites: this.waiting.count,
+      waitingBytes: this.waiting.heldBytes,
+      refusedWrites: this.waiting.refused,
       log: {
         floorVersion: session.log.floorVersion,
         headVersion: session.log.headVersion,
@@ -357,11 +411,16 @@ export class Writing {
       return;
     }
     open.sweeper.stop();
-    if (!this.failure) await this.drained(open);
+    // As long as writes are waited for, what holds them up is told.
+    if (!this.failure) await this.waiting.whenNone();
+    this.stalls.stop();
     await this.checkpointer.suspend();
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);
     try {
+      // Off this thread first: a disk that hangs would hang in SQLite's own
+      // syncs below, and nothing could end the process in time any more.
+      await open.session.wal.sync();
       // Closing does this only where no other program has the file open.
       open.session.reader.endTurn();
       open.session.db.exec("pragma wal_checkpoint(passive)");
@@ -378,6 +437,9 @@ export class Writing {
   private closeAndCut({ session, writer }: Current): void {
     const { path } = this.options;
     try {
+      if (this.checkpointer.isHalfCopied) {
+        throw new Error("a checkpoint is still incomplete");
+      }
       requireAlone(session);
       cutLog(closeInDoubt(session, path, writer.certainFrames));
     } catch (error) {
@@ -385,16 +447,6 @@ export class Writing {
       this.options.logger.warn(
         "The write-ahead log still ends in writes that were not acknowledged; the next start may show them.",
         { reason: messageOf(error) },
-      );
-    }
-  }
-
-  private async drained({ writer, horizon }: Current): Promise<void> {
-    while (!writer.isIdle || !horizon.isIdle) {
-      if (this.failure) return;
-      writer.schedule();
-      await new Promise<void>((resolve) =>
-        this.options.clock.endOfTurn(resolve)
       );
     }
   }
@@ -414,9 +466,7 @@ async function openDurably(options: SessionOptions): Promise<WriteSession> {
 }
 
 function* keysOf(groups: readonly CommittedGroup[]): Iterable<Bytes> {
-  for (const group of groups) {
-    for (const effect of group.effects) yield effect.key;
-  }
+  for (const { keys } of groups) yield* keys;
 }
 
 function addCounts(a: Counts, b: Counts): Counts {
@@ -436,5 +486,6 @@ function addCounts(a: Counts, b: Counts): Counts {
     syncSeconds: histogram(a.syncSeconds, b.syncSeconds),
     syncFailures: a.syncFailures + b.syncFailures,
     expiredDeleted: a.expiredDeleted + b.expiredDeleted,
+    unreadableRows: a.unreadableRows + b.unreadableRows,
   };
 }

@@ -1,0 +1,175 @@
+/**
+ * Another program puts older contents into the file while it is ours:
+ * `sqlite3 file ".restore old"`, or SQLite's online backup into it.
+ */
+import assert from "node:assert/strict";
+import { backup, DatabaseSync } from "node:sqlite";
+import type { Logger } from "../../common/log.ts";
+import { silentLogger } from "../../common/log.ts";
+import { seededRandom } from "../../common/random.ts";
+import { SqliteLocalEngine } from "./local_engine.ts";
+import { systemClock } from "../../common/clock.ts";
+import { localDurability } from "../durability.ts";
+import { check, commit, point, set, texts } from "../contract/support.ts";
+import type { BackupSource } from "../backup_source.ts";
+import type { Store } from "../store.ts";
+
+class Place implements AsyncDisposable {
+  readonly folder = Deno.makeTempDirSync({ prefix: "denokv-test-" });
+  readonly path = `${this.folder}/denokv.sqlite`;
+  readonly warnings: string[] = [];
+  store!: Store & { backupSource: BackupSource };
+
+  async open(): Promise<Store & { backupSource: BackupSource }> {
+    const logger: Logger = {
+      ...silentLogger,
+      warn: (message) => void this.warnings.push(message),
+    };
+    const engine = new SqliteLocalEngine({
+      path: this.path,
+      clock: systemClock,
+      random: seededRandom(1),
+      logger,
+    });
+    return this.store = await engine.open(localDurability);
+  }
+
+  /** A copy of the file as it is now. */
+  async copy(): Promise<string> {
+    const db = new DatabaseSync(this.path, { readOnly: true });
+    const to = `${this.folder}/old.sqlite`;
+    await backup(db, to);
+    db.close();
+    return to;
+  }
+
+  /** What `.restore` does. */
+  async restore(from: string): Promise<void> {
+    const db = new DatabaseSync(from, { readOnly: true });
+    await backup(db, this.path);
+    db.close();
+  }
+
+  /** Another program's statements. */
+  run(sql: string): void {
+    const db = new DatabaseSync(this.path);
+    db.exec(sql);
+    db.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.store?.close();
+    await Deno.remove(this.folder, { recursive: true });
+  }
+}
+
+async function many(store: Store, count: number): Promise<number> {
+  let version = 0;
+  for (let i = 0; i < count; i++) {
+    version = await commit(store, [set("b", "x")]);
+  }
+  return version;
+}
+
+Deno.test("the file is rolled back under the store: versions go on above the highest one issued", async () => {
+  await using place = new Place();
+  const store = await place.open();
+  await commit(store, [set("a", "old")]);
+  const old = await place.copy();
+  await commit(store, [set("a", "new")]);
+  const last = await many(store, 50);
+  await place.restore(old);
+  const next = await commit(store, [set("c", "1")]);
+  assert.ok(next > last, `${next} > ${last}`);
+  assert.equal(place.warnings.length, 1);
+  const { log, durableVersion } = store.stats();
+  assert.equal(durableVersion, next);
+  assert.ok(log.floorVersion > last && log.floorVersion < next);
+  assert.equal(log.headVersion, next);
+  // The other program's contents are kept, and the log begins behind them.
+  assert.deepEqual(texts((await store.read([point("a")]))[0]), ["old"]);
+  const rows = store.backupSource.readLog(0, 1 << 20);
+  assert.deepEqual(rows.map((row) => row.version), [log.floorVersion, next]);
+  await store.close();
+  await place.open();
+  assert.equal(place.warnings.length, 1, "its own trace is found again");
+  assert.ok(await commit(place.store, [set("c", "2")]) > next);
+});
+
+Deno.test("a check that fails on a file that was rolled back is answered, and the gap is kept", async () => {
+  await using place = new Place();
+  const store = await place.open();
+  const first = await commit(store, [set("a", "old")]);
+  const old = await place.copy();
+  const last = await many(store, 20);
+  await place.restore(old);
+  const outcome = await store.write({
+    checks: [check("a", null)],
+    mutations: [set("a", "x")],
+    enqueues: [],
+  });
+  assert.equal(outcome.status, "checkFailed");
+  assert.ok(store.stats().log.floorVersion > last);
+  assert.ok(await commit(store, [set("a", "y")], [check("a", first)]) > last);
+});
+
+Deno.test("a file of the same version and other contents is noticed", async () => {
+  await using place = new Place();
+  const store = await place.open();
+  const last = await many(store, 5);
+  place.run(
+    "insert into kv (k, v, v_encoding, version) values (x'027a00', x'41', 3, 1)",
+  );
+  const next = await commit(store, [set("c", "1")]);
+  assert.equal(place.warnings.length, 1);
+  assert.ok(store.stats().log.floorVersion > last);
+  assert.ok(next > store.stats().log.floorVersion);
+});
+
+Deno.test("a database of another program takes the file's place: it becomes ours, under the id that clients know", async () => {
+  await using place = new Place();
+  const store = await place.open();
+  const last = await many(store, 5);
+  await store.backupSource.setState({ backup_epoch: "7" });
+  const id = store.databaseId;
+  const other = `${place.folder}/other.sqlite`;
+  const kv = await Deno.openKv(other);
+  await kv.set(["theirs"], 1);
+  kv.close();
+  await place.restore(other);
+  const next = await commit(store, [set("c", "1")]);
+  assert.ok(next > last);
+  await store.close();
+  const again = await place.open();
+  assert.equal(again.databaseId, id);
+  assert.equal(again.backupSource.getState("backup_epoch"), "7");
+  assert.ok(await commit(again, [set("c", "2")]) > next);
+});
+
+for (
+  const [what, sql] of [
+    ["a row that is gone", "delete from data_version"],
+    ["a text", "update data_version set version = 'x'"],
+    ["too large", "update data_version set version = 9223372036854775807"],
+    ["just too large", "update data_version set version = 9007199254740991"],
+    ["negative", "update data_version set version = -5"],
+    ["zero", "update data_version set version = 0"],
+    ["a fraction", "update data_version set version = 1.5"],
+  ]
+) {
+  Deno.test(`data_version is ${what}: versions go on, while it runs and at the next start`, async () => {
+    await using place = new Place();
+    await place.open();
+    let last = await many(place.store, 5);
+    place.run(sql);
+    let next = await commit(place.store, [set("c", "1")]);
+    assert.ok(next > last && Number.isSafeInteger(next + 1000), `${next}`);
+    last = next;
+    await place.store.close();
+    place.run(sql);
+    await place.open();
+    next = await commit(place.store, [set("c", "2")]);
+    assert.ok(next > last && Number.isSafeInteger(next + 1000), `${next}`);
+    assert.deepEqual(texts((await place.store.read([point("c")]))[0]), ["2"]);
+  });
+}
