@@ -1,6 +1,8 @@
 /** `backup status`, `backup verify`, `backup snapshot`. */
 import { systemClock } from "../common/clock.ts";
-import { StartupError } from "../common/errors.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
+import { exists } from "../common/files.ts";
+import { missingPermission } from "../common/permissions.ts";
 import { systemRandom } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { bucketStatus } from "../backup/status.ts";
@@ -115,6 +117,11 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
     let manifest = await read();
     let primary: DatabaseDigest | undefined;
     if (config.sqlitePath !== undefined) {
+      if (!exists(config.sqlitePath)) {
+        throw new StartupError(
+          `There is no database ${config.sqlitePath}. Nothing was verified; correct --sqlite-path.`,
+        );
+      }
       primary = await digestFile(config.sqlitePath);
       const deadlineMs = systemClock.monotonicMs() + REACH_TIMEOUT_MS;
       for (;;) {
@@ -137,7 +144,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
       }
     }
     const progress = new Progress("Verifying", standardError(), systemClock);
-    const folder = await Deno.makeTempDir({ prefix: "denokv-verify-" });
+    const folder = await scratchFolder();
     try {
       const verification = await verifyBackup({
         objects,
@@ -148,7 +155,13 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         progress: (done, total) => progress.update(done, total),
       });
       progress.end();
-      await noteVerified(objects, verification);
+      await noteVerified(objects, verification).catch((error) =>
+        io.err(
+          `warning: it could not be noted in the backup that it was verified: ${
+            messageOf(error)
+          }`,
+        )
+      );
       const { version, ...rest } = verification;
       const versionstamp = hexVersion(version);
       if (config.json) {
@@ -172,6 +185,27 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
       await Deno.remove(folder, { recursive: true });
     }
   });
+}
+
+/** @throws StartupError where it may not be used */
+async function scratchFolder(): Promise<string> {
+  const refusal = () =>
+    new StartupError(
+      "A verification restores the backup into the folder for temporary files (TMPDIR, or /tmp), which may not be read and written here. Nothing was verified; add that folder to --allow-read and --allow-write.",
+    );
+  let folder: string;
+  try {
+    folder = await Deno.makeTempDir({ prefix: "denokv-verify-" });
+  } catch (error) {
+    throw missingPermission(error) === undefined ? error : refusal();
+  }
+  const { state } = await Deno.permissions.query({
+    name: "read",
+    path: folder,
+  });
+  if (state === "granted") return folder;
+  await Deno.remove(folder);
+  throw refusal();
 }
 
 /** @returns the exit code */
