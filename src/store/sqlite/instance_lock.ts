@@ -7,6 +7,7 @@
 import { messageOf, StartupError } from "../../common/errors.ts";
 import { PRIVATE_FILE_MODE } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
+import { placeProblem } from "./unopened.ts";
 
 export interface InstanceLock {
   /** Twice is harmless: whoever opens under a lock gives it back on failure. */
@@ -32,10 +33,13 @@ export function lockInstance(databasePath: string): InstanceLock {
   } catch (error) {
     const missing = missingPermission(error);
     if (missing) throw new StartupError(`${missing} Nothing was opened.`);
+    const problem = placeProblem(databasePath);
     throw new StartupError(
-      `The lock file ${path} cannot be opened: ${
-        messageOf(error)
-      }. Nothing was opened; check that the folder exists and may be written.`,
+      problem === undefined
+        ? `The lock file ${path} cannot be opened: ${
+          messageOf(error)
+        }. Nothing was opened; the folder has to be writable.`
+        : `The database ${databasePath} cannot be opened. ${problem}`,
     );
   }
   if (!file.tryLockSync(true)) {
