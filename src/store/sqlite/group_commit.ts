@@ -16,7 +16,7 @@ import {
   type WriteOutcome,
 } from "../../protocol/messages.ts";
 import { LAST_INDEX } from "../../log/entry.ts";
-import { evaluate, type Row } from "../evaluate.ts";
+import { evaluate, type RowStamp } from "../evaluate.ts";
 import { isBusy } from "./connection.ts";
 import type { CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import type { WriteSession } from "./session.ts";
@@ -253,14 +253,19 @@ export class GroupCommit {
     changes: Changes,
   ): boolean {
     const { session } = this;
-    const readRow = (key: Bytes): Row | undefined => {
-      const row = session.reader.row(key);
-      return row === undefined ||
-          (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
+    const { reader } = session;
+    const live = <T extends RowStamp>(row: T | undefined): T | undefined =>
+      row === undefined || (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
         ? undefined
         : row;
-    };
-    const result = evaluate(write, version, 0, nowMs, readRow);
+    const result = evaluate(
+      write,
+      version,
+      0,
+      nowMs,
+      (key) => live(reader.row(key)),
+      (key) => live(reader.stamp(key)),
+    );
     if (result.status !== "ok") {
       item.outcome = result;
       return false;
