@@ -35,6 +35,8 @@ export interface ServeConfig {
   /** One line of the log for each request. */
   logsAccess: boolean;
   maxWaitingBytes: number;
+  /** Of the disk, for deletions when it is full. */
+  reserveBytes: number;
   /** How long a stopping server waits for requests in flight. */
   drainTimeoutMs: number;
   logFormat: LogFormat;
@@ -276,6 +278,7 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     maxInFlightBytes: values.maxInFlightMib! * 1024 * 1024,
     corsOrigins: corsOriginsOf(values),
     logsAccess: values.accessLog!,
+    reserveBytes: values.diskReserveMib! * 1024 * 1024,
     maxWaitingBytes: values.maxWaitingMib! * 1024 * 1024,
     drainTimeoutMs: values.drainTimeoutMs!,
     logFormat: values.logFormat!,

@@ -41,6 +41,7 @@ Deno.test("serve, with nothing but what is needed", () => {
     maxWatches: 10_000,
     drainTimeoutMs: 5000,
     maxWaitingBytes: 64 * 1024 * 1024,
+    reserveBytes: 32 * 1024 * 1024,
     logFormat: "text",
     logLevel: "info",
     backup: undefined,

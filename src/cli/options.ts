@@ -232,6 +232,16 @@ export const OPTIONS = {
       "What writes that wait for the disk may hold in memory; one more is refused with status 503.",
     commands: ["start", "serve"],
   },
+  diskReserveMib: {
+    flag: "disk-reserve-mib",
+    env: "DENO_KV_DISK_RESERVE_MIB",
+    type: { kind: "integer", min: 0, max: 4096 },
+    placeholder: "MIB",
+    default: 32,
+    help:
+      "A file of this size beside the database, which is given up when the disk is full, so that deletions are still taken. 0: none.",
+    commands: ["start", "serve"],
+  },
   drainTimeoutMs: {
     flag: "drain-timeout-ms",
     env: "DENO_KV_DRAIN_TIMEOUT_MS",

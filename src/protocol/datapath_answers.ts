@@ -162,20 +162,36 @@ export function encodeAtomicWriteOutput(
 /** A keep-alive: a frame of no message. */
 export const WATCH_PING: Bytes = new Uint8Array(4);
 
-/** From this size on an entry is a piece of its own, made once for all watches. */
-const SHARED_ENTRY_BYTES = 2048;
+/** From this size on an entry is a piece of its own, for all who watch it. */
+const LARGE_ENTRY_BYTES = 2048;
 
-/** Large entries as they stand in frames, while somebody holds the entry. */
-const sharedEntries = new WeakMap<Entry, Bytes>();
+/** Whether an entry is a piece of its own in a frame. */
+export function isLargeEntry(entry: Entry): boolean {
+  return entry.value.length >= LARGE_ENTRY_BYTES;
+}
+
+/** A large entry as it stands in a frame: the field that holds it. */
+export function encodeWatchEntry(entry: Entry): Bytes {
+  const writer = new ProtoWriter(new Uint8Array(watchEntrySize(entry)));
+  writer.tag(2, WIRE_LENGTH);
+  writeEntry(writer, entry);
+  return writer.out;
+}
+
+/** The length of what `encodeWatchEntry` makes. */
+export function watchEntrySize(entry: Entry): number {
+  return dataFieldSize(entrySize(entry));
+}
 
 /**
  * A frame of a watch, in pieces: 4 bytes of little-endian length and a
- * WatchOutput in which every key is `changed`. Watches that were handed the
- * same `Entry` share the piece that holds it.
+ * WatchOutput in which every key is `changed`.
  * @param entries one for each watched key; null where the key is absent
+ * @param large gives the piece of a large entry
  */
 export function watchFramePieces(
   entries: readonly (Entry | null)[],
+  large: (entry: Entry) => Bytes = encodeWatchEntry,
 ): [Bytes, ...Bytes[]] {
   const sizes = entries.map((entry) =>
     2 + (entry ? dataFieldSize(entrySize(entry)) : 0)
@@ -195,8 +211,8 @@ export function watchFramePieces(
     writer.varintField(1, 1);
     const entry = entries[i];
     if (entry === null) continue;
-    if (isShared(entry)) {
-      pieces.push(writer.out, sharedEntry(entry));
+    if (isLargeEntry(entry)) {
+      pieces.push(writer.out, large(entry));
       writer = new ProtoWriter(
         new Uint8Array(smallSize(entries, sizes, i + 1)),
       );
@@ -209,7 +225,7 @@ export function watchFramePieces(
   return pieces as [Bytes, ...Bytes[]];
 }
 
-/** What the keys from `from` on take up to the next shared entry. */
+/** What the keys from `from` on take up to the next large entry. */
 function smallSize(
   entries: readonly (Entry | null)[],
   sizes: readonly number[],
@@ -219,27 +235,10 @@ function smallSize(
   for (let i = from; i < entries.length; i++) {
     const entry = entries[i];
     const whole = dataFieldSize(sizes[i]);
-    if (entry && isShared(entry)) {
+    if (entry && isLargeEntry(entry)) {
       return size + whole - dataFieldSize(entrySize(entry));
     }
     size += whole;
   }
   return size;
-}
-
-function isShared(entry: Entry): boolean {
-  return entry.value.length >= SHARED_ENTRY_BYTES;
-}
-
-/** The field of a WatchKeyOutput that holds the entry. */
-function sharedEntry(entry: Entry): Bytes {
-  const known = sharedEntries.get(entry);
-  if (known) return known;
-  const writer = new ProtoWriter(
-    new Uint8Array(dataFieldSize(entrySize(entry))),
-  );
-  writer.tag(2, WIRE_LENGTH);
-  writeEntry(writer, entry);
-  sharedEntries.set(entry, writer.out);
-  return writer.out;
 }

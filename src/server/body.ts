@@ -82,8 +82,8 @@ export class Bodies {
     if (length !== undefined && length <= MAX_WHOLE_BYTES) {
       return this.readWhole(request);
     }
-    const coding = request.headers.get("transfer-encoding");
-    if (coding !== null && coding.toLowerCase() !== "chunked") {
+    const coding = unknownCoding(request);
+    if (coding !== undefined) {
       return Promise.reject(
         new InvalidRequestError(
           `The transfer coding "${coding}" is not known here: send the body as it is, or chunked. Nothing was done.`,
@@ -212,7 +212,18 @@ export class Bodies {
  */
 export function discardBody(request: Request): void {
   if (request.bodyUsed) return;
+  // Where a body's form is in doubt, so is what follows it: left alone, the
+  // runtime ends the connection.
+  if (unknownCoding(request) !== undefined) return;
   void request.body?.cancel().catch(() => {});
+}
+
+/** A transfer coding other than the one that the runtime takes off. */
+function unknownCoding({ headers }: Request): string | undefined {
+  const coding = headers.get("transfer-encoding");
+  return coding === null || coding.toLowerCase() === "chunked"
+    ? undefined
+    : coding;
 }
 
 /** Room for `needed` bytes of the `length` that the client has told. */

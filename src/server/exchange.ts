@@ -4,23 +4,18 @@
  * overwrite the key of that name.
  */
 import { type Bytes, fromUtf8 } from "../common/bytes.ts";
-import { bearerOf } from "./secret.ts";
 
 /** `{"supportedVersions":[1,2,3]}` and some space. */
 const MAX_EXCHANGE_BYTES = 256;
 
 /**
- * Whether an authorized POST is what a client of KV Connect sends to open a
+ * Whether the body of a POST is what a client of KV Connect sends to open a
  * database: an object with `supportedVersions` alone, whatever its content
- * type says; or, from clients of version 1, nothing at all, with a bearer
- * token and no content type.
+ * type says; or, from clients of version 1, nothing at all and no type.
  */
 export function isMetadataExchange(request: Request, body: Bytes): boolean {
   const { headers } = request;
-  if (body.length === 0) {
-    return !headers.has("content-type") &&
-      bearerOf(headers.get("authorization")) !== undefined;
-  }
+  if (body.length === 0) return !headers.has("content-type");
   if (body.length > MAX_EXCHANGE_BYTES) return false;
   const text = fromUtf8(body)?.trimStart();
   if (!text?.startsWith("{") || !text.includes("supportedVersions")) {

@@ -226,7 +226,7 @@ export class KvConnect {
     const refusal = watches.refusal(connection);
     if (refusal !== undefined) return text(429, refusal);
     const watch = store.watch(keys);
-    const stream = watches.stream(watch, keys.length, connection);
+    const stream = watches.stream(watch, connection);
     return new Response(stream, STREAM);
   }
 }

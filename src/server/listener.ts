@@ -11,6 +11,7 @@
 import type { Clock, Timer } from "../common/clock.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
+import { missingPermission } from "../common/permissions.ts";
 import { NotTakenError } from "./answers.ts";
 import { text } from "./responses.ts";
 
@@ -108,7 +109,7 @@ export class Listener {
       this.remindedMs = now;
       this.options.logger.error(
         "No connection can be accepted; those that are open are served. It listens again as soon as it can. If connections have taken all descriptors, raise the limit (ulimit -n), or close some.",
-        { reason: messageOf(error) },
+        { reason: missingPermission(error) ?? messageOf(error) },
       );
     }
     this.retryMs = FIRST_RETRY_MS;

@@ -251,6 +251,11 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "Database, without pages that wait for reuse.",
     stats.databaseBytes,
   );
+  gauge(
+    "denokv_disk_reserve_bytes",
+    "Room kept on the disk for deletions; 0 while it is given up.",
+    stats.reserveBytes,
+  );
   gauge("denokv_watches", "Watches open.", stats.watches);
   gauge(
     "denokv_expiry_backlog",

@@ -20,6 +20,7 @@ function stats(version: number): StoreStats {
     waitingBytes: 0,
     refusedWrites: 0,
     unreadableRows: 0,
+    reserveBytes: 0,
     checkpoints: 0,
     watches: 0,
     databaseBytes: 4096,

@@ -124,7 +124,10 @@ export function createRest(deps: RestDeps): Rest {
     if (!isDelete) {
       const type = mediaType(request.headers.get("content-type"));
       const body = await bodies.read(request, maxBodyBytes(type));
-      if (request.method === "POST" && isMetadataExchange(request, body)) {
+      if (
+        request.method === "POST" && isMetadataExchange(request, body) &&
+        access.isFromClient(request)
+      ) {
         return text(404, WRONG_DATABASE_PATH);
       }
       raw = valueOf(type, body);
@@ -181,7 +184,7 @@ export function createRest(deps: RestDeps): Rest {
 
 /** A client that opened a URL with a path takes the path for a database. */
 const WRONG_DATABASE_PATH =
-  'This looks like a metadata exchange of Deno.openKv, and there is no database at this path: this server\'s only one is at its root, as in Deno.openKv("http://host:4512"). Nothing was written. To store such a value over REST, use PUT.';
+  'This is a metadata exchange of KV Connect, as Deno.openKv sends it, and there is no database at this path: this server\'s only one is at its root, as in Deno.openKv("http://host:4512"). Nothing was written. To store such a value over REST, use PUT.';
 
 function refuseAccess(
   access: Access,

@@ -8,7 +8,8 @@ Deno.test("path and query come as they were sent", () => {
     ["https://[::1]:8000/", "[::1]:8000", "/", ""],
     ["http://a.example/k", null, "/k", ""],
     ["http://a.example", null, "/", ""],
-    ["http://a.example?q=/a", "other.example", "/", "q=/a"],
+    ["http://a.example/k", "other.example", "/k", ""],
+    ["http://a.example/*", "a.example", "/*", ""],
     ["http://localhost:4512/k", "", "/k", ""],
     ["http://x_y.internal/k", "x_y.internal", "/k", ""],
   ];
@@ -41,8 +42,17 @@ Deno.test("a Host that is none is refused, wherever it would lead", () => {
   assert.equal(targetOf("http://a/b/k1", "a/b"), undefined);
 });
 
-Deno.test("another scheme is refused", () => {
-  for (const url of ["ftp://x/k", "abcdefgh://x/k", "x", "https:/x/k"]) {
+Deno.test("so is an authority that is none, another scheme, and a query without a path", () => {
+  const urls = [
+    "http://user@a/k1",
+    "http://a b/k1",
+    "http://a.example?q=/a",
+    "ftp://x/k",
+    "abcdefgh://x/k",
+    "x",
+    "https:/x/k",
+  ];
+  for (const url of urls) {
     assert.equal(targetOf(url, "x"), undefined, url);
   }
 });

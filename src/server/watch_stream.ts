@@ -5,9 +5,10 @@
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
 import { WATCH_PING, watchFramePieces } from "../protocol/datapath_answers.ts";
-import { MAX_READ_KEY_BYTES, MAX_VALUE_BYTES } from "../protocol/limits.ts";
-import type { Admission, Watch } from "../store/store.ts";
+import type { Entry } from "../protocol/messages.ts";
+import type { Watch } from "../store/store.ts";
 import { type Answers, NotTakenError, type Taker } from "./answers.ts";
+import { FramePieces, type Piece } from "./frame_pieces.ts";
 
 const PING_INTERVAL_MS = 5000;
 
@@ -17,20 +18,19 @@ const PING_INTERVAL_MS = 5000;
  * write without an error.
  */
 const MAX_WATCHES_PER_CONNECTION = 128;
-/** The most that a key can add to a frame, framing included. */
-const MAX_KEY_FRAME_BYTES = MAX_VALUE_BYTES + MAX_READ_KEY_BYTES + 64;
-/** A frame up to this size goes out in one piece, and nobody waits for it. */
-const SMALL_FRAME_BYTES = 4096;
 
 export class WatchStreams {
   private readonly open = new Set<WatchStream>();
   private readonly perConnection = new Map<string, number>();
+  private readonly frames: FramePieces;
   private timer: Timer | undefined;
 
   constructor(
     private readonly clock: Clock,
     private readonly answers: Answers,
-  ) {}
+  ) {
+    this.frames = new FramePieces(answers.frames);
+  }
 
   /** Whether this connection may carry one more; why not, in a sentence. */
   refusal(connection: string): string | undefined {
@@ -39,18 +39,14 @@ export class WatchStreams {
     return `This connection carries ${count} watches, which is the limit: with more, the other requests on it would hang. Open another Deno.openKv handle, or watch up to 10 keys at once.`;
   }
 
-  /** The body of the answer to a watch of so many keys. */
-  stream(
-    watch: Watch,
-    keyCount: number,
-    connection: string,
-  ): ReadableStream<Bytes> {
+  /** The body of the answer to a watch. */
+  stream(watch: Watch, connection: string): ReadableStream<Bytes> {
     const count = this.perConnection.get(connection) ?? 0;
     this.perConnection.set(connection, count + 1);
     const stream = new WatchStream(
       watch,
-      keyCount * MAX_KEY_FRAME_BYTES,
       this.answers,
+      this.frames,
       () => this.leave(stream, connection),
     );
     this.open.add(stream);
@@ -88,25 +84,18 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
   private isWaiting = false;
   /** What is left of the present frame, the next piece last. */
   private pieces: Bytes[] = [];
-  /** Taken from the budget for the present frame. */
-  private heldBytes = 0;
+  /** The large ones among them. */
+  private held: Piece[] = [];
+  /** Taken from the budget for a frame that is yet to be made. */
+  private reservedBytes = 0;
   private taker: Taker | undefined;
-  private readonly admission: Admission;
 
-  /** @param mostBytes what a frame may take at most */
   constructor(
     private readonly watch: Watch,
-    private readonly mostBytes: number,
     private readonly answers: Answers,
+    private readonly frames: FramePieces,
     private readonly onLeave: () => void,
-  ) {
-    const { frames } = answers;
-    this.admission = {
-      take: () =>
-        frames.tryTake(mostBytes) ? undefined : frames.take(mostBytes),
-      giveBack: () => frames.give(mostBytes),
-    };
-  }
+  ) {}
 
   start(controller: ReadableStreamDefaultController<Bytes>): void {
     this.out = controller;
@@ -120,15 +109,11 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
     this.letGo();
     this.isWaiting = true;
     try {
-      const state = await this.watch.next(this.admission);
+      const state = await this.watch.next((entries) => this.admit(entries));
       this.isWaiting = false;
-      if (state === null) return;
-      if (!this.isOpen) return this.admission.giveBack();
+      if (state === null || !this.isOpen) return;
       this.hasFrame = true;
-      // Every key in every frame, changed or not: Deno 2.9.6 shows a key
-      // that a later frame calls unchanged as absent. The Rust server
-      // sends all of them too.
-      this.begin(watchFramePieces(state.entries));
+      this.begin();
     } catch {
       // The store fails or closes: the client opens the watch again.
       this.isWaiting = false;
@@ -136,22 +121,47 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
     }
   }
 
+  /**
+   * Makes the frame of these entries where there is room for it. Later would
+   * be too late: another could have taken the room, or let go of a piece that
+   * was counted as its own.
+   */
+  private admit(entries: readonly (Entry | null)[]): void | Promise<void> {
+    const { frames } = this.answers;
+    const newBytes = this.frames.newBytes(entries);
+    // What it has waited for, and what has become of it since.
+    const more = newBytes - this.reservedBytes;
+    if (more > 0 && !frames.tryTake(more)) {
+      this.giveReserved();
+      return frames.take(newBytes).then(() => {
+        this.reservedBytes = newBytes;
+        if (!this.isOpen) this.giveReserved();
+      });
+    }
+    this.reservedBytes = 0;
+    if (more < 0) frames.give(-more);
+    const held: Piece[] = [];
+    // Every key in every frame, changed or not: Deno 2.9.6 shows a key that a
+    // later frame calls unchanged as absent. The Rust server sends all of them
+    // too.
+    this.pieces = watchFramePieces(entries, (entry) => {
+      const piece = this.frames.hold(entry);
+      held.push(piece);
+      return piece.bytes;
+    }).reverse();
+    this.held = held;
+  }
+
   /** The first piece of a frame; the others follow as they are taken. */
-  private begin(pieces: Bytes[]): void {
-    const { answers, mostBytes } = this;
-    let sizeBytes = 0;
-    for (const piece of pieces) sizeBytes += piece.length;
-    const held = sizeBytes <= SMALL_FRAME_BYTES ? 0 : sizeBytes;
-    answers.frames.give(mostBytes - held);
-    this.heldBytes = held;
-    if (held > 0) {
+  private begin(): void {
+    const { answers } = this;
+    if (this.held.length > 0) {
       this.taker = answers.track(answers.frames, true, () => {
         this.taker = undefined;
         this.leave();
         this.out.error(new NotTakenError());
       });
     }
-    this.pieces = pieces.reverse();
     this.out.enqueue(this.pieces.pop()!);
   }
 
@@ -159,9 +169,15 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
   private letGo(): void {
     if (this.taker) this.answers.leave(this.taker);
     this.taker = undefined;
-    if (this.heldBytes > 0) this.answers.frames.give(this.heldBytes);
-    this.heldBytes = 0;
+    for (const piece of this.held) this.frames.release(piece);
+    this.held = [];
     this.pieces = [];
+  }
+
+  private giveReserved(): void {
+    const sizeBytes = this.reservedBytes;
+    this.reservedBytes = 0;
+    if (sizeBytes > 0) this.answers.frames.give(sizeBytes);
   }
 
   ping(): void {
@@ -174,7 +190,7 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
   end(): void {
     if (!this.isOpen) return;
     // A frame that has begun is no frame without its end.
-    const isWhole = this.pieces.length === 0;
+    const isWhole = this.isWaiting || this.pieces.length === 0;
     this.leave();
     if (isWhole) this.out.close();
     else this.out.error(new Error("The server ends its watches."));
@@ -188,6 +204,7 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
     if (!this.isOpen) return;
     this.isOpen = false;
     this.letGo();
+    this.giveReserved();
     this.watch.cancel();
     this.onLeave();
   }

@@ -37,10 +37,9 @@ export class KeyWatch implements Watch {
   private isFirst = true;
   private failure: Error | undefined;
   private asked: PromiseWithResolvers<WatchState | null> | undefined;
-  /** A read, or the wait for admission, is on its way. */
+  /** Something it has read, or room for it, is being waited for. */
   private isBusy = false;
   private admission: Admission | undefined;
-  private isAdmitted = false;
 
   constructor(
     /** Of its keys, as the hub knows them. */
@@ -78,14 +77,6 @@ export class KeyWatch implements Watch {
    */
   look(): number {
     if (!this.isDirty || !this.asked || this.isBusy || this.isEnded) return 0;
-    if (!this.isAdmitted && this.admission) {
-      const wait = this.admission.take();
-      if (wait) {
-        this.waitFor(wait, () => this.isAdmitted = true);
-        return 0;
-      }
-    }
-    this.isAdmitted = true;
     this.isDirty = false;
     try {
       const read = this.hub.read();
@@ -105,9 +96,8 @@ export class KeyWatch implements Watch {
     wait.then((value) => {
       this.isBusy = false;
       then(value);
-      if (this.isEnded) this.giveBack();
       // Something may have changed meanwhile.
-      else this.lookIfDue();
+      this.lookIfDue();
     }, (error) => {
       this.isBusy = false;
       this.fail(error);
@@ -118,30 +108,24 @@ export class KeyWatch implements Watch {
     if (this.isEnded) return;
     this.expiryMs = Math.min(...expiriesMs);
     if (this.expiryMs !== Infinity) this.hub.expiresAt(this.expiryMs);
-    let differs = this.isFirst;
-    const changed = entries.map((entry, i) => {
-      const version = entry?.version ?? ABSENT;
-      const order = entry?.order ?? 0;
-      const isNew = version !== this.seenVersions[i] ||
-        order !== this.seenOrders[i];
-      this.seenVersions[i] = version;
-      this.seenOrders[i] = order;
-      differs ||= isNew;
-      return isNew;
-    });
-    if (!differs) return this.giveBack();
+    const changed = entries.map((entry, i) =>
+      (entry?.version ?? ABSENT) !== this.seenVersions[i] ||
+      (entry?.order ?? 0) !== this.seenOrders[i]
+    );
+    if (!this.isFirst && !changed.includes(true)) return;
+    const wait = this.admission?.(entries);
+    if (wait) {
+      this.isDirty = true;
+      return this.waitFor(wait, () => {});
+    }
     this.isFirst = false;
-    // What was admitted is the consumer's now.
-    this.isAdmitted = false;
+    entries.forEach((entry, i) => {
+      this.seenVersions[i] = entry?.version ?? ABSENT;
+      this.seenOrders[i] = entry?.order ?? 0;
+    });
     const asked = this.asked;
     this.asked = undefined;
     asked?.resolve({ entries, changed });
-  }
-
-  private giveBack(): void {
-    if (!this.isAdmitted) return;
-    this.isAdmitted = false;
-    this.admission?.giveBack();
   }
 
   cancel(): void {
@@ -159,7 +143,6 @@ export class KeyWatch implements Watch {
 
   private end(): void {
     this.isEnded = true;
-    this.giveBack();
     this.hub.leave(this);
   }
 }

@@ -88,8 +88,7 @@ export interface Watch {
    * The next state that differs from the last one handed out; the first call
    * resolves with the present state, every key `changed`. Changes in between
    * fold into the latest state, and each state is one snapshot. One call at a
-   * time. Resolves with null after `cancel`. Watches that see the same state
-   * of a key are handed the same `Entry`.
+   * time. Resolves with null after `cancel`.
    * @param admission where the consumer limits what it holds in memory
    * @throws UnavailableError when the store closes or fails
    */
@@ -97,13 +96,14 @@ export interface Watch {
   cancel(): void;
 }
 
-/** Room for a state, made before its keys are read. */
-export interface Admission {
-  /** Returns nothing where there is room, or a promise of it. */
-  take(): void | Promise<void>;
-  /** After `take`: no state is handed out for it. */
-  giveBack(): void;
-}
+/**
+ * Asked before a state is handed out whether there is room for it. Where the
+ * answer is a promise, the state is dropped, and the keys are read anew when
+ * it resolves: so whoever waits holds a flag and no values.
+ */
+export type Admission = (
+  entries: readonly (Entry | null)[],
+) => void | Promise<void>;
 
 export interface WatchState {
   /** One for each watched key; null where it is absent. */
@@ -151,6 +151,8 @@ export interface StoreStats {
   refusedWrites: number;
   watches: number;
   databaseBytes: number;
+  /** Room kept on the disk for deletions when it is full. */
+  reserveBytes: number;
   walBytes: number;
   /** Entries past their expiry whose rows are still there, up to a bound. */
   expiryBacklog: number;

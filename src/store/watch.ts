@@ -6,7 +6,7 @@
  *
  * One write may concern thousands of watches. They are looked after in slices
  * of about a millisecond, other requests in between, and a key that several
- * of them watch is read once: all of them get the same `Entry`.
+ * of them watch is read once for all.
  */
 import { type Bytes, byteString } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
@@ -188,11 +188,8 @@ export class WatchHub {
     if (this.due.size === 0) return;
     names.forEach((name, i) => {
       if (this.byKey.get(name)!.size < 2) return;
-      const entry = read.entries[i];
-      const known = this.shared.get(name)?.entry;
-      // The same object stays the same: who has encoded it need not again.
-      if (entry && known && isSame(entry, known)) read.entries[i] = known;
-      else this.shared.set(name, { entry, expireAtMs: read.expiriesMs[i] });
+      const expireAtMs = read.expiriesMs[i];
+      this.shared.set(name, { entry: read.entries[i], expireAtMs });
     });
   }
 
@@ -220,8 +217,4 @@ export class WatchHub {
     }
     if (nextMs !== Infinity) this.expectExpiry(nextMs);
   }
-}
-
-function isSame(a: Entry, b: Entry): boolean {
-  return a.version === b.version && a.order === b.order;
 }

@@ -52,7 +52,7 @@ Deno.test("HTTP/1.1: a Host that is none is a 400 with a sentence, and nothing i
           `${method} /k1 HTTP/1.1\r\nhost: ${host}\r\n${SECRET}content-length: 0\r\n\r\n`,
         );
         assert.equal(answer.status, 400, `${method} with Host ${host}`);
-        assert.match(answer.body, /\.$/, `${method} with Host ${host}`);
+        assert.match(answer.body, /\.\n$/, `${method} with Host ${host}`);
       }
     }
     const two = await rawHttp1(

@@ -98,7 +98,7 @@ for (const connect of [http1, http2Connection]) {
             "content-type": "application/json",
           }, utf8(`{"supportedVersions":${versions}}`));
           assert.equal(answer.status, 404, path);
-          assert.match(new TextDecoder().decode(answer.body), /\.$/);
+          assert.match(new TextDecoder().decode(answer.body), /\.\n$/);
         }
       }
       transport.close();

@@ -28,7 +28,7 @@ const sums = (names: string[]) =>
 for (
   const [what, names] of [
     ["one bigint of 64 KiB", ["n0"]],
-    ["ten bigints of 64 KiB", Array.from({ length: 10 }, (_, i) => `n${i}`)],
+    ["100 bigints of 64 KiB", Array.from({ length: 100 }, (_, i) => `n${i}`)],
   ] as [string, string[]][]
 ) {
   const name = `12 writes with 1,000 sums on ${what}`;

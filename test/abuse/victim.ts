@@ -27,6 +27,8 @@ export const AIM_MS = 250;
 export const CEILING_WITHOUT_SECRET_MIB = 400;
 /** Resident, whatever is sent with one, under the default budgets. */
 export const CEILING_WITH_SECRET_MIB = 600;
+/** Of the log, whatever is sent: who can fill it, fills the disk. */
+const MAX_LOGGED_LINES = 200;
 
 export interface AttackedSettings extends Omit<ServerSettings, "path"> {
   /** In the test's title, so that a printed line can be found. */
@@ -62,6 +64,7 @@ export async function attacked(
     readsOnly: settings.readsOnly,
   });
   const faults: string[] = [];
+  const loggedBefore = server.loggedLines;
   try {
     await neighbour.goRounds(5);
     await attack({ server, neighbour });
@@ -87,6 +90,8 @@ export async function attacked(
   if (worst.ms > stallMs) {
     faults.push(`${worst.what} took ${Math.round(worst.ms)} ms`);
   }
+  const logged = server.loggedLines - loggedBefore;
+  if (logged > MAX_LOGGED_LINES) faults.push(`it logged ${logged} lines`);
   if (peakMib > settings.ceilingMib) {
     faults.push(`it took ${Math.round(peakMib)} MiB`);
   }

@@ -251,6 +251,8 @@ function spawn(settings: ServerSettings) {
   };
   const names = [...Object.keys({ ...secrets, ...env }), ...allowed?.env ?? []];
   const folders = [folder, ...allowed?.files ?? []].join(",");
+  // Whoever takes any free port needs the right to take that one again.
+  const listensOn = port === 0 ? "127.0.0.1" : `127.0.0.1:${port}`;
   const { maxDescriptors } = settings;
   const [program, ...before] = maxDescriptors === undefined
     ? [Deno.execPath()]
@@ -261,7 +263,7 @@ function spawn(settings: ServerSettings) {
       ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
-      `--allow-net=${[`127.0.0.1:${port}`, ...allowed?.net ?? []].join(",")}`,
+      `--allow-net=${[listensOn, ...allowed?.net ?? []].join(",")}`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
       `--allow-env=${[...environmentOf("serve"), ...names].join(",")}`,

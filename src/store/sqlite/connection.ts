@@ -1,6 +1,10 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { messageOf, StartupError } from "../../common/errors.ts";
+import {
+  messageOf,
+  StartupError,
+  UnavailableError,
+} from "../../common/errors.ts";
 import { createPrivateFile } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
 import { checkSqliteVersion } from "./schema.ts";
@@ -88,4 +92,13 @@ export function prepareRows(db: DatabaseSync, sql: string): StatementSync {
 /** Another connection holds a lock; the statement may be tried again. */
 export function isBusy(error: unknown): boolean {
   return /database (table )?is locked/.test(messageOf(error));
+}
+
+/** A lock of another program's is no fault of the request: it may be repeated. */
+export function unlessBusy(error: unknown): unknown {
+  return isBusy(error)
+    ? new UnavailableError(
+      "Another program holds the database locked. Nothing was changed; try again when it has let go.",
+    )
+    : error;
 }

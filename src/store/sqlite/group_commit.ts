@@ -19,6 +19,7 @@ import { LAST_INDEX } from "../../log/entry.ts";
 import { evaluate, type RowStamp } from "../evaluate.ts";
 import { isBusy } from "./connection.ts";
 import type { CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
+import { fullDisk, isDiskFull, noRoomAtAll, onlyDeletes } from "./full_disk.ts";
 import type { WriteSession } from "./session.ts";
 import type { WaitingWrite, WaitingWrites } from "./waiting_writes.ts";
 
@@ -53,7 +54,7 @@ export interface GroupCommitDeps {
   random: Random;
   horizon: DurableHorizon;
   /** A transaction could not be committed; nothing of it was kept. */
-  onFailure(error: Error): void;
+  onFailure(error: UnavailableError, isDiskFull: boolean): void;
   /** Frames in the write-ahead log after a commit, and the earliest expiry set. */
   onCommitted(walFrames: number, earliestExpiryMs: number): void;
   /**
@@ -78,6 +79,8 @@ export class GroupCommit {
   private holds = 0;
   private heldSinceMs: number | undefined;
   private refusal: UnavailableError | undefined;
+  /** Writes that only delete are taken all the same. */
+  private takesDeletions = false;
   private busySinceMs: number | undefined;
   /** Of the last commit in the file. */
   private version: number;
@@ -100,7 +103,19 @@ export class GroupCommit {
   /** From now on every write is refused with this error, the waiting ones too. */
   refuse(error: UnavailableError): void {
     this.refusal = error;
+    this.takesDeletions = false;
     this.rejectPending(error);
+  }
+
+  /** The same, but what only deletes is taken. */
+  refuseAllButDeletions(error: UnavailableError): void {
+    this.refusal = error;
+    this.takesDeletions = true;
+    const { pending } = this;
+    const deletions = pending.filter(({ write }) => onlyDeletes(write));
+    const others = pending.filter(({ write }) => !onlyDeletes(write));
+    pending.splice(0, pending.length, ...deletions);
+    for (const item of others) this.deps.waiting.reject(item, error);
   }
 
   /** Writes that are in no transaction yet are answered with this. */
@@ -122,7 +137,9 @@ export class GroupCommit {
   }
 
   private add(write: AtomicWrite | null): Promise<WriteOutcome> {
-    if (this.refusal) return Promise.reject(this.refusal);
+    if (this.refusal && !(this.takesDeletions && onlyDeletes(write))) {
+      return Promise.reject(this.refusal);
+    }
     return this.deps.waiting.admit(write, this.enter);
   }
 
@@ -164,8 +181,7 @@ export class GroupCommit {
       this.commit(group);
       this.busySinceMs = undefined;
     } catch (error) {
-      this.session.rollback();
-      if (isBusy(error) && this.waitForLock(group)) return;
+      if (this.rollBack() && isBusy(error) && this.waitForLock(group)) return;
       this.failed(group, error);
     }
     this.schedule();
@@ -367,7 +383,7 @@ export class GroupCommit {
   /** Learns the log's length, and whether this commit began it anew. */
   private measureWal(): number {
     const { log } = this.session.walFrames();
-    if (log < this.walFrames) this.walRun++;
+    if (this.session.wal.hasBegunAnew() || log < this.walFrames) this.walRun++;
     this.walFrames = log;
     return log;
   }
@@ -391,33 +407,75 @@ export class GroupCommit {
     return true;
   }
 
+  /** False where not even that is to be had: nobody may be left waiting. */
+  private rollBack(): boolean {
+    try {
+      this.session.rollback();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   private failed(group: WaitingWrite[], cause: unknown): void {
+    const isFull = isDiskFull(cause);
+    // There is a reserve for deletions: they are tried once more.
+    const again = isFull && !this.takesDeletions
+      ? group.filter(({ write }) => onlyDeletes(write))
+      : [];
+    const error = this.failureOf(cause);
+    for (const item of group) {
+      if (!again.includes(item)) this.deps.waiting.reject(item, error);
+    }
+    this.pending.unshift(...again);
+    this.deps.onFailure(error, isFull);
+  }
+
+  private failureOf(cause: unknown): UnavailableError {
+    if (isDiskFull(cause)) {
+      return this.takesDeletions ? noRoomAtAll() : fullDisk();
+    }
     const reason = isBusy(cause)
       ? `another program has held it locked for ${MAX_BUSY_MS / 1000} s`
       : messageOf(cause);
-    const error = new UnavailableError(
+    return new UnavailableError(
       `The database could not commit (${reason}). Nothing of these writes was kept; everything acknowledged before is.`,
     );
-    for (const item of group) this.deps.waiting.reject(item, error);
-    this.deps.onFailure(error);
   }
 
   /**
-   * A small commit of its own, to learn whether the disk takes writes again.
+   * A commit of its own that puts so many bytes into the log, to learn whether
+   * the disk takes writes.
    * @throws whatever SQLite says where it does not
    */
-  probe(): void {
+  probe(sizeBytes: number): void {
     const { session, deps } = this;
     session.reader.endTurn();
     session.beginStatement.run();
     try {
       session.state.set("probed_ms", deps.clock.nowMs());
+      if (sizeBytes > 0) session.state.setRoom(sizeBytes);
       session.commitStatement.run();
+      if (sizeBytes > 0) session.state.removeRoom();
     } catch (error) {
       session.rollback();
       throw error;
+    } finally {
+      this.measureWal();
     }
+  }
+
+  /**
+   * Copies the log back and gives its room to the file system; on this thread,
+   * and only while the disk is full.
+   * @throws Error where not all of it could be copied
+   */
+  emptyLog(): void {
+    const { db, reader } = this.session;
+    reader.endTurn();
+    const row = db.prepare("pragma wal_checkpoint(truncate)").get();
     this.measureWal();
+    if (row?.busy !== 0) throw new Error("the log is in use");
   }
 
   /** A transaction of its own for a few values of the state. */
@@ -447,5 +505,6 @@ export class GroupCommit {
   /** Writes are taken again. */
   accept(): void {
     this.refusal = undefined;
+    this.takesDeletions = false;
   }
 }

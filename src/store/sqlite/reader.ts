@@ -95,14 +95,20 @@ export class Reader {
   /** Opens the read transaction that the following reads share. */
   beginTurn(): void {
     if (this.isInTurn) return;
-    this.beginStatement.run();
+    if (!this.db.isTransaction) this.beginStatement.run();
     this.isInTurn = true;
     this.timer ??= this.clock.after(READ_TURN_MS, this.onTimer);
   }
 
   private readonly onTimer = () => {
     this.timer = undefined;
-    this.endTurn();
+    try {
+      this.endTurn();
+    } catch {
+      // Another program's lock, or the disk: whoever reads next is told.
+      this.timer = this.clock.after(READ_TURN_MS, this.onTimer);
+      this.isInTurn = true;
+    }
   };
 
   /** No read follows. */
@@ -115,6 +121,7 @@ export class Reader {
   endTurn(): void {
     if (!this.isInTurn) return;
     this.isInTurn = false;
+    // Should it fail, the next turn goes on with the transaction that is open.
     if (this.db.isOpen && this.db.isTransaction) this.commitStatement.run();
   }
 

@@ -20,6 +20,7 @@ import type { WatchRead } from "../key_watch.ts";
 import { WatchHub } from "../watch.ts";
 import { SqliteBackupSource } from "./backup_source.ts";
 import { databaseFile } from "./database_file.ts";
+import { ForeignCommitWatch } from "./foreign_writes.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import type { DurableHorizon } from "./durable_horizon.ts";
 import { LargeReads } from "./large_reads.ts";
@@ -41,6 +42,8 @@ export interface SqliteStoreOptions {
   batchTimeoutMs?: number;
   /** What writes may hold in memory until they are answered. Default 64 MiB. */
   maxWaitingBytes?: number;
+  /** Room kept on the disk for deletions when it is full. Default: none. */
+  reserveBytes?: number;
   /** Watches at once. Default 20,000. */
   maxWatches?: number;
   /** The mutation log's size while nobody reads it. Default 64 MiB. */
@@ -77,6 +80,7 @@ export async function openSqliteStore(
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
       maxWaitingBytes: options.maxWaitingBytes,
+      reserveBytes: options.reserveBytes,
     });
     return new SqliteStore(writing, path, lock, session.clock, maxWatches);
   } catch (error) {
@@ -91,6 +95,7 @@ class SqliteStore implements Store {
   private readonly hub: WatchHub;
   private readonly pieces = new Pieces();
   private readonly largeReads: LargeReads;
+  private readonly foreign: ForeignCommitWatch;
   private closing: Promise<void> | undefined;
 
   constructor(
@@ -107,6 +112,12 @@ class SqliteStore implements Store {
       clock,
       maxWatches,
       read: (keys) => this.readWatched(keys),
+    });
+    this.foreign = new ForeignCommitWatch({
+      clock,
+      foreignCommits: () => writing.current().session.foreignCommits(),
+      hasWatches: () => this.hub.size > 0,
+      onForeignCommit: () => this.hub.allChanged(),
     });
     writing.onDurableKeys = (keys) => this.hub.changed(keys);
     writing.onForeignWrite = () => this.hub.allChanged();
@@ -179,7 +190,9 @@ class SqliteStore implements Store {
 
   watch(keys: readonly Bytes[]): Watch {
     if (this.closing) throw closed();
-    return this.hub.watch(keys);
+    const watch = this.hub.watch(keys);
+    this.foreign.begin();
+    return watch;
   }
 
   stats(): StoreStats {
@@ -197,6 +210,7 @@ class SqliteStore implements Store {
   close(): Promise<void> {
     this.closing ??= (async () => {
       this.hub.fail(closed());
+      this.foreign.stop();
       try {
         await this.largeReads.close();
         await this.writing.close();
