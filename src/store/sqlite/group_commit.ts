@@ -287,6 +287,7 @@ export class GroupCommit {
       return false;
     }
     const { log } = session;
+    changes.producedBytes += result.producedBytes;
     let left = result.effects.length + result.enqueues.length;
     for (let i = 0; i < result.effects.length; i++) {
       const effect = result.effects[i];
@@ -297,15 +298,11 @@ export class GroupCommit {
       log.encoder.append(version, 0, index, key, value, encoding, expireAtMs);
       // Not the effect itself: its value would be held until the sync.
       changes.keys.push(key);
-      changes.producedBytes += key.length;
       if (value === null) changes.removals.push(key);
-      else {
-        changes.producedBytes += value.length;
-        if (expireAtMs !== NEVER_MS) {
-          changes.removals.push(key);
-          if (expireAtMs < changes.earliestExpiryMs) {
-            changes.earliestExpiryMs = expireAtMs;
-          }
+      else if (expireAtMs !== NEVER_MS) {
+        changes.removals.push(key);
+        if (expireAtMs < changes.earliestExpiryMs) {
+          changes.earliestExpiryMs = expireAtMs;
         }
       }
     }
