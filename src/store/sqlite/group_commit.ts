@@ -16,7 +16,7 @@ import {
   type WriteOutcome,
 } from "../../protocol/messages.ts";
 import { LAST_INDEX } from "../../log/entry.ts";
-import { evaluate, type Row } from "../evaluate.ts";
+import { evaluate, type RowStamp } from "../evaluate.ts";
 import { isBusy } from "./connection.ts";
 import type { CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { fullDisk, isDiskFull, noRoomAtAll, onlyDeletes } from "./full_disk.ts";
@@ -269,19 +269,25 @@ export class GroupCommit {
     changes: Changes,
   ): boolean {
     const { session } = this;
-    const readRow = (key: Bytes): Row | undefined => {
-      const row = session.reader.row(key);
-      return row === undefined ||
-          (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
+    const { reader } = session;
+    const live = <T extends RowStamp>(row: T | undefined): T | undefined =>
+      row === undefined || (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
         ? undefined
         : row;
-    };
-    const result = evaluate(write, version, 0, nowMs, readRow);
+    const result = evaluate(
+      write,
+      version,
+      0,
+      nowMs,
+      (key) => live(reader.row(key)),
+      (key) => live(reader.stamp(key)),
+    );
     if (result.status !== "ok") {
       item.outcome = result;
       return false;
     }
     const { log } = session;
+    changes.producedBytes += result.producedBytes;
     let left = result.effects.length + result.enqueues.length;
     for (let i = 0; i < result.effects.length; i++) {
       const effect = result.effects[i];
@@ -292,15 +298,11 @@ export class GroupCommit {
       log.encoder.append(version, 0, index, key, value, encoding, expireAtMs);
       // Not the effect itself: its value would be held until the sync.
       changes.keys.push(key);
-      changes.producedBytes += key.length;
       if (value === null) changes.removals.push(key);
-      else {
-        changes.producedBytes += value.length;
-        if (expireAtMs !== NEVER_MS) {
-          changes.removals.push(key);
-          if (expireAtMs < changes.earliestExpiryMs) {
-            changes.earliestExpiryMs = expireAtMs;
-          }
+      else if (expireAtMs !== NEVER_MS) {
+        changes.removals.push(key);
+        if (expireAtMs < changes.earliestExpiryMs) {
+          changes.earliestExpiryMs = expireAtMs;
         }
       }
     }
