@@ -7,7 +7,7 @@ import { ServerProcess, TestFolder } from "./support/server.ts";
 async function refusal(path: string, args: string[] = []): Promise<string> {
   try {
     await using server = await ServerProcess.start({ path, args });
-    return `it started: ${server.lines.join(" ")}`;
+    return `it started: ${server.lastWords}`;
   } catch (error) {
     return (error as Error).message;
   }

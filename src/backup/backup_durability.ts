@@ -8,16 +8,21 @@
  * is over: then a takeover that it does not show comes later than the put, and
  * its listing has the segment (docs/fencing.md). One look serves every commit
  * that was shipped before it began, and the next segment is put meanwhile.
+ * There is one look at a time: a manifest that cannot be read while segments go
+ * through is asked for by one, not by each of them.
  */
-import { type Clock, sleep } from "../common/clock.ts";
+import { type Clock, sleep, type Timer } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import type { Durability } from "../store/durability.ts";
 import { FencedError, isOutage } from "./ownership.ts";
 
 export type DurabilityName = "local" | "s3";
 
-/** The wait before another look where one got no answer. */
-const RETRY_MS = 200;
+/** The wait before asking for the lease again where there was no answer. */
+const LEASE_RETRY_MS = 200;
+/** The wait before another look where one got no answer: first, and most. */
+const FIRST_LOOK_RETRY_MS = 200;
+const MAX_LOOK_RETRY_MS = 5000;
 
 interface Attached {
   clock: Clock;
@@ -34,6 +39,9 @@ export class BackupDurability implements Durability {
   confirmedVersion = 0;
   private attached: Attached | undefined;
   private refusal: Error | undefined;
+  private shippedVersion = 0;
+  private looking: Promise<void> | undefined;
+  private pausing: { timer: Timer; end(): void } | undefined;
   private readonly waiting: {
     version: number;
     resolve(): void;
@@ -69,24 +77,49 @@ export class BackupDurability implements Durability {
         if (error instanceof FencedError || this.refusal) throw error;
         if (!(error instanceof UnavailableError)) throw error;
       }
-      await sleep(clock, RETRY_MS);
+      await sleep(clock, LEASE_RETRY_MS);
     }
   }
 
-  /** The put of everything up to `version` is over. */
-  async shipped(version: number): Promise<void> {
-    const { ownership, clock } = this.attached!;
-    for (;;) {
-      try {
-        await ownership.confirmOwned();
-        break;
-      } catch (error) {
-        if (!isOutage(error)) return this.refuse(error as Error);
-        if (this.refusal) return;
-      }
-      await sleep(clock, RETRY_MS);
+  /**
+   * The put of everything up to `version` is over. Resolves when all that was
+   * shipped is confirmed, or nothing is any more.
+   */
+  shipped(version: number): Promise<void> {
+    this.shippedVersion = Math.max(this.shippedVersion, version);
+    if (this.refusal || this.shippedVersion <= this.confirmedVersion) {
+      return Promise.resolve();
     }
-    if (this.refusal || version <= this.confirmedVersion) return;
+    return this.looking ??= this.lookUntilConfirmed();
+  }
+
+  private async lookUntilConfirmed(): Promise<void> {
+    let retryMs = FIRST_LOOK_RETRY_MS;
+    while (!this.refusal && this.shippedVersion > this.confirmedVersion) {
+      // What is shipped from here on may be later than the look.
+      const version = this.shippedVersion;
+      try {
+        await this.attached!.ownership.confirmOwned();
+        retryMs = FIRST_LOOK_RETRY_MS;
+        if (!this.refusal) this.confirmed(version);
+      } catch (error) {
+        if (!isOutage(error)) this.refuse(error as Error);
+        if (this.refusal) break;
+        await this.pause(retryMs);
+        retryMs = Math.min(2 * retryMs, MAX_LOOK_RETRY_MS);
+      }
+    }
+    this.looking = undefined;
+  }
+
+  private pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.attached!.clock.after(delayMs, resolve);
+      this.pausing = { timer, end: resolve };
+    });
+  }
+
+  private confirmed(version: number): void {
     this.confirmedVersion = version;
     const { waiting } = this;
     let count = 0;
@@ -97,6 +130,8 @@ export class BackupDurability implements Durability {
   /** Nothing is confirmed any more. */
   refuse(error: Error): void {
     this.refusal ??= error;
+    this.pausing?.timer.stop();
+    this.pausing?.end();
     for (const { reject } of this.waiting.splice(0)) reject(this.refusal);
   }
 }

@@ -14,8 +14,10 @@ import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
-import { prepare, type Prepared, STATE, VERSION_LEAP } from "./launch.ts";
+import { prepare, type Prepared, STATE } from "./launch.ts";
+import { withLeap } from "./leap.ts";
 import { FencedError, Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
@@ -72,6 +74,7 @@ export class BackupService {
   private readonly stopped = new AbortController();
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
+  private fencedBy: FencedError | undefined;
 
   /** Everything up to the point where requests may be answered. */
   static async open(options: BackupServiceOptions): Promise<BackupService> {
@@ -120,9 +123,7 @@ export class BackupService {
           progress: (done, total) =>
             options.progress?.("Restoring", done, total),
           signal: options.signal,
-          announceLeap: async (leapVersion) => {
-            await owned.update((manifest) => ({ ...manifest, leapVersion }));
-          },
+          announceLeap: (version) => announceLeap(owned, version),
         }));
       report(prepared, logger);
       if (prepared.decision.action === "new") await beginNew(engine, owned);
@@ -301,6 +302,7 @@ export class BackupService {
   }
 
   private fenced(error: FencedError): void {
+    this.fencedBy = error;
     this.store.refuse(error);
     this.durability.refuse(error);
     this.stop();
@@ -384,6 +386,7 @@ export class BackupService {
     const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
+    const error = this.fencedBy ?? shipping.lastError ?? ownership.renewalError;
     return {
       durability: this.durability.name,
       state: this.stopped.signal.aborted
@@ -405,9 +408,13 @@ export class BackupService {
       segments: shipping.segments,
       shippedBytes: shipping.shippedBytes,
       failures: shipping.failures,
-      lastError: shipping.lastError,
+      lastError: error === undefined ? undefined : messageOf(error),
+      lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       verifiedAgeMs: verifiedAtMs && Math.max(0, nowMs - verifiedAtMs),
-      verifyFailure: failure,
+      verifyFailure: failure === undefined ? undefined : messageOf(failure),
+      verifyFailureKind: failure === undefined
+        ? undefined
+        : errorKindOf(failure),
     };
   }
 }
@@ -417,15 +424,21 @@ async function beginNew(
   engine: LocalEngine,
   ownership: Ownership,
 ): Promise<void> {
-  const { databaseId, leapVersion, epoch } = ownership.manifest;
-  const leapToVersion = epoch === 1 ? 0 : leapVersion + VERSION_LEAP;
-  if (leapToVersion > 0) {
-    await ownership.update((manifest) => ({
-      ...manifest,
-      leapVersion: leapToVersion,
-    }));
-  }
+  const { databaseId, epoch } = ownership.manifest;
+  const leapToVersion = epoch === 1 ? 0 : await announceLeap(ownership, 0);
   engine.create().finish({ databaseId, version: 0, leapToVersion, state: {} });
+}
+
+/** @returns the version that versions go on after */
+async function announceLeap(
+  ownership: Ownership,
+  version: number,
+): Promise<number> {
+  // The leap is reckoned with every try: a restore may have leapt meanwhile.
+  const { leapVersion } = await ownership.update((manifest) =>
+    withLeap(manifest, version)
+  );
+  return leapVersion;
 }
 
 function patienceOf(

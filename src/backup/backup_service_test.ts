@@ -5,8 +5,12 @@ import { UnavailableError } from "../common/errors.ts";
 import { type Logger, silentLogger } from "../common/log.ts";
 import { type Clock, systemClock } from "../common/clock.ts";
 import { systemRandom } from "../common/random.ts";
+import { FaultyObjectStore } from "../object_store/faulty.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+} from "../object_store/object_store.ts";
 import { atomic, set } from "../store/contract/support.ts";
 import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import { withArchives } from "./archive.ts";
@@ -21,7 +25,10 @@ const HOUR_MS = 3_600_000;
 /** A bucket that can be switched off. */
 function bucket() {
   const memory = new MemoryObjectStore({ clock: systemClock });
-  const state = { isDown: false };
+  const state = {
+    isDown: false,
+    error: new UnavailableError("the bucket is down") as Error,
+  };
   // The service closes its own view; the objects stay.
   const view = new MemoryObjectStore({ clock: systemClock, sharing: memory });
   const objects = new Proxy<ObjectStore>(view, {
@@ -32,7 +39,7 @@ function bucket() {
       }
       return (...args: never[]) =>
         state.isDown
-          ? Promise.reject(new UnavailableError("the bucket is down"))
+          ? Promise.reject(state.error)
           : (member as (...args: never[]) => unknown).apply(target, args);
     },
   });
@@ -133,6 +140,60 @@ Deno.test("a verification finds a backup that is not as the database is", () =>
     }
     await assert.rejects(service.verify(), /cannot be used: its checksum/);
     assert.match(service.report().verifyFailure!, /cannot be used/);
+    assert.equal(service.report().verifyFailureKind, "damaged");
+    await service.close();
+  }));
+
+Deno.test("what is wrong with the backup has a name that says nothing of the provider", () =>
+  inFolder(async (path) => {
+    const { objects, memory, state } = bucket();
+    const service = await serving(path, objects);
+    await until(() => service.report().state === "Active");
+    assert.equal(service.report().lastErrorKind, undefined);
+    let count = 0;
+    const kindIs = async (kind: string | undefined) => {
+      await service.store.write(atomic([set("a", `${count++}`)]));
+      await until(() => service.report().lastErrorKind === kind);
+    };
+    state.isDown = true;
+    await kindIs("unreachable");
+    state.error = new ObjectStoreRefusedError("s3://secret was refused.");
+    await kindIs("denied");
+    assert.match(service.report().lastError!, /s3:\/\/secret/);
+    state.error = new TypeError("odd");
+    await kindIs("other");
+    state.isDown = false;
+    await kindIs(undefined);
+    await memory.delete(["manifest.json"]);
+    await until(() => service.report().lastErrorKind === "conflict");
+    await service.close();
+  }));
+
+Deno.test("segments that go through while the manifest cannot be read do not each ask for it", () =>
+  inFolder(async (path) => {
+    const { memory } = bucket();
+    let isUnreadable = false;
+    let looks = 0;
+    const objects = new FaultyObjectStore(memory, {
+      clock: systemClock,
+      faults({ operation, key }) {
+        if (key !== "manifest.json" || !isUnreadable) return;
+        if (operation === "head") looks++;
+        return { kind: "lostRequest", answerAtMs: 0 };
+      },
+    });
+    const service = await serving(path, objects);
+    await until(() => service.report().state === "Active");
+    isUnreadable = true;
+    const before = service.report().segments;
+    for (let i = 0; service.report().segments < before + 100; i++) {
+      await service.store.write(atomic([set("a", `${i}`)]));
+      const { segments } = service.report();
+      await until(() => service.report().segments > segments);
+    }
+    // One a second while the lease runs, and those with growing pauses.
+    assert.ok(looks < 40, `${looks} looks for 100 segments`);
+    isUnreadable = false;
     await service.close();
   }));
 

@@ -15,9 +15,6 @@ import { epochOf } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
 
-/** A step over every version that a lost machine may have issued. */
-export const VERSION_LEAP = 2 ** 32;
-
 /** Names of what a backup keeps in the database (`denokv_state`). */
 export const STATE = {
   url: "backup_url",
@@ -107,8 +104,11 @@ export interface PrepareOptions {
   local: LocalDatabase | undefined;
   objects: ObjectStore;
   manifest: Manifest;
-  /** Writes into the manifest how far versions leap, before one is issued. */
-  announceLeap(version: number): Promise<void>;
+  /**
+   * Writes a leap over `version` into the manifest, before a version above it
+   * is issued; resolves with the one that they go on after.
+   */
+  announceLeap(version: number): Promise<number>;
   end: HistoryEnd | undefined;
   clock: Clock;
   progress?(doneBytes: number, totalBytes: number): void;
@@ -219,12 +219,11 @@ async function fill(
         }. Nothing was put into place.`,
       );
     }
-    const { databaseId, leapVersion } = options.manifest;
-    const leapToVersion = VERSION_LEAP +
-      Math.max(end.version, local?.version ?? 0, leapVersion);
-    await options.announceLeap(leapToVersion);
+    const leapToVersion = await options.announceLeap(
+      Math.max(end.version, local?.version ?? 0),
+    );
     target.finish({
-      databaseId,
+      databaseId: options.manifest.databaseId,
       version: end.version,
       leapToVersion,
       state: { [STATE.url]: options.url },

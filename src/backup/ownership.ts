@@ -88,6 +88,8 @@ export class Ownership {
   readonly lost: Promise<FencedError>;
   /** Since when the lease could not be renewed for lack of an answer. */
   cutOffSinceMs: number | undefined;
+  /** Why the last try to renew it failed; undefined where it did not. */
+  renewalError: unknown;
   private readonly lostWith = Promise.withResolvers<FencedError>();
   private failure: FencedError | undefined;
   private leaseEndMs = 0;
@@ -98,6 +100,7 @@ export class Ownership {
   private hasHandover = false;
   private isReleasing = false;
   private looking: Timer | undefined;
+  private isLooking = false;
   /** Resolves when an outage is no reason to wait any more. */
   private servingOn = Promise.withResolvers<void>();
 
@@ -313,9 +316,11 @@ export class Ownership {
   private look(): void {
     const isRunning =
       this.options.clock.monotonicMs() < this.leaseEndMonotonicMs;
-    if (isRunning && this.failure === undefined) {
-      this.confirmOwned().catch(() => {});
-    } else this.stopLooking();
+    if (!isRunning || this.failure !== undefined) return this.stopLooking();
+    // A store that falls silent is asked once, not once a second.
+    if (this.isLooking) return;
+    this.isLooking = true;
+    this.confirmOwned().catch(() => {}).finally(() => this.isLooking = false);
   }
 
   private stopLooking(): void {
@@ -399,6 +404,7 @@ export class Ownership {
             return { ...manifest, leaseUntilMs };
           }, () => true);
           this.beginLease(startedMs, startedMonotonicMs);
+          this.renewalError = undefined;
           if (this.cutOffSinceMs !== undefined) {
             this.cutOffSinceMs = undefined;
             this.options.logger.info("The object store answers again.");
@@ -406,6 +412,7 @@ export class Ownership {
           return;
         } catch (error) {
           if (!isOutage(error) || this.isReleasing) throw error;
+          this.renewalError = error;
           reason = messageOf(error);
         }
         await sleep(clock, RENEW_RETRY_MS);

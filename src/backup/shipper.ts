@@ -72,7 +72,7 @@ export interface ShipperStatus {
   shippedBytes: number;
   failures: number;
   /** Why the last try failed, while tries fail. */
-  lastError: string | undefined;
+  lastError: unknown;
   /** How long waiting commits took to be shipped: seconds, by upper bound. */
   maxLagMs: number;
 }
@@ -82,7 +82,7 @@ export class Shipper {
   segments = 0;
   shippedBytes = 0;
   maxLagMs = 0;
-  lastError: string | undefined;
+  lastError: unknown;
   private point: ShippingPoint | undefined;
   private timer: Timer | undefined;
   private running: Promise<void> | undefined;
@@ -326,14 +326,13 @@ export class Shipper {
         return true;
       } catch (error) {
         this.failures++;
-        const reason = messageOf(error);
         if (this.lastError === undefined) {
           logger.warn(
             "The backup is held up; it is tried again until it goes through, and the log waits on this machine's disk.",
-            { reason },
+            { reason: messageOf(error) },
           );
         }
-        this.lastError = reason;
+        this.lastError = error;
       }
       this.checkRetained();
       if (this.isStopped) return false;

@@ -38,7 +38,7 @@ export class Verifications {
   /** When the backup was last verified, by this launch or an earlier one. */
   verifiedAtMs: number | undefined;
   /** Why the last one failed. */
-  failure: string | undefined;
+  failure: unknown;
   private timer: Timer | undefined;
   private running: Promise<Verification> | undefined;
 
@@ -104,9 +104,9 @@ export class Verifications {
       return verification;
     } catch (error) {
       if (!signal.aborted) {
-        this.failure = messageOf(error);
+        this.failure = error;
         logger.error("The backup could not be verified.", {
-          reason: this.failure,
+          reason: messageOf(error),
         });
       }
       throw error;

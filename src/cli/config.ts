@@ -28,6 +28,12 @@ export interface ServeConfig {
   /** Absent: a commit waits for nobody. */
   atomicWriteBatchTimeoutMs?: number;
   maxWatches: number;
+  /** Large answers and frames that clients have not taken, in all. */
+  maxInFlightBytes: number;
+  /** As browsers send them; `*` for any. */
+  corsOrigins: string[];
+  /** One line of the log for each request. */
+  logsAccess: boolean;
   maxWaitingBytes: number;
   /** Of the disk, for deletions when it is full. */
   reserveBytes: number;
@@ -73,6 +79,8 @@ export interface RestoreConfig {
   place: BackupPlace;
   output: string;
   point: RestorePoint;
+  /** The file keeps the database's id, and its versions leap. */
+  isSameDatabase: boolean;
   json: boolean;
 }
 
@@ -93,6 +101,10 @@ export type Settings = {
 
 /** The Rust server demands as many. */
 const MIN_ACCESS_TOKEN_CHARACTERS = 12;
+
+/** One that is not granted looks like one that is not set. */
+const ENVIRONMENT_HINT =
+  "(A variable counts only where --allow-env grants it.)";
 
 /** What `--dev` sets where nothing else does; everyone knows it. */
 const DEVELOPMENT = {
@@ -135,7 +147,7 @@ export function serveConfig(given: Settings): ServeConfig {
     throw new UsageError(
       "Nobody could get in: set an access token of at least " +
         `${MIN_ACCESS_TOKEN_CHARACTERS} characters (DENO_KV_ACCESS_TOKEN, --access-token-file or --access-token) ` +
-        "for KV Connect and REST, or KVSTORE_SECRET for REST alone.",
+        `for KV Connect and REST, or KVSTORE_SECRET for REST alone. ${ENVIRONMENT_HINT}`,
     );
   }
   return {
@@ -190,7 +202,7 @@ export function backupConfig(settings: Settings): BackupConfig {
   const place = backupPlaceOf(values.backup, values);
   if (place === undefined) {
     throw new UsageError(
-      "--backup (or DENO_KV_BACKUP) is missing: which backup to look at.",
+      `--backup (or DENO_KV_BACKUP) is missing: which backup to look at. ${ENVIRONMENT_HINT}`,
     );
   }
   return {
@@ -207,7 +219,7 @@ export function snapshotConfig(settings: Settings): SnapshotConfig {
   const secret = accessTokenOf(settings) ?? values.restSecret;
   if (secret === undefined) {
     throw new UsageError(
-      "The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server.",
+      `The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server. ${ENVIRONMENT_HINT}`,
     );
   }
   const address = loopbackOf(addressOf(settings));
@@ -227,6 +239,7 @@ export function restoreConfig({ values }: Settings): RestoreConfig {
     place,
     output: values.output,
     point: restorePointOf(values.restoreAt),
+    isSameDatabase: values.sameDatabase!,
     json: values.json!,
   };
 }
@@ -266,6 +279,9 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     numWorkers: values.numWorkers!,
     atomicWriteBatchTimeoutMs: values.atomicWriteBatchTimeoutMs,
     maxWatches: values.maxWatches!,
+    maxInFlightBytes: values.maxInFlightMib! * 1024 * 1024,
+    corsOrigins: corsOriginsOf(values),
+    logsAccess: values.accessLog!,
     reserveBytes: values.diskReserveMib! * 1024 * 1024,
     maxWaitingBytes: values.maxWaitingMib! * 1024 * 1024,
     drainTimeoutMs: values.drainTimeoutMs!,
@@ -279,7 +295,7 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
   if (sqlitePath === undefined) {
     throw new UsageError(
       "--sqlite-path (or DENO_KV_SQLITE_PATH) is missing: which database file to serve. " +
-        "`denokv start` serves ./data/denokv.sqlite.",
+        "`denokv start` serves ./data/denokv.sqlite. " + ENVIRONMENT_HINT,
     );
   }
   if (sqlitePath === ":memory:" || sqlitePath.startsWith("file:")) {
@@ -291,6 +307,21 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
     throw new UsageError("--sqlite-path must not contain a zero byte.");
   }
   return sqlitePath;
+}
+
+function corsOriginsOf({ corsOrigin }: OptionValues): string[] {
+  if (corsOrigin === undefined) return [];
+  return corsOrigin.split(",").map((text) => {
+    const origin = text.trim();
+    if (origin === "*") return origin;
+    const url = URL.canParse(origin) ? new URL(origin) : undefined;
+    if (url === undefined || url.origin !== origin) {
+      throw new UsageError(
+        `--cors-origin needs origins such as https://app.example or http://localhost:3000, without a path, but got '${origin}'.`,
+      );
+    }
+    return origin;
+  });
 }
 
 function addressOf({ values, sources }: Settings): Address {

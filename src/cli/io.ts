@@ -1,12 +1,40 @@
 /** What a command needs of the process around it; tests hand in their own. */
+import { systemClock } from "../common/clock.ts";
+import { createLogger, type LogFormat } from "../common/log.ts";
+
 export interface CliIo {
   /** Writes one line to standard output. */
   out(line: string): void;
   /** Writes one line to standard error. */
   err(line: string): void;
   /**
+   * How a line on standard error looks, once the command line has said it.
+   * Where it is "json" every line there is JSON, also the last words.
+   */
+  logFormat?: LogFormat;
+  /**
    * Called by `serve` once it listens, with the URL that clients use, such as
    * `http://localhost:4512`, no slash at its end.
    */
   onListening?(url: string): void;
+}
+
+/**
+ * One sentence on standard error that belongs to no event of the log: why the
+ * command ends, or what the person should mend.
+ */
+export function say(
+  io: CliIo,
+  kind: "error" | "warning" | "denokv",
+  sentence: string,
+): void {
+  if (io.logFormat !== "json") return io.err(`${kind}: ${sentence}`);
+  const logger = createLogger({
+    format: "json",
+    level: "warn",
+    clock: systemClock,
+    write: (line) => io.err(line),
+  });
+  if (kind === "warning") logger.warn(sentence);
+  else logger.error(sentence);
 }

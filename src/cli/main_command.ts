@@ -19,7 +19,9 @@ import {
   snapshotConfig,
   startConfig,
 } from "./config.ts";
-import type { CliIo } from "./io.ts";
+import { missingPermission } from "../common/permissions.ts";
+import type { LogFormat } from "../common/log.ts";
+import { type CliIo, say } from "./io.ts";
 import { type Invocation, parseCommandLine, type ReadEnv } from "./parse.ts";
 
 /** What is loaded only when it is asked for. */
@@ -37,10 +39,14 @@ export async function runCli(
   let invocation: Invocation | undefined;
   try {
     invocation = parseCommandLine(args, env);
+    if (invocation.kind === "run") {
+      io.logFormat = invocation.values.logFormat as LogFormat | undefined;
+    }
     return await run(invocation, io, commands);
   } catch (error) {
-    io.err(`error: ${sentence(error)}`);
+    say(io, "error", sentence(error));
     if (!(error instanceof UsageError)) return 1;
+    if (io.logFormat === "json") return 2;
     const topic = invocation?.kind === "run" ? ` ${invocation.command}` : "";
     io.err("");
     io.err(`For more information, try 'denokv${topic} --help'.`);
@@ -95,6 +101,8 @@ async function run(
 
 /** What a person reads of any error: one line. */
 export function sentence(error: unknown): string {
+  const missing = missingPermission(error);
+  if (missing !== undefined) return missing;
   const text = messageOf(error).replace(/\s*\p{Cc}+\s*/gu, " ").trim();
   const isForeseen = error instanceof UsageError ||
     error instanceof StartupError || error instanceof UnavailableError;

@@ -45,7 +45,8 @@ export const COMMANDS = {
     help: "Write a database file out of a backup",
     about: [
       "The file must not be there yet; it appears under its name when it is",
-      "whole and verified. Without --at, everything the backup holds.",
+      "whole and verified. Without --at, everything the backup holds. It is a",
+      "database of its own, with a new id, unless --same-database is given.",
     ],
   },
   health: {
@@ -193,6 +194,34 @@ export const OPTIONS = {
     help: "Watches open at one time; one more is refused with status 429.",
     commands: ["start", "serve"],
   },
+  maxInFlightMib: {
+    flag: "max-in-flight-mib",
+    env: "DENO_KV_MAX_IN_FLIGHT_MIB",
+    type: { kind: "integer", min: 16, max: 1_048_576 },
+    placeholder: "MIB",
+    default: 128,
+    help:
+      "Memory for large answers and frames of watches that clients have not yet taken, over all connections. Past it they wait their turn.",
+    commands: ["start", "serve"],
+  },
+  corsOrigin: {
+    flag: "cors-origin",
+    env: "DENO_KV_CORS_ORIGIN",
+    type: { kind: "string" },
+    placeholder: "ORIGINS",
+    help:
+      "Origins whose pages may use REST from a browser, as https://app.example, several with commas, or * for any. Without it, none may.",
+    commands: ["start", "serve"],
+  },
+  accessLog: {
+    flag: "access-log",
+    env: "DENO_KV_ACCESS_LOG",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Log a line for each request: from where, method, path, status and time. The paths of REST are keys.",
+    commands: ["start", "serve"],
+  },
   maxWaitingMib: {
     flag: "max-waiting-mib",
     env: "DENO_KV_MAX_WAITING_MIB",
@@ -254,6 +283,14 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "FILE",
     help: "The database file to write.",
+    commands: ["restore"],
+  },
+  sameDatabase: {
+    flag: "same-database",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Keep the database's id, for a file that takes the database's place. Its versionstamps then go on above every one that was issued, which is noted in the backup: it has to be writable.",
     commands: ["restore"],
   },
   s3Bucket: {
@@ -371,7 +408,8 @@ export const OPTIONS = {
     type: { kind: "choice", choices: ["text", "json"] },
     placeholder: "FORMAT",
     default: "text",
-    help: "How a line of the log on standard error looks.",
+    help:
+      "How a line on standard error looks: for people, or one JSON object a line, without exception.",
     commands: ["start", "serve"],
   },
   logLevel: {

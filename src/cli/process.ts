@@ -1,5 +1,5 @@
 /** The command line as a process: the real streams, environment and exit. */
-import type { CliIo } from "./io.ts";
+import { type CliIo, say } from "./io.ts";
 import { type Commands, runCli, sentence } from "./main_command.ts";
 
 /** Runs the command line of this process and ends it with the exit code. */
@@ -7,7 +7,7 @@ export async function runProcess(commands: Commands): Promise<never> {
   const io = processIo();
   const failed = (event: Event, reason: unknown) => {
     event.preventDefault();
-    io.err(`error: ${sentence(reason)}`);
+    say(io, "error", sentence(reason));
     Deno.exit(1);
   };
   globalThis.addEventListener(

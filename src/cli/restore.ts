@@ -1,12 +1,16 @@
 /** `restore`: a database file out of a backup. */
 import { sleep, systemClock } from "../common/clock.ts";
-import { messageOf, UnavailableError } from "../common/errors.ts";
-import { systemRandom } from "../common/random.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import { randomUuid, systemRandom } from "../common/random.ts";
 import { planRestore } from "../backup/history.ts";
+import { announceLeap } from "../backup/leap.ts";
 import { hexVersion, ManifestStore } from "../backup/manifest.ts";
 import { restore } from "../backup/restore.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+} from "../object_store/object_store.ts";
 import { createRestoreTarget } from "../store/sqlite/restore_target.ts";
-import { randomUuid } from "../common/random.ts";
 import { asStartupError, openBackupPlace } from "./backup_place.ts";
 import type { RestoreConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
@@ -23,10 +27,10 @@ export async function restoreCommand(
   const objects = await openBackupPlace(config.place);
   const progress = new Progress("Restoring", standardError(), systemClock);
   const startedMs = systemClock.monotonicMs();
+  const manifests = new ManifestStore(objects, systemClock, systemRandom);
   try {
     const plan = await patiently(async () => {
-      const found = await new ManifestStore(objects, systemClock, systemRandom)
-        .read();
+      const found = await manifests.read();
       return await planRestore(objects, found?.manifest, config.point);
     });
     const target = createRestoreTarget(config.output);
@@ -38,23 +42,33 @@ export async function restoreCommand(
         clock: systemClock,
         progress: (done, total) => progress.update(done, total),
       });
-      target.finish({
-        databaseId: plan.databaseId || randomUuid(systemRandom),
-        version: result.version,
-        leapToVersion: result.version,
-        state: {},
-      });
+      // Two files of one id must not issue the same versions.
+      const databaseId = config.isSameDatabase
+        ? plan.databaseId
+        : randomUuid(systemRandom);
+      const leapToVersion = config.isSameDatabase
+        ? await patiently(() => leapOver(objects, manifests))
+        : result.version;
+      const { version } = result;
+      target.finish({ databaseId, version, leapToVersion, state: {} });
       progress.end();
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
       const versionstamp = hexVersion(result.version);
       const { version: _version, ...counts } = result;
       if (config.json) {
-        io.out(JSON.stringify({ versionstamp, ...counts, tookMs }));
+        io.out(JSON.stringify({ versionstamp, databaseId, ...counts, tookMs }));
       } else {
         io.out(
           `Restored ${config.output} to ${versionstamp}: ${counts.entries} entries of the snapshot and ${counts.logEntries} of the log, ${
             formatBytes(counts.sizeBytes)
           } in ${(tookMs / 1000).toFixed(1)} s.`,
+        );
+        io.out(
+          config.isSameDatabase
+            ? `It is the same database as before, ${databaseId}; its versionstamps go on after ${
+              hexVersion(leapToVersion)
+            }, above all that were issued.`
+            : `It is a database of its own, with the id ${databaseId}.`,
         );
       }
       return 0;
@@ -67,6 +81,20 @@ export async function restoreCommand(
     throw asStartupError(error);
   } finally {
     await objects.close();
+  }
+}
+
+async function leapOver(
+  objects: ObjectStore,
+  manifests: ManifestStore,
+): Promise<number> {
+  try {
+    return await announceLeap(objects, manifests);
+  } catch (error) {
+    if (!(error instanceof ObjectStoreRefusedError)) throw error;
+    throw new StartupError(
+      `${error.message} Nothing was restored: with --same-database the backup's manifest has to say how far the versions of the new file leap. Allow writing to the backup, or restore without --same-database, as a database of its own.`,
+    );
   }
 }
 

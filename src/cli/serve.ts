@@ -7,11 +7,13 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
+import { databaseFile } from "../store/sqlite/database_file.ts";
+import { lockFile } from "../store/sqlite/instance_lock.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
-import type { CliIo } from "./io.ts";
+import { type CliIo, say } from "./io.ts";
 
 /**
  * Closing the store syncs and copies a bounded log; a dying disk may hang. It
@@ -69,7 +71,8 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     close: (withinMs) =>
       backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
   };
-  io.out(`Opened database at ${config.sqlitePath}`);
+  const announce = announcer(config);
+  announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
   try {
     server = await startServer({
@@ -82,6 +85,13 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       accessToken: config.accessToken,
       restSecret: config.restSecret,
       publicReads: config.publicReads,
+      maxInFlightBytes: config.maxInFlightBytes,
+      corsOrigins: config.corsOrigins,
+      logsAccess: config.logsAccess,
+      // Opening and closing it touches no lock of SQLite.
+      spareFile: config.readOnly
+        ? undefined
+        : lockFile(databaseFile(config.sqlitePath)),
       backup: backup && {
         report: () => backup.report(),
         durableVersions: () => backup.durableVersions(),
@@ -94,7 +104,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   }
   // The address as it was asked for, with the port that was really taken.
   const address = { hostname: config.address.hostname, port: server.port };
-  io.out(`Listening on http://${formatAddress(address)}`);
+  announce(`Listening on http://${formatAddress(address)}`);
   io.onListening?.(`http://${formatAddress(loopbackOf(address))}`);
   const first = await Promise.race([
     signal,
@@ -112,8 +122,19 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     Math.min(config.drainTimeoutMs, LOST_DRAIN_TIMEOUT_MS),
     logger,
   );
-  io.err(`denokv: ${first.sentence}`);
+  say(io, "denokv", first.sentence);
   return first.kind === "handedOver" ? HANDED_OVER_EXIT_CODE : FENCED_EXIT_CODE;
+}
+
+/**
+ * Says what programs around the server wait for on standard error, as the Rust
+ * server's do: as events of the log, with the address at the end of its line,
+ * and whatever `--log-level` says.
+ */
+function announcer(config: ServeConfig): (message: string) => void {
+  const { logFormat: format } = config;
+  const logger = createLogger({ format, level: "info", clock: systemClock });
+  return (message) => logger.info(message);
 }
 
 /**
@@ -133,7 +154,13 @@ async function openBackup(
   const { FencedError } = await import("../backup/ownership.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
-  const progress = new Progress("Restoring", standardError(), systemClock);
+  const progress = new Progress(
+    "Restoring",
+    config.logFormat === "text" && Deno.stderr.isTerminal()
+      ? standardError()
+      : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
+    systemClock,
+  );
   const objects = await openBackupPlace(backup.place);
   const stopping = new AbortController();
   let isOpen = false;
@@ -178,7 +205,7 @@ async function openBackup(
     await objects.close();
     if (stopping.signal.aborted) return 0;
     if (error instanceof FencedError) {
-      io.err(`denokv: ${error.message}`);
+      say(io, "denokv", error.message);
       return FENCED_EXIT_CODE;
     }
     throw asStartupError(error);

@@ -10,7 +10,7 @@ import {
   type ServeConfig,
   type StartConfig,
 } from "./config.ts";
-import type { CliIo } from "./io.ts";
+import { type CliIo, say } from "./io.ts";
 
 /** @returns the exit code */
 export function start(
@@ -23,8 +23,10 @@ export function start(
   const { token, isNew } = keepAccessToken(tokenPath, random);
   checkAccessToken(token, `The access token in ${tokenPath}`);
   if (!isNew && isReadableByOthers(tokenPath)) {
-    io.err(
-      `warning: others on this machine can read ${tokenPath}; run \`chmod 600 ${
+    say(
+      io,
+      "warning",
+      `others on this machine can read ${tokenPath}; run \`chmod 600 ${
         shellQuote(tokenPath)
       }\`.`,
     );

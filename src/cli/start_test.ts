@@ -25,7 +25,6 @@ Deno.test("start serves with a kept token and then says how to connect", async (
             tokens.push(config.accessToken);
             assert.equal(config.restSecret, undefined);
             assert.deepEqual(out, [], "nothing is promised before it listens");
-            serveIo.out("Listening on http://localhost:4512");
             serveIo.onListening?.("http://localhost:4512");
             return Promise.resolve(7);
           },

@@ -10,8 +10,12 @@ const RUNTIME_MESSAGE = /^Requires (\w+) access(?: to "(.*)")?.*--allow-(\w+)/s;
 /**
  * A sentence that names the missing permission and the flag that gives it;
  * undefined where the error is another one.
+ * @param path needs the permission as a whole, whichever file the error names
  */
-export function missingPermission(error: unknown): string | undefined {
+export function missingPermission(
+  error: unknown,
+  path?: string,
+): string | undefined {
   if (!(error instanceof Deno.errors.NotCapable)) return undefined;
   const parts = RUNTIME_MESSAGE.exec(error.message);
   if (parts === null) {
@@ -22,8 +26,11 @@ export function missingPermission(error: unknown): string | undefined {
     return `The permission to use "${kind}" is missing; add --allow-${flag} to the command and run it again.`;
   }
   const isFile = flag === "read" || flag === "write";
-  const what = isFile ? `to ${flag} ${target}` : `"${flag}" for ${target}`;
+  const what = isFile
+    ? `to ${flag} ${path ?? target}`
+    : `"${flag}" for ${target}`;
   // A comma would begin the next path of the list.
-  const value = (isFile ? dirname(target) : target).replaceAll(",", ",,");
+  const value = (isFile ? path ?? dirname(target) : target)
+    .replaceAll(",", ",,");
   return `The permission ${what} is missing; add --allow-${flag}=${value} to the command and run it again.`;
 }

@@ -7,3 +7,18 @@ export function withCause(error: unknown): string {
   const cause = error instanceof Error ? error.cause : undefined;
   return cause instanceof Error ? `${message}: ${cause.message}` : message;
 }
+
+/** One refusal follows another until the whole list has been given. */
+export const ALL_PERMISSIONS =
+  "docs/object-stores.md names all the permissions of this store.";
+
+/**
+ * The end of the sentence on a request whose answer is missing.
+ * @param what the request, as in "Reading x"
+ */
+export function unknownOutcome(what: string): string {
+  const changesNothing = /^(?:Reading|Listing|Looking) /.test(what);
+  return changesNothing
+    ? ". It can be tried again."
+    : "; the store may have carried it out, or may still do so. It can be tried again.";
+}

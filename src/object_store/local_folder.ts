@@ -18,6 +18,7 @@ import { dirname, join } from "node:path";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { messageOf, UnavailableError } from "../common/errors.ts";
+import { missingPermission } from "../common/permissions.ts";
 import type { Random } from "../common/random.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
@@ -100,9 +101,10 @@ export class LocalFolderStore implements ObjectStore {
     try {
       const { isDirectory } = await Deno.stat(options.folder);
       if (!isDirectory) throw new Error("it is not a folder");
-      await Deno.mkdir(store.#temporaries, { recursive: true });
-      await store.#removeStaleTemporaries();
+      await store.#makeReady();
     } catch (error) {
+      const missing = missingPermission(error, options.folder);
+      if (missing) throw new ObjectStoreRefusedError(missing);
       // It is not made here: a share that is not mounted looks like this.
       throw new ObjectStoreRefusedError(
         `The folder ${options.folder} cannot be used for objects: ` +
@@ -324,12 +326,13 @@ export class LocalFolderStore implements ObjectStore {
       error instanceof ObjectStoreRefusedError ||
       (error instanceof DOMException && error.name === "AbortError")
     ) return error;
+    const missing = missingPermission(error, this.#folder);
+    if (missing) return new ObjectStoreRefusedError(missing);
     const message = `The folder ${this.#folder} failed at ${doing} ` +
       `${quote(key)}: ${messageOf(error)}.`;
     if (isRefusal(error)) {
       return new ObjectStoreRefusedError(
-        `${message} Allow this user (and Deno, by --allow-read and ` +
-          "--allow-write) to use it.",
+        `${message} It has to be usable for this user.`,
       );
     }
     if (isMisplaced(error)) {
@@ -338,6 +341,18 @@ export class LocalFolderStore implements ObjectStore {
       );
     }
     return new UnavailableError(`${message} It can be tried again.`);
+  }
+
+  /** A folder that may only be read has been made ready by its owner. */
+  async #makeReady(): Promise<void> {
+    try {
+      await Deno.mkdir(this.#temporaries, { recursive: true });
+      await this.#removeStaleTemporaries();
+    } catch (error) {
+      const isThere = isRefusal(error) &&
+        await this.#stillThere().then(() => true, () => false);
+      if (!isThere) throw error;
+    }
   }
 
   async #removeStaleTemporaries(): Promise<void> {
@@ -363,7 +378,8 @@ function tagOf(data: Uint8Array): VersionTag {
 
 function isRefusal(error: unknown): boolean {
   return error instanceof Deno.errors.PermissionDenied ||
-    error instanceof Deno.errors.NotCapable;
+    error instanceof Deno.errors.NotCapable ||
+    error instanceof Error && "code" in error && error.code === "EROFS";
 }
 
 function isMisplaced(error: unknown): boolean {

@@ -11,7 +11,7 @@ import * as aws from "@aws-sdk/client-s3";
 import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
-import { messageOf, UnavailableError } from "../common/errors.ts";
+import { UnavailableError } from "../common/errors.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
@@ -20,7 +20,6 @@ import {
   type ObjectHead,
   type ObjectInfo,
   type ObjectStore,
-  ObjectStoreRefusedError,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
@@ -120,11 +119,7 @@ export class S3ObjectStore implements ObjectStore {
       const { name } = error as Error;
       if (name === "BucketAlreadyOwnedByYou") return;
       if (name === "BucketAlreadyExists") return;
-      throw new ObjectStoreRefusedError(
-        `The bucket ${this.#bucket} could not be made: ${
-          messageOf(error)
-        }. Is the object store running?`,
-      );
+      throw explain(error, `Making the bucket ${this.#bucket}`);
     }
   }
 
@@ -181,7 +176,7 @@ export class S3ObjectStore implements ObjectStore {
         modifiedMs: answer.LastModified?.getTime() ?? 0,
         tag: tagOf(answer),
       };
-    }, { missing: undefined });
+    }, { missing: undefined, hasBody: false });
   }
 
   put(
@@ -343,7 +338,7 @@ export class S3ObjectStore implements ObjectStore {
     doing: string,
     key: string,
     work: (fullKey: string, signal: AbortSignal) => Promise<T>,
-    known?: { missing: T },
+    known?: { missing: T; hasBody?: false },
   ): Promise<T> {
     const what = `${doing} ${quote(key)} in ${this.url}`;
     return withinLimits(this.#limits, options, what, async (signal) => {
@@ -351,7 +346,9 @@ export class S3ObjectStore implements ObjectStore {
         checkKey(key);
         return await work(this.#prefix + key, signal);
       } catch (error) {
-        if (known !== undefined && isMissing(error)) return known.missing;
+        if (known !== undefined && isMissing(error, known.hasBody ?? true)) {
+          return known.missing;
+        }
         throw explain(error, what);
       }
     });

@@ -18,8 +18,13 @@ export const REST_SECRET = "denorocks";
 /** What is under test is what this checkout says, and no check of it. */
 const RUN = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only"];
 
+/** A program with fewer descriptors than this process; how many is in `$0`. */
+const WITH_DESCRIPTORS = 'ulimit -n "$0" && exec "$@"';
+
 const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 30_000;
+/** The address stands at the end of its line, in both forms of the log. */
+const LISTENING = /Listening on http:\/\/[^\s"]*:(\d+)(?:\n|")/;
 /** Of the log, for the message of a test that fails. */
 const LAST_WORDS_CHARS = 4000;
 
@@ -37,6 +42,8 @@ export interface ServerSettings {
   reaches?: BackedUpTo;
   /** How far its clock is ahead of this machine's. */
   clockSkewMs?: number;
+  /** Files and connections that the process may have open (`ulimit -n`). */
+  maxDescriptors?: number;
 }
 
 /** A backup, and what it needs to be reached. */
@@ -79,10 +86,12 @@ export async function runCommand(
     backup?: BackedUpTo;
     net?: string[];
     folder: string;
+    /** Besides, to read only. */
+    reads?: string[];
     env?: Record<string, string>;
   },
 ): Promise<{ code: number; out: string; err: string }> {
-  const { backup, net = [], folder, env = {} } = settings;
+  const { backup, net = [], folder, reads = [], env = {} } = settings;
   const allowed = backup && backupPermissions(backup);
   const names = [...Object.keys(env), ...allowed?.env ?? []];
   const hosts = [...net, ...allowed?.net ?? []];
@@ -91,7 +100,7 @@ export async function runCommand(
     args: [
       ...RUN,
       ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
-      `--allow-read=${folders}`,
+      `--allow-read=${[folders, ...reads].join(",")}`,
       `--allow-write=${folders}`,
       ...(names.length > 0 ? [`--allow-env=${names.join(",")}`] : []),
       ...allowed?.other ?? [],
@@ -117,51 +126,38 @@ export interface StoppedServer {
 
 export class ServerProcess implements AsyncDisposable {
   readonly url: string;
-  private log = "";
   private hasEnded = false;
-  private readonly logRead: Promise<void>;
 
   private constructor(
     private readonly child: Deno.ChildProcess,
     readonly port: number,
-    readonly lines: readonly string[],
-    private readonly stdoutRead: Promise<void>,
+    private readonly log: ServerLog,
+    /** All of its standard output, once it has ended. */
+    readonly printed: Promise<string>,
   ) {
     this.url = `http://127.0.0.1:${port}`;
-    this.logRead = this.readLog();
     child.status.then(() => this.hasEnded = true);
   }
 
   /** One that has not said that it listens, and perhaps never will. */
   static starting(settings: ServerSettings): ServerProcess {
     const child = spawn(settings);
-    const read = new Response(child.stdout).text().then(() => {});
-    return new ServerProcess(child, 0, [], read);
+    const printed = new Response(child.stdout).text();
+    return new ServerProcess(child, 0, new ServerLog(child.stderr), printed);
   }
 
   /** Resolves when the server has said that it listens. */
   static async start(settings: ServerSettings): Promise<ServerProcess> {
     const child = spawn(settings);
     const limit = setTimeout(() => child.kill("SIGKILL"), START_LIMIT_MS);
-    const lines: string[] = [];
-    const reader = child.stdout.pipeThrough(new TextDecoderStream())
-      .pipeThrough(new LineStream()).getReader();
+    const log = new ServerLog(child.stderr);
+    const printed = new Response(child.stdout).text();
     try {
-      while (true) {
-        const { value, done } = await reader.read();
-        if (done) {
-          const log = await new Response(child.stderr).text();
-          throw new Error(`the server did not start: ${log}`);
-        }
-        lines.push(value);
-        const port = /^Listening on http:\/\/\S*:(\d+)$/.exec(value)?.[1];
-        if (port === undefined) continue;
-        // Read on, so that the pipe never fills.
-        const rest = (async () => {
-          while (!(await reader.read()).done);
-        })();
-        return new ServerProcess(child, Number(port), lines, rest);
-      }
+      await log.until(LISTENING);
+      const port = Number(LISTENING.exec(log.text)![1]);
+      return new ServerProcess(child, port, log, printed);
+    } catch {
+      throw new Error(`the server did not start: ${log.text}`);
     } finally {
       clearTimeout(limit);
     }
@@ -174,38 +170,28 @@ export class ServerProcess implements AsyncDisposable {
   /** Null where a signal ended it. */
   get exitCode(): Promise<number | null> {
     return this.child.status.then(async ({ code, signal }) => {
-      await this.logRead;
+      await this.log.isRead;
       return signal === null ? code : null;
     });
   }
 
   /** Resolves when it has logged what the pattern says. */
   async logged(pattern: RegExp): Promise<void> {
-    while (!pattern.test(this.log)) {
-      if (this.hasEnded) throw new Error(`it ended: ${this.log}`);
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.onLog = resolve;
-      await promise;
-    }
+    await this.log.until(pattern);
   }
-
-  private onLog: () => void = () => {};
 
   /** What it has logged lately. */
   get lastWords(): string {
-    return this.log;
+    return this.log.text;
+  }
+
+  /** Lines that it has logged. */
+  get loggedLines(): number {
+    return this.log.lines;
   }
 
   get isRunning(): boolean {
     return !this.hasEnded;
-  }
-
-  private async readLog(): Promise<void> {
-    const text = this.child.stderr.pipeThrough(new TextDecoderStream());
-    for await (const chunk of text) {
-      this.log = (this.log + chunk).slice(-LAST_WORDS_CHARS);
-      this.onLog();
-    }
   }
 
   /** Asks it to stop, and waits until it has. */
@@ -215,7 +201,7 @@ export class ServerProcess implements AsyncDisposable {
     this.signal(signal);
     const status = await this.child.status;
     clearTimeout(limit);
-    await Promise.all([this.logRead, this.stdoutRead]);
+    await Promise.all([this.log.isRead, this.printed]);
     return {
       code: status.signal === null ? status.code : null,
       tookMs: performance.now() - startedMs,
@@ -226,7 +212,7 @@ export class ServerProcess implements AsyncDisposable {
   async kill(): Promise<void> {
     this.signal("SIGKILL");
     await this.child.status;
-    await Promise.all([this.logRead, this.stdoutRead]);
+    await Promise.all([this.log.isRead, this.printed]);
   }
 
   signal(name: Deno.Signal): void {
@@ -265,12 +251,19 @@ function spawn(settings: ServerSettings) {
   };
   const names = [...Object.keys({ ...secrets, ...env }), ...allowed?.env ?? []];
   const folders = [folder, ...allowed?.files ?? []].join(",");
-  return new Deno.Command(Deno.execPath(), {
+  // Whoever takes any free port needs the right to take that one again.
+  const listensOn = port === 0 ? "127.0.0.1" : `127.0.0.1:${port}`;
+  const { maxDescriptors } = settings;
+  const [program, ...before] = maxDescriptors === undefined
+    ? [Deno.execPath()]
+    : ["sh", "-c", WITH_DESCRIPTORS, `${maxDescriptors}`, Deno.execPath()];
+  return new Deno.Command(program, {
     args: [
+      ...before,
       ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
-      `--allow-net=${[`127.0.0.1:${port}`, ...allowed?.net ?? []].join(",")}`,
+      `--allow-net=${[listensOn, ...allowed?.net ?? []].join(",")}`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
       `--allow-env=${[...environmentOf("serve"), ...names].join(",")}`,
@@ -303,16 +296,39 @@ function inherited(): Record<string, string> {
   return env;
 }
 
-class LineStream extends TransformStream<string, string> {
-  constructor() {
-    let rest = "";
-    super({
-      transform(chunk, controller) {
-        const lines = (rest + chunk).split("\n");
-        rest = lines.pop()!;
-        for (const line of lines) controller.enqueue(line);
-      },
-    });
+/** What a server says on standard error: read all the time, the last is kept. */
+class ServerLog {
+  text = "";
+  /** Line ends that have come. */
+  lines = 0;
+  readonly isRead: Promise<void>;
+  private hasEnded = false;
+  private waiting: (() => void)[] = [];
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.isRead = this.read(stream);
+  }
+
+  /** Resolves when the text matches; rejects when it has ended without. */
+  async until(pattern: RegExp): Promise<void> {
+    while (!pattern.test(this.text)) {
+      if (this.hasEnded) throw new Error(`it ended: ${this.text}`);
+      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    }
+  }
+
+  private async read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
+      this.text = (this.text + chunk).slice(-LAST_WORDS_CHARS);
+      this.lines += chunk.split("\n").length - 1;
+      this.wake();
+    }
+    this.hasEnded = true;
+    this.wake();
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
   }
 }
 

@@ -8,6 +8,7 @@ import { utf8 } from "../../common/bytes.ts";
 import { messageOf, StartupError } from "../../common/errors.ts";
 import { PRIVATE_FILE_MODE } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
+import { placeProblem } from "./unopened.ts";
 
 export interface InstanceLock {
   /** Twice is harmless: whoever opens under a lock gives it back on failure. */
@@ -25,9 +26,14 @@ export interface InstanceLock {
 const NOTE = /^([0-9a-f-]{36}) ([0-9a-f]{16})\n/;
 const NOTE_BYTES = 54;
 
+/** The file whose lock stands for the database. */
+export function lockFile(databasePath: string): string {
+  return `${databasePath}-lock`;
+}
+
 /** @throws StartupError where another server has the database open */
 export function lockInstance(databasePath: string): InstanceLock {
-  const path = `${databasePath}-lock`;
+  const path = lockFile(databasePath);
   let file: Deno.FsFile;
   try {
     file = Deno.openSync(path, {
@@ -39,10 +45,13 @@ export function lockInstance(databasePath: string): InstanceLock {
   } catch (error) {
     const missing = missingPermission(error);
     if (missing) throw new StartupError(`${missing} Nothing was opened.`);
+    const problem = placeProblem(databasePath);
     throw new StartupError(
-      `The lock file ${path} cannot be opened: ${
-        messageOf(error)
-      }. Nothing was opened; check that the folder exists and may be written.`,
+      problem === undefined
+        ? `The lock file ${path} cannot be opened: ${
+          messageOf(error)
+        }. Nothing was opened; the folder has to be writable.`
+        : `The database ${databasePath} cannot be opened. ${problem}`,
     );
   }
   if (!file.tryLockSync(true)) {

@@ -28,6 +28,7 @@ import {
   ROOM_BYTES,
 } from "./full_disk.ts";
 import { GroupCommit } from "./group_commit.ts";
+import type { LargeReads } from "./large_reads.ts";
 import type { Retention } from "./mutation_log.ts";
 import {
   openWriteSession,
@@ -79,6 +80,8 @@ export class Writing {
   readonly databaseId: string;
   onDurableKeys: (keys: Iterable<Bytes>) => void = () => {};
   onForeignWrite: () => void = () => {};
+  /** What else has the file open now and then. */
+  largeReads: Pick<LargeReads, "suspend" | "resume"> | undefined;
   private open: Current | undefined;
   private readonly checkpointer: Checkpointer;
   private readonly waiting: WaitingWrites;
@@ -409,6 +412,7 @@ export class Writing {
     const { options, checkpointer } = this;
     if (this.open) await checkpointer.repair();
     await checkpointer.suspend();
+    await this.largeReads?.suspend();
     try {
       if (this.isClosing) return;
       const { open } = this;
@@ -438,6 +442,7 @@ export class Writing {
       if (this.failure) this.refuse(this.failure);
     } finally {
       checkpointer.resume();
+      this.largeReads?.resume();
     }
   }
 
@@ -447,7 +452,7 @@ export class Writing {
     const reason = this.failure?.message ?? this.stalls.sentence();
     return reason === undefined
       ? { writable: true }
-      : { writable: false, reason };
+      : { writable: false, cause: "disk", reason };
   }
 
   /** What openings before the present one have counted. */

@@ -1,0 +1,14 @@
+/** What an error of the backup is, in one word for those outside. */
+import { StartupError, UnavailableError } from "../common/errors.ts";
+import { ObjectStoreRefusedError } from "../object_store/object_store.ts";
+import type { BackupErrorKind } from "../store/store.ts";
+import { FencedError } from "./ownership.ts";
+
+export function errorKindOf(error: unknown): BackupErrorKind {
+  if (error instanceof FencedError) return "conflict";
+  if (error instanceof ObjectStoreRefusedError) return "denied";
+  if (error instanceof UnavailableError) return "unreachable";
+  // What was read is not what was written (restore.ts, verify.ts).
+  if (error instanceof StartupError) return "damaged";
+  return "other";
+}
