@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import {
   decodeAtomicWrite,
   decodeSnapshotRead,
+} from "../src/protocol/datapath.ts";
+import {
   encodeAtomicWriteOutput,
   encodeSnapshotReadOutput,
-} from "../src/protocol/datapath.ts";
+} from "../src/protocol/datapath_answers.ts";
 import { encodeKey } from "../src/protocol/key.ts";
 import { Encoding, MutationType } from "../src/protocol/messages.ts";
 import { numberedKey, VALUE } from "./kv_client.ts";

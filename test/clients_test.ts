@@ -111,6 +111,7 @@ Deno.test("Deno.openKv, npm @deno/kv in Node and curl work on the same data at t
     isDone(await nodeClient("read", "deno", "bytes"));
     isDone(await nodeClient("expect", "foo", "bar"));
   }
+  isDone(await denoClient(url, "mismatch", "unlike"));
   // What curl wrote is a string for the others, and the reverse.
   isDone(await denoClient(url, "expect", "foo", "bar"));
   await assertCurl(["-sS", `${url}/answer/bar`], "bar answers");

@@ -5,8 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { FaultyServer, until, WatchedServer } from "./support/faulty_server.ts";
-import { TestFolder } from "./support/server.ts";
+import { FaultyServer, until } from "./support/faulty_server.ts";
 import type { Faults } from "./support/shim.ts";
 
 /** As in src/store/sqlite/checkpointer.ts. */
@@ -261,66 +260,3 @@ faultTest(
     await faulty.verifyAfterCrash();
   },
 );
-
-/** Undefined, and SKIPPED, where this user may not mount anything. */
-async function mountSmall(
-  folder: string,
-): Promise<AsyncDisposable | undefined> {
-  const run = async (name: string, ...args: string[]) => {
-    const { success, stderr } = await new Deno.Command(name, { args }).output();
-    return success ? undefined : new TextDecoder().decode(stderr).trim();
-  };
-  const failure = await run(
-    "mount",
-    "-t",
-    "tmpfs",
-    "-o",
-    "size=24m",
-    "tmpfs",
-    folder,
-  )
-    .catch(String);
-  if (failure !== undefined) {
-    console.log(`SKIPPED: no small file system can be mounted: ${failure}`);
-    return undefined;
-  }
-  return {
-    async [Symbol.asyncDispose]() {
-      assert.equal(await run("umount", folder), undefined);
-    },
-  };
-}
-
-Deno.test("disk faults: a small file system is really full", async () => {
-  await using folder = await TestFolder.make();
-  await using mounted = await mountSmall(folder.path);
-  if (!mounted) return;
-  await using server = new WatchedServer(folder.database);
-  await server.start();
-  await server.putNext("stable", "1");
-  // Other files take all but the last of the space.
-  const other = `${folder.path}/other`;
-  Deno.writeFileSync(other, new Uint8Array(23 * 1024 * 1024));
-  for (let round = 0; round < 2; round++) {
-    let i = 0;
-    try {
-      for (;; i++) {
-        await server.putNext(`big ${round} ${i}`, "x".repeat(60_000));
-      }
-    } catch (error) {
-      assert.match(String(error), /503: .*full/);
-    }
-    const { status, reason } = await server.readiness();
-    assert.equal(status, 503);
-    assert.match(reason!, /full/);
-    // Not one byte is left by now: still all of it can be read.
-    await server.putRefused("small", "x");
-    await server.verify();
-    assert.equal(await server.get(`big ${round} ${i}`), undefined);
-    Deno.truncateSync(other, (20 - 6 * round) * 1024 * 1024);
-    await server.untilReadiness(200);
-    await server.verify();
-    await server.putNext("small", "x");
-  }
-  await server.verifyAfterCrash();
-});

@@ -12,6 +12,7 @@ import type {
 } from "../protocol/messages.ts";
 import type { BackupSource } from "../store/backup_source.ts";
 import type {
+  Admission,
   Store,
   StoreHealth,
   StoreStats,
@@ -45,11 +46,21 @@ export class OwnedStore implements Store {
     this.refusal ??= error;
   }
 
-  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]> {
+  read(
+    ranges: readonly ReadRange[],
+    maxBytes?: number,
+  ): Entry[][] | Promise<Entry[][]> {
     if (this.refusal === undefined && this.gate.mayServe()) {
-      return this.inner.read(ranges);
+      return this.inner.read(ranges, maxBytes);
     }
-    return this.ready().then(() => this.inner.read(ranges));
+    return this.ready().then(() => this.inner.read(ranges, maxBytes));
+  }
+
+  async readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    const entries = await this.inner.readLarge(ranges);
+    // It took a while: what is shown has to be this instance's to show.
+    await this.ready();
+    return entries;
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
@@ -70,9 +81,9 @@ export class OwnedStore implements Store {
     const watch = this.inner.watch(keys);
     const ready = () => this.ready();
     return {
-      async next(): Promise<WatchState | null> {
+      async next(admission?: Admission): Promise<WatchState | null> {
         // A watch keeps no lease alive by itself, but shows nothing without.
-        const state = await watch.next();
+        const state = await watch.next(admission);
         if (state !== null) await ready();
         return state;
       },
@@ -85,7 +96,10 @@ export class OwnedStore implements Store {
   }
 
   health(): StoreHealth {
-    if (this.refusal) return { writable: false, reason: this.refusal.message };
+    if (this.refusal) {
+      const reason = this.refusal.message;
+      return { writable: false, cause: "ownership", reason };
+    }
     return this.inner.health();
   }
 

@@ -28,7 +28,15 @@ export interface ServeConfig {
   /** Absent: a commit waits for nobody. */
   atomicWriteBatchTimeoutMs?: number;
   maxWatches: number;
+  /** Large answers and frames that clients have not taken, in all. */
+  maxInFlightBytes: number;
+  /** As browsers send them; `*` for any. */
+  corsOrigins: string[];
+  /** One line of the log for each request. */
+  logsAccess: boolean;
   maxWaitingBytes: number;
+  /** Of the disk, for deletions when it is full. */
+  reserveBytes: number;
   /** How long a stopping server waits for requests in flight. */
   drainTimeoutMs: number;
   logFormat: LogFormat;
@@ -271,6 +279,10 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     numWorkers: values.numWorkers!,
     atomicWriteBatchTimeoutMs: values.atomicWriteBatchTimeoutMs,
     maxWatches: values.maxWatches!,
+    maxInFlightBytes: values.maxInFlightMib! * 1024 * 1024,
+    corsOrigins: corsOriginsOf(values),
+    logsAccess: values.accessLog!,
+    reserveBytes: values.diskReserveMib! * 1024 * 1024,
     maxWaitingBytes: values.maxWaitingMib! * 1024 * 1024,
     drainTimeoutMs: values.drainTimeoutMs!,
     logFormat: values.logFormat!,
@@ -295,6 +307,21 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
     throw new UsageError("--sqlite-path must not contain a zero byte.");
   }
   return sqlitePath;
+}
+
+function corsOriginsOf({ corsOrigin }: OptionValues): string[] {
+  if (corsOrigin === undefined) return [];
+  return corsOrigin.split(",").map((text) => {
+    const origin = text.trim();
+    if (origin === "*") return origin;
+    const url = URL.canParse(origin) ? new URL(origin) : undefined;
+    if (url === undefined || url.origin !== origin) {
+      throw new UsageError(
+        `--cors-origin needs origins such as https://app.example or http://localhost:3000, without a path, but got '${origin}'.`,
+      );
+    }
+    return origin;
+  });
 }
 
 function addressOf({ values, sources }: Settings): Address {

@@ -36,12 +36,16 @@ Deno.test("serve, with nothing but what is needed", () => {
     readOnly: false,
     numWorkers: 1,
     atomicWriteBatchTimeoutMs: undefined,
+    logsAccess: false,
+    maxInFlightBytes: 128 * 1024 * 1024,
     maxWatches: 10_000,
     drainTimeoutMs: 5000,
     maxWaitingBytes: 64 * 1024 * 1024,
+    reserveBytes: 32 * 1024 * 1024,
     logFormat: "text",
     logLevel: "info",
     backup: undefined,
+    corsOrigins: [],
     isDevelopment: false,
   });
 });

@@ -194,6 +194,34 @@ export const OPTIONS = {
     help: "Watches open at one time; one more is refused with status 429.",
     commands: ["start", "serve"],
   },
+  maxInFlightMib: {
+    flag: "max-in-flight-mib",
+    env: "DENO_KV_MAX_IN_FLIGHT_MIB",
+    type: { kind: "integer", min: 16, max: 1_048_576 },
+    placeholder: "MIB",
+    default: 128,
+    help:
+      "Memory for large answers and frames of watches that clients have not yet taken, over all connections. Past it they wait their turn.",
+    commands: ["start", "serve"],
+  },
+  corsOrigin: {
+    flag: "cors-origin",
+    env: "DENO_KV_CORS_ORIGIN",
+    type: { kind: "string" },
+    placeholder: "ORIGINS",
+    help:
+      "Origins whose pages may use REST from a browser, as https://app.example, several with commas, or * for any. Without it, none may.",
+    commands: ["start", "serve"],
+  },
+  accessLog: {
+    flag: "access-log",
+    env: "DENO_KV_ACCESS_LOG",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Log a line for each request: from where, method, path, status and time. The paths of REST are keys.",
+    commands: ["start", "serve"],
+  },
   maxWaitingMib: {
     flag: "max-waiting-mib",
     env: "DENO_KV_MAX_WAITING_MIB",
@@ -202,6 +230,16 @@ export const OPTIONS = {
     default: 64,
     help:
       "What writes that wait for the disk may hold in memory; one more is refused with status 503.",
+    commands: ["start", "serve"],
+  },
+  diskReserveMib: {
+    flag: "disk-reserve-mib",
+    env: "DENO_KV_DISK_RESERVE_MIB",
+    type: { kind: "integer", min: 0, max: 4096 },
+    placeholder: "MIB",
+    default: 32,
+    help:
+      "A file of this size beside the database, which is given up when the disk is full, so that deletions are still taken. 0: none.",
     commands: ["start", "serve"],
   },
   drainTimeoutMs: {

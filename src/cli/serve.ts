@@ -7,6 +7,8 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
+import { databaseFile } from "../store/sqlite/database_file.ts";
+import { lockFile } from "../store/sqlite/instance_lock.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupService } from "../backup/backup_service.ts";
@@ -62,6 +64,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
     maxWatches: config.maxWatches,
     maxWaitingBytes: config.maxWaitingBytes,
+    reserveBytes: config.reserveBytes,
     logger,
   });
   const closing: Closing = {
@@ -82,6 +85,13 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       accessToken: config.accessToken,
       restSecret: config.restSecret,
       publicReads: config.publicReads,
+      maxInFlightBytes: config.maxInFlightBytes,
+      corsOrigins: config.corsOrigins,
+      logsAccess: config.logsAccess,
+      // Opening and closing it touches no lock of SQLite.
+      spareFile: config.readOnly
+        ? undefined
+        : lockFile(databaseFile(config.sqlitePath)),
       backup: backup && {
         report: () => backup.report(),
         durableVersions: () => backup.durableVersions(),
@@ -173,6 +183,7 @@ async function openBackup(
         batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
         maxWatches: config.maxWatches,
         maxWaitingBytes: config.maxWaitingBytes,
+        reserveBytes: config.reserveBytes,
       }),
       clock: systemClock,
       random: systemRandom,

@@ -1,7 +1,7 @@
 /**
  * The entrance of the KV Connect data path: protobuf bytes in, checked
- * requests out, and answers back to bytes. What passes here is valid; every
- * limit of the protocol is applied here and nowhere else.
+ * requests out. What passes here is valid; every limit of the protocol is
+ * applied here and nowhere else. Answers are in datapath_answers.ts.
  *
  * Messages and field numbers: the public schema `com.deno.kv.datapath`.
  */
@@ -14,41 +14,29 @@ import {
   type Check,
   Encoding,
   type Enqueue,
-  type Entry,
   type Mutation,
   MutationType,
   NEVER_MS,
   type ReadRange,
-  type WriteOutcome,
 } from "./messages.ts";
-import {
-  dataFieldSize,
-  ProtoReader,
-  ProtoWriter,
-  varintSize,
-  WIRE_LENGTH,
-  WIRE_VARINT,
-} from "./protobuf.ts";
-import { isSumOperand } from "./v8_number.ts";
+import { ProtoReader, WIRE_LENGTH, WIRE_VARINT } from "./protobuf.ts";
+import { v8NumberKind } from "./v8_number.ts";
 import {
   ABSENT_VERSION,
   readOrder,
   readVersion,
   VERSIONSTAMP_BYTES,
-  writeVersionstamp,
 } from "./versionstamp.ts";
-
-const WRITE_STATUS_SUCCESS = 1;
-const WRITE_STATUS_CHECK_FAILURE = 2;
-const WRITE_STATUS_WRITE_DISABLED = 5;
-const READ_STATUS_SUCCESS = 1;
-const WATCH_STATUS_SUCCESS = 1;
 
 // ---------------------------------------------------------------- requests
 
+function requestReader(body: Bytes): ProtoReader {
+  return new ProtoReader(body, limits.MAX_MESSAGE_FIELDS);
+}
+
 /** @throws InvalidRequestError, TooLargeError: a 4xx with the sentence. */
 export function decodeSnapshotRead(body: Bytes): ReadRange[] {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const ranges: ReadRange[] = [];
   let entries = 0;
   while (reader.next()) {
@@ -136,7 +124,7 @@ function isSuccessor(start: Bytes, end: Bytes): boolean {
  * @throws InvalidRequestError, TooLargeError: a 4xx with the sentence.
  */
 export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const write: AtomicWrite = {
     checks: [],
     mutations: [],
@@ -159,6 +147,7 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       }
       const check = decodeCheck(reader.message());
       sizeBytes += check.key.length;
+      if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
       write.checks.push(check);
       continue;
     }
@@ -178,11 +167,8 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       for (const key of enqueue.keysIfUndelivered) sizeBytes += key.length;
       write.enqueues.push(enqueue);
     }
-  }
-  if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) {
-    throw new TooLargeError(
-      `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has ${sizeBytes}.`,
-    );
+    // At once: what follows would be checked in vain.
+    if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
   }
   return body.buffer.byteLength > 2 * sizeBytes + MAX_IDLE_BODY_BYTES
     ? withoutBody(write)
@@ -216,6 +202,12 @@ function withoutBody(
     enqueue.keysIfUndelivered = enqueue.keysIfUndelivered.map(copy);
   }
   return { checks, mutations, enqueues, heldBytes };
+}
+
+function refuseWriteSize(): never {
+  throw new TooLargeError(
+    `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has more.`,
+  );
 }
 
 function decodeCheck(reader: ProtoReader): Check {
@@ -401,27 +393,45 @@ function checkValue(
   }
 }
 
+/**
+ * The first words are those that the Rust server says; no bigint is made here,
+ * so one that is too large costs nothing.
+ */
 function checkOperand(raw: RawMutation, value: Bytes, isSum: boolean): void {
   if (raw.encoding === Encoding.LE64) {
     if (isSum && (raw.sumMin || raw.sumMax || raw.sumClamp)) {
       throw new InvalidRequestError(
-        "A sum of KvU64 values wraps at 2^64 and takes no bounds.",
+        "Cannot use min/max parameters with KvU64 operands: a sum of KvU64 values wraps at 2^64 and takes no bounds. Nothing was done.",
       );
     }
     return;
   }
   if (!isSum) {
-    throw new InvalidRequestError("min and max take a KvU64 value.");
-  }
-  if (
-    raw.encoding !== Encoding.V8 || !isSumOperand(value) ||
-    (raw.sumMin && !isSumOperand(raw.sumMin)) ||
-    (raw.sumMax && !isSumOperand(raw.sumMax))
-  ) {
+    const name = raw.type === MutationType.MIN ? "min" : "max";
     throw new InvalidRequestError(
-      "sum takes a KvU64, a number or a bigint, and bounds of the same kind.",
+      `Failed to perform '${name}' mutation on a non-U64 operand: min and max take a KvU64. Nothing was done.`,
     );
   }
+  if (raw.encoding !== Encoding.V8) refuseParameters();
+  checkParameter(value);
+  if (raw.sumMin) checkParameter(raw.sumMin);
+  if (raw.sumMax) checkParameter(raw.sumMax);
+}
+
+function checkParameter(value: Bytes): void {
+  const kind = v8NumberKind(value);
+  if (kind === undefined) refuseParameters();
+  if (kind === "LargeBigInt") {
+    throw new TooLargeError(
+      `The bigints of a sum and its result may have at most ${limits.MAX_SUM_BIGINT_BYTES} bytes; the operand or a bound has more. Nothing was done.`,
+    );
+  }
+}
+
+function refuseParameters(): never {
+  throw new InvalidRequestError(
+    "Some of the parameters are not valid V8 values: sum takes a KvU64, a number or a bigint, and bounds of the same kind. Nothing was done.",
+  );
 }
 
 /**
@@ -510,7 +520,7 @@ function decodeEnqueue(reader: ProtoReader, nowMs: number): Enqueue {
 
 /** @throws InvalidRequestError, TooLargeError: a 4xx with the sentence. */
 export function decodeWatch(body: Bytes): Bytes[] {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const keys: Bytes[] = [];
   while (reader.next()) {
     if (reader.field !== 1) {
@@ -571,120 +581,4 @@ function refuseReservedKey(): never {
   throw new InvalidRequestError(
     "Keys that begin with the byte 0xFF belong to the server.",
   );
-}
-
-// ----------------------------------------------------------------- answers
-
-/** One list of entries for each range, in the order asked. */
-export function encodeSnapshotReadOutput(ranges: readonly Entry[][]): Bytes {
-  let size = 4;
-  for (const entries of ranges) size += dataFieldSize(rangeSize(entries));
-  const writer = new ProtoWriter(new Uint8Array(size));
-  for (const entries of ranges) {
-    writer.tag(1, WIRE_LENGTH);
-    writer.varint(rangeSize(entries));
-    for (const entry of entries) {
-      writer.tag(1, WIRE_LENGTH);
-      writeEntry(writer, entry);
-    }
-  }
-  // read_is_strongly_consistent: clients ask the strong endpoint for eventual
-  // reads too, and exchange anew when this is false.
-  writer.varintField(4, 1);
-  writer.varintField(8, READ_STATUS_SUCCESS);
-  return writer.out;
-}
-
-function rangeSize(entries: readonly Entry[]): number {
-  let size = 0;
-  for (let i = 0; i < entries.length; i++) {
-    size += dataFieldSize(entrySize(entries[i]));
-  }
-  return size;
-}
-
-/** Key, value, a one-byte encoding field of 2 bytes, a 12-byte versionstamp field. */
-function entrySize(entry: Entry): number {
-  return dataFieldSize(entry.key.length) + dataFieldSize(entry.value.length) +
-    14;
-}
-
-/** An embedded KvEntry, its length first. */
-function writeEntry(writer: ProtoWriter, entry: Entry): void {
-  writer.varint(entrySize(entry));
-  writer.dataField(1, entry.key);
-  writer.dataField(2, entry.value);
-  writer.varintField(3, entry.encoding);
-  writer.tag(4, WIRE_LENGTH);
-  writer.varint(VERSIONSTAMP_BYTES);
-  writeVersionstamp(writer.out, writer.at, entry.version, entry.order);
-  writer.at += VERSIONSTAMP_BYTES;
-}
-
-/** For every outcome but `refused`, which is an error and not an answer. */
-export function encodeAtomicWriteOutput(
-  outcome: Exclude<WriteOutcome, { status: "refused" }>,
-): Bytes {
-  switch (outcome.status) {
-    case "committed": {
-      const out = new Uint8Array(14);
-      out[0] = 1 << 3;
-      out[1] = WRITE_STATUS_SUCCESS;
-      out[2] = (2 << 3) | WIRE_LENGTH;
-      out[3] = VERSIONSTAMP_BYTES;
-      writeVersionstamp(out, 4, outcome.version, outcome.order);
-      return out;
-    }
-    case "checkFailed": {
-      const { failedChecks } = outcome;
-      let packed = 0;
-      for (const index of failedChecks) packed += varintSize(index);
-      const writer = new ProtoWriter(
-        new Uint8Array(2 + (packed > 0 ? dataFieldSize(packed) : 0)),
-      );
-      writer.varintField(1, WRITE_STATUS_CHECK_FAILURE);
-      if (packed > 0) {
-        writer.tag(4, WIRE_LENGTH);
-        writer.varint(packed);
-        for (const index of failedChecks) writer.varint(index);
-      }
-      return writer.out;
-    }
-    case "writeDisabled":
-      return new Uint8Array([1 << 3, WRITE_STATUS_WRITE_DISABLED]);
-  }
-}
-
-/** A keep-alive: a frame of no message. */
-export const WATCH_PING: Bytes = new Uint8Array(4);
-
-/**
- * A frame of a watch: 4 bytes of little-endian length and a WatchOutput.
- * @param entries one for each watched key; null where the key is absent
- * @param changed one for each watched key
- */
-export function encodeWatchFrame(
-  entries: readonly (Entry | null)[],
-  changed: readonly boolean[],
-): Bytes {
-  const sizes = entries.map((entry, i) =>
-    changed[i] ? 2 + (entry ? dataFieldSize(entrySize(entry)) : 0) : 0
-  );
-  let size = 2;
-  for (const keySize of sizes) size += dataFieldSize(keySize);
-  const writer = new ProtoWriter(new Uint8Array(4 + size));
-  new DataView(writer.out.buffer).setUint32(0, size, true);
-  writer.at = 4;
-  writer.varintField(1, WATCH_STATUS_SUCCESS);
-  for (let i = 0; i < entries.length; i++) {
-    writer.tag(2, WIRE_LENGTH);
-    writer.varint(sizes[i]);
-    if (!changed[i]) continue;
-    writer.varintField(1, 1);
-    const entry = entries[i];
-    if (entry === null) continue;
-    writer.tag(2, WIRE_LENGTH);
-    writeEntry(writer, entry);
-  }
-  return writer.out;
 }

@@ -2,9 +2,13 @@ import assert from "node:assert/strict";
 import {
   encodeAtomicWriteOutput,
   encodeSnapshotReadOutput,
-  encodeWatchFrame,
+  encodeWatchEntry,
+  LargeReadOutput,
   WATCH_PING,
-} from "./datapath.ts";
+  watchEntrySize,
+  watchFramePieces,
+} from "./datapath_answers.ts";
+import { concatBytes } from "../common/bytes.ts";
 import { Encoding, type Entry } from "./messages.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(" ", ""));
@@ -60,15 +64,49 @@ Deno.test("the answers to an atomic write have the bytes worked out by hand", ()
 });
 
 Deno.test("a watch frame has the bytes worked out by hand", () => {
-  const frame = encodeWatchFrame(
-    [ENTRY, null, null, ENTRY],
-    [true, true, false, false],
-  );
+  const frame = watchFramePieces([ENTRY, null, ENTRY]);
   const expected = "08 01" + // status: success
     "12 1d  08 01  12 19" + ENTRY_HEX + // changed, with its entry
     "12 02  08 01" + // changed: gone
-    "12 00" + // not changed
-    "12 00";
-  assert.equal(frame.toHex(), hex("29000000" + expected).toHex());
+    "12 1d  08 01  12 19" + ENTRY_HEX;
+  assert.equal(frame.length, 1);
+  assert.equal(frame[0].toHex(), hex("44000000" + expected).toHex());
   assert.equal(WATCH_PING.toHex(), "00000000");
+});
+
+Deno.test("a large entry is a piece of its own, and joined they are as ever", () => {
+  const large: Entry = { ...ENTRY, value: new Uint8Array(65_536).fill(7) };
+  const piece = encodeWatchEntry(large);
+  assert.equal(piece.length, watchEntrySize(large));
+  const one = watchFramePieces([large], () => piece);
+  const other = watchFramePieces([null, ENTRY, large, large, ENTRY]);
+  assert.equal(one.length, 2);
+  assert.equal(one[1], piece);
+  assert.equal(other.length, 5);
+  const joined = concatBytes(other);
+  const length = new DataView(joined.buffer).getUint32(0, true);
+  assert.equal(length, joined.length - 4);
+  const largeHex = concatBytes(one).toHex().slice(8 + 4);
+  const expected = "0801" + "1202" + "0801" + hex(
+    "12 1d  08 01  12 19" +
+      ENTRY_HEX,
+  ).toHex() + largeHex + largeHex +
+    hex("12 1d  08 01  12 19" + ENTRY_HEX).toHex();
+  assert.equal(joined.toHex().slice(8), expected);
+});
+
+Deno.test("the answer to a large read is the same, in pieces", () => {
+  const value = new Uint8Array(1000).fill(7);
+  const entries = Array.from({ length: 50 }, () => ({ ...ENTRY, value }));
+  const ranges = [[], entries, [ENTRY], []];
+  const whole = encodeSnapshotReadOutput(ranges);
+  for (const pieceBytes of [1, 1000, 5000, 1_000_000]) {
+    const output = new LargeReadOutput(ranges.map((range) => [...range]));
+    assert.equal(output.sizeBytes, whole.length);
+    const pieces = [...output.pieces(pieceBytes)];
+    assert.equal(concatBytes(pieces).toHex(), whole.toHex());
+    for (const piece of pieces) {
+      assert.ok(piece.length <= pieceBytes + 1100, `${piece.length}`);
+    }
+  }
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { type Bytes, concatBytes } from "../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { seededRandom } from "../common/random.ts";
+import { MAX_MESSAGE_FIELDS, MAX_SUM_BIGINT_BYTES } from "./limits.ts";
 import {
   decodeAtomicWrite,
   decodeSnapshotRead,
@@ -269,7 +270,7 @@ Deno.test("limit: the whole of an atomic write, at the limit and one beyond", ()
   };
   const rest = 819_200 - 12 * (48 + 65_536) - 48;
   assert.equal(sized(rest).mutations.length, 13);
-  refused(() => sized(rest + 1), /819200 bytes.*819201/);
+  refused(() => sized(rest + 1), /819200 bytes in all; this one has more/);
 });
 
 Deno.test("a versionstamped key leaves room for its suffix", () => {
@@ -320,10 +321,15 @@ Deno.test("values and operands have to be of a kind the mutation can take", () =
   for (const type of [0, 6, 7, 8, 10, 127, -1]) {
     invalid(() => mutation(type, zeros(1), 3), /mutation type/);
   }
-  invalid(() => mutation(3, zeros(8), 3), /sum takes/);
-  invalid(() => mutation(3, zeros(8), 1), /sum takes/);
-  invalid(() => mutation(4, number, 1), /min and max/);
-  invalid(() => mutation(5, zeros(8), 3), /min and max/);
+  // The first words are those that programs and Deno's own tests match.
+  const notV8 = /^Some of the parameters are not valid V8 values: sum takes/;
+  invalid(() => mutation(3, zeros(8), 3), notV8);
+  invalid(() => mutation(3, zeros(8), 1), notV8);
+  invalid(() => mutation(3, Uint8Array.fromHex("ff0f220131"), 1), notV8);
+  const notU64 = (name: string) =>
+    new RegExp(`^Failed to perform '${name}' mutation on a non-U64 operand: `);
+  invalid(() => mutation(4, number, 1), notU64("max"));
+  invalid(() => mutation(5, zeros(8), 3), notU64("min"));
   for (const type of [1, 3, 4, 5, 9]) {
     invalid(() => write(message([1, key("a")], [3, type])), /has none/);
   }
@@ -345,8 +351,52 @@ Deno.test("values and operands have to be of a kind the mutation can take", () =
   ]);
   invalid(() => bounded(zeros(3), number, false), /bounds of the same kind/);
   invalid(() => bounded(number, zeros(3), false), /bounds of the same kind/);
-  invalid(() => bounded(number, number, true), /takes no bounds/);
+  invalid(
+    () => bounded(number, number, true),
+    /^Cannot use min\/max parameters with KvU64 operands: .* takes no bounds/,
+  );
 });
+
+Deno.test("limit: the bigints of a sum, which are refused before any is made", () => {
+  const most = MAX_SUM_BIGINT_BYTES;
+  const sum = (value: number, min = 0, max = 0) => {
+    const mutation = message(
+      [1, key("a")],
+      [2, message([1, bigintOf(value)], [2, 1])],
+      [3, MutationType.SUM],
+      [5, min === 0 ? zeros(0) : bigintOf(min)],
+      [6, max === 0 ? zeros(0) : bigintOf(max)],
+    );
+    const body = message([2, mutation]);
+    const original = globalThis.BigInt;
+    globalThis.BigInt = new Proxy(original, {
+      apply: () => assert.fail("a bigint was made"),
+    });
+    try {
+      return decodeAtomicWrite(body, NOW_MS);
+    } finally {
+      globalThis.BigInt = original;
+    }
+  };
+  assert.equal(sum(most, most, most).mutations.length, 1);
+  assert.equal(sum(8).mutations.length, 1);
+  for (const length of [most + 1, most + 8, 65_000]) {
+    const says = /^The bigints of a sum.* at most 1024 bytes/;
+    refused(() => sum(length), says);
+    refused(() => sum(8, length), says);
+    refused(() => sum(8, 0, length), says);
+  }
+});
+
+/** A bigint in V8's format that takes so many bytes there. */
+function bigintOf(length: number): Bytes {
+  const field = [];
+  let rest = length * 2;
+  for (; rest >= 0x80; rest >>>= 7) field.push((rest & 0x7f) | 0x80);
+  field.push(rest);
+  const head = Uint8Array.of(0xff, 0x0f, 0x5a, ...field);
+  return concatBytes([head, new Uint8Array(length).fill(1)]);
+}
 
 Deno.test("an expiry is never, or a time; one beyond all clocks is kept apart from never", () => {
   const expiring = (at: number | bigint) =>
@@ -434,5 +484,18 @@ Deno.test("random and damaged bodies fail with a sentence or not at all (seeded)
         );
       }
     }
+  }
+});
+
+Deno.test("limit: the fields of a request, in whatever message they are", () => {
+  const most = MAX_MESSAGE_FIELDS;
+  const empties = (count: number) =>
+    new Uint8Array(2 * count).map((_, i) => i % 2 === 0 ? 0x7a : 0);
+  const says = /more fields than any request needs/;
+  assert.equal(decodeAtomicWrite(empties(most), NOW_MS).mutations.length, 0);
+  refused(() => decodeAtomicWrite(empties(most + 1), NOW_MS), says);
+  for (const field of [1, 2, 3]) {
+    const body = message([field, empties(most)]);
+    refused(() => decodeAtomicWrite(body, NOW_MS), says);
   }
 });

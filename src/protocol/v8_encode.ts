@@ -6,7 +6,16 @@
 import type { Bytes } from "../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { Encoding } from "./messages.ts";
-import { Boxed, SparseArray, StoredError, StoredU64 } from "./stored_value.ts";
+import {
+  Boxed,
+  SparseArray,
+  StoredBuffer,
+  StoredError,
+  StoredMap,
+  StoredRegExp,
+  StoredSet,
+  StoredU64,
+} from "./stored_value.ts";
 import {
   ERROR_KINDS,
   isIndex,
@@ -53,7 +62,7 @@ export function encodeV8(value: unknown, maxBytes: number): Bytes {
 
 function refuseSize(maxBytes: number): never {
   throw new TooLargeError(
-    `A value may take at most ${maxBytes} bytes where it is stored; this one takes more. Nothing was written.`,
+    `A value may take at most ${maxBytes} bytes where it is stored; this one takes more: a text takes a byte for each Latin letter or two for each character of any other, a number two to nine. Nothing was written.`,
   );
 }
 
@@ -213,34 +222,35 @@ class Encoder {
     } else if (object instanceof SparseArray) {
       this.#byte(Tag.SPARSE_ARRAY);
       this.#varint(object.length);
-      for (const [name, value] of object.items) this.#property(name, value);
+      const items = Object.entries(object.items);
+      for (const [name, value] of items) this.#property(name, value);
       this.#byte(Tag.SPARSE_ARRAY_END);
-      this.#varint(object.items.size);
+      this.#varint(items.length);
       this.#varint(object.length);
-    } else if (object instanceof Map) {
+    } else if (object instanceof StoredMap) {
       this.#byte(Tag.MAP);
-      for (const [key, value] of object) {
+      for (const [key, value] of object.entries) {
         this.value(key);
         this.value(value);
       }
       this.#byte(Tag.MAP_END);
-      this.#varint(object.size * 2);
-    } else if (object instanceof Set) {
+      this.#varint(object.entries.length * 2);
+    } else if (object instanceof StoredSet) {
       this.#byte(Tag.SET);
-      for (const value of object) this.value(value);
+      for (const value of object.values) this.value(value);
       this.#byte(Tag.SET_END);
-      this.#varint(object.size);
+      this.#varint(object.values.length);
     } else if (object instanceof Date) {
       this.#byte(Tag.DATE);
       this.#double(object.getTime());
-    } else if (object instanceof RegExp) {
+    } else if (object instanceof StoredRegExp) {
       this.#byte(Tag.REGEXP);
       this.#string(object.source);
       let bits = 0;
       for (const flag of object.flags) bits |= 1 << REGEXP_FLAGS.indexOf(flag);
       this.#varint(bits);
-    } else if (object instanceof ArrayBuffer) {
-      this.#buffer(new Uint8Array(object));
+    } else if (object instanceof StoredBuffer) {
+      this.#buffer(object.bytes);
     } else if (object instanceof Boxed) {
       this.#boxed(object.value);
     } else if (object instanceof StoredError) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { seededRandom } from "../common/random.ts";
-import { decodeV8Number, encodeV8Number, isSumOperand } from "./v8_number.ts";
+import { decodeV8Number, encodeV8Number, v8NumberKind } from "./v8_number.ts";
 
 const VALUES: (number | bigint)[] = [
   0,
@@ -90,7 +90,10 @@ Deno.test("every form in which V8 may write a number is read", () => {
     ["ff0f5a01", 0n], // minus zero is zero
   ];
   for (const [hex, value] of forms) {
-    assert.equal(decodeV8Number(Uint8Array.fromHex(hex)), value, hex);
+    const bytes = Uint8Array.fromHex(hex);
+    assert.equal(decodeV8Number(bytes), value, hex);
+    const kind = typeof value === "bigint" ? "BigInt" : "Number";
+    assert.equal(v8NumberKind(bytes), kind, hex);
   }
 });
 
@@ -121,7 +124,7 @@ Deno.test("anything else is no number", () => {
   ];
   for (const hex of others) {
     assert.equal(decodeV8Number(Uint8Array.fromHex(hex)), undefined, hex);
-    assert.equal(isSumOperand(Uint8Array.fromHex(hex)), false, hex);
+    assert.equal(v8NumberKind(Uint8Array.fromHex(hex)), undefined, hex);
   }
 });
 

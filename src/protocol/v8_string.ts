@@ -13,6 +13,12 @@ import {
 } from "./v8_format.ts";
 
 /**
+ * What the longest string takes in V8's format beside its characters: header,
+ * version, tag and a length of three bytes.
+ */
+export const STRING_OVERHEAD_BYTES = 6;
+
+/**
  * The UTF-8 text of a stored string that is all ASCII, without a copy, or
  * undefined: most strings that are served are just that.
  */

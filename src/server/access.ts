@@ -8,6 +8,8 @@ import { bearerOf, Secret } from "./secret.ts";
 export interface Access {
   mayRead(request: Request): boolean;
   mayWrite(request: Request): boolean;
+  /** Whether the request carries the access token, as KV Connect does. */
+  isFromClient(request: Request): boolean;
   /** False where no secret is set, so that no request could ever write. */
   readonly isWritePossible: boolean;
 }
@@ -37,6 +39,10 @@ export function createAccess(options: AccessOptions): Access {
   return {
     mayRead: options.publicReads ? () => true : holdsSecret,
     mayWrite: holdsSecret,
+    isFromClient(request) {
+      const bearer = bearerOf(request.headers.get("authorization"));
+      return bearer !== undefined && (token?.matches(bearer) ?? false);
+    },
     isWritePossible: rest !== undefined || token !== undefined,
   };
 }

@@ -12,12 +12,14 @@ import {
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import type { BackupReport, Store } from "../store/store.ts";
-import type { Access } from "./access.ts";
-import { afterBody, BodyTimeoutError } from "./body.ts";
+import { BodyTimeoutError, discardBody } from "./body.ts";
+import type { Cors } from "./cors.ts";
+import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
-import { type Endpoint, RequestMetrics } from "./metrics.ts";
-import { json, text } from "./responses.ts";
+import type { Endpoint, RequestMetrics } from "./metrics.ts";
+import { text } from "./responses.ts";
+import type { BackupControl, Service } from "./service.ts";
+import { type Target, targetOf } from "./target.ts";
 
 /** The REST API, as the door needs it. */
 export interface RestEntrance {
@@ -32,70 +34,71 @@ export interface RestEntrance {
   ): Response | Promise<Response>;
 }
 
-/** A backup, as the door needs it. */
-export interface BackupControl {
-  report(): BackupReport;
-  /** Cheap: asked for every REST answer. */
-  durableVersions(): { local: number; bucket: number };
-  /** Begins a new generation; resolves when it is complete. */
-  snapshot(): Promise<{ generation: string }>;
-}
-
 export interface DoorDeps {
-  store: Store;
   clock: Clock;
   logger: Logger;
-  version: string;
+  metrics: RequestMetrics;
+  denials: Denials;
+  cors: Cors;
   rest: RestEntrance;
+  service: Service;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
-  /** A sentence while the server is stopping. */
-  stopping(): string | undefined;
-  access: Access;
-  backup: BackupControl | undefined;
+  backup: Pick<BackupControl, "durableVersions"> | undefined;
+  /** One line of the log for each request. */
+  logsAccess: boolean;
 }
 
 const SHORT_DATA_PATH = "/v2";
 
+type Info = Deno.ServeHandlerInfo<Deno.NetAddr>;
+
 export type Handler = (
   request: Request,
-  info: Deno.ServeHandlerInfo<Deno.NetAddr>,
+  info: Info,
 ) => Response | Promise<Response>;
 
 export function createDoor(deps: DoorDeps): Handler {
-  const { clock, logger, backup } = deps;
-  const metrics = new RequestMetrics();
+  const { clock, logger, metrics, denials, cors, backup, logsAccess } = deps;
 
   return function handle(request, info) {
     const startedMs = clock.monotonicMs();
-    const { url } = request;
-    // The raw target: a WHATWG URL would swallow `.` and `..`, which may be
-    // keys. What comes before it is `http://` and the host.
-    const pathAt = url.indexOf("/", 8);
-    const queryAt = url.indexOf("?", pathAt);
-    const path = pathAt < 0
-      ? "/"
-      : queryAt < 0
-      ? url.slice(pathAt)
-      : url.slice(pathAt, queryAt);
-    const endpoint = endpointOf(request, path);
+    const target = targetOf(request.url, request.headers.get("host"));
+    const endpoint = target === undefined
+      ? "service"
+      : endpointOf(request.method, target.path);
     const done = (answer: Response) => {
       const response = request.method === "HEAD" ? bodiless(answer) : answer;
-      if (backup !== undefined && endpoint === "rest") {
-        tellDurable(response.headers, backup.durableVersions());
+      const { status } = response;
+      if (endpoint === "rest") {
+        cors.allow(request, response.headers);
+        if (backup) tellDurable(response.headers, backup.durableVersions());
       }
-      metrics.observe(
-        endpoint,
-        response.status,
-        (clock.monotonicMs() - startedMs) / 1000,
-      );
-      return response.status < 400 ? response : afterBody(request, response);
+      const tookMs = clock.monotonicMs() - startedMs;
+      metrics.observe(endpoint, status, tookMs / 1000);
+      if (status === 401) {
+        const hasSecret = request.headers.has("authorization");
+        denials.count(hasSecret, () => nameOf(info));
+      }
+      if (logsAccess) {
+        logger.info("request", {
+          from: nameOf(info),
+          method: request.method,
+          path: target?.path,
+          status,
+          tookMs: Math.round(tookMs * 1000) / 1000,
+        });
+      }
+      // What nobody has read is in the way of the answer.
+      if (status >= 400 || endpoint === "rest") discardBody(request);
+      return response;
     };
     const failed = (error: unknown) =>
       done(errorResponse(error, endpoint, logger));
     try {
-      const query = queryAt < 0 ? "" : url.slice(queryAt + 1);
-      const answer = route(endpoint, request, path, query, info);
+      const answer = target === undefined
+        ? text(400, NO_HOST)
+        : route(endpoint, request, target, info);
       return answer instanceof Promise
         ? answer.then(done, failed)
         : done(answer);
@@ -107,12 +110,14 @@ export function createDoor(deps: DoorDeps): Handler {
   function route(
     endpoint: Endpoint,
     request: Request,
-    path: string,
-    query: string,
-    info: Deno.ServeHandlerInfo<Deno.NetAddr>,
+    { path, query }: Target,
+    info: Info,
   ): Response | Promise<Response> {
-    if (endpoint === "rest") return deps.rest.handle(request, path, query);
-    if (endpoint === "service") return service(request, path);
+    if (endpoint === "rest") {
+      return cors.preflight(request) ??
+        deps.rest.handle(request, path, query);
+    }
+    if (endpoint === "service") return deps.service.handle(request, path);
     const { kvConnect } = deps;
     if (kvConnect === undefined) {
       return text(
@@ -121,94 +126,17 @@ export function createDoor(deps: DoorDeps): Handler {
       );
     }
     if (endpoint === "exchange") return kvConnect.exchange(request);
-    return kvConnect.data(request, callOf(path), () => {
-      const { hostname, port } = info.remoteAddr;
-      return `${hostname}:${port}`;
-    });
-  }
-
-  function service(
-    request: Request,
-    path: string,
-  ): Response | Promise<Response> {
-    if (path === "/-/backup/snapshot") return snapshot(request);
-    if (request.method !== "GET" && request.method !== "HEAD") {
-      return text(405, "This address takes GET only.", [[
-        "allow",
-        "GET, HEAD",
-      ]]);
-    }
-    switch (path) {
-      case "/-/health":
-        return json(200, { status: "ok", version: deps.version });
-      case "/-/ready": {
-        const reason = notReady();
-        const status = reason === undefined
-          ? { status: "ready" }
-          : { status: "not ready", reason };
-        return json(reason === undefined ? 200 : 503, {
-          ...status,
-          backup: backup && readableReport(backup.report()),
-        });
-      }
-      case "/-/metrics":
-        return new Response(
-          metrics.render(
-            deps.store,
-            deps.version,
-            notReady() === undefined,
-            backup,
-          ),
-          {
-            headers: [
-              ["content-type", "text/plain; version=0.0.4; charset=utf-8"],
-              ["cache-control", "no-store"],
-            ],
-          },
-        );
-      default:
-        return text(
-          404,
-          "Nothing is here. Addresses under /-/ belong to the server; a key whose first part is a dash is written /%2D.",
-        );
-    }
-  }
-
-  async function snapshot(request: Request): Promise<Response> {
-    if (request.method !== "POST") {
-      return text(405, "This address takes POST only.", [["allow", "POST"]]);
-    }
-    if (!deps.access.mayWrite(request)) {
-      return text(
-        401,
-        "The access token or KVSTORE_SECRET is missing or wrong.",
-        [[
-          "www-authenticate",
-          "Bearer",
-        ]],
-      );
-    }
-    if (backup === undefined) {
-      return text(404, "This server has no backup; start it with --backup.");
-    }
-    return json(200, await backup.snapshot());
-  }
-
-  function notReady(): string | undefined {
-    const stopping = deps.stopping();
-    if (stopping !== undefined) return stopping;
-    const health = deps.store.health();
-    return health.writable ? undefined : health.reason;
+    return kvConnect.data(request, callOf(path), () => nameOf(info));
   }
 }
 
-/** Versions as people and clients know them. */
-function readableReport(report: BackupReport) {
-  return {
-    ...report,
-    localVersion: versionstampHex(report.localVersion, 0),
-    bucketVersion: versionstampHex(report.bucketVersion, 0),
-  };
+const NO_HOST =
+  "The Host header names no host, or the request's address is none of http or https. Nothing was done.";
+
+/** The client's address and port: one connection. */
+function nameOf(info: Info): string {
+  const { hostname, port } = info.remoteAddr;
+  return `${hostname}:${port}`;
 }
 
 /** Up to where every commit is durable, on this disk and in the bucket. */
@@ -226,11 +154,12 @@ function tellDurable(
  */
 function bodiless(answer: Response): Response {
   if (answer.body === null) return answer;
+  void answer.body.cancel().catch(() => {});
   return new Response(null, { status: answer.status, headers: answer.headers });
 }
 
 /** By the shape of the path alone; what is in it is the entrance's business. */
-function endpointOf(request: Request, path: string): Endpoint {
+function endpointOf(method: string, path: string): Endpoint {
   if (path.startsWith(DATA_PATH) || path.startsWith(SHORT_DATA_PATH)) {
     const base = path.startsWith(DATA_PATH) ? DATA_PATH : SHORT_DATA_PATH;
     if (path.length === base.length || path[base.length] === "/") {
@@ -240,7 +169,7 @@ function endpointOf(request: Request, path: string): Endpoint {
         : "snapshot_read";
     }
   }
-  if (path === "/") return request.method === "POST" ? "exchange" : "service";
+  if (path === "/") return method === "POST" ? "exchange" : "service";
   return path.startsWith("/-/") || path === "/-" ? "service" : "rest";
 }
 

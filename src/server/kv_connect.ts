@@ -9,13 +9,17 @@ import {
   decodeAtomicWrite,
   decodeSnapshotRead,
   decodeWatch,
+} from "../protocol/datapath.ts";
+import {
   encodeAtomicWriteOutput,
   encodeSnapshotReadOutput,
-} from "../protocol/datapath.ts";
+  LargeReadOutput,
+} from "../protocol/datapath_answers.ts";
 import * as limits from "../protocol/limits.ts";
-import type { Entry, WriteOutcome } from "../protocol/messages.ts";
-import type { Store } from "../store/store.ts";
-import { readBody } from "./body.ts";
+import type { Entry, ReadRange, WriteOutcome } from "../protocol/messages.ts";
+import { LargeReadError, type Store } from "../store/store.ts";
+import { type Answers, PIECE_BYTES } from "./answers.ts";
+import type { Bodies } from "./body.ts";
 import { DataTokens } from "./data_token.ts";
 import { bearerOf, Secret } from "./secret.ts";
 import { text } from "./responses.ts";
@@ -43,6 +47,8 @@ export interface KvConnectDeps {
   accessToken: string;
   clock: Clock;
   watches: WatchStreams;
+  bodies: Bodies;
+  answers: Answers;
 }
 
 export class KvConnect {
@@ -68,13 +74,17 @@ export class KvConnect {
   // ------------------------------------------------------ metadata exchange
 
   async exchange(request: Request): Promise<Response> {
-    const bearer = bearerOf(request.headers.get("authorization"));
+    const authorization = request.headers.get("authorization");
+    const bearer = bearerOf(authorization);
     if (bearer === undefined || !this.secret.matches(bearer)) {
       return unauthorized(
-        "The access token is missing or wrong. Set DENO_KV_ACCESS_TOKEN to the one this server was started with.",
+        `The access token is ${
+          authorization === null ? "missing" : "wrong"
+        }. Set DENO_KV_ACCESS_TOKEN to the one this server was started with.`,
       );
     }
-    const body = await readBody(request, limits.MAX_METADATA_BODY_BYTES);
+    const { bodies } = this.deps;
+    const body = await bodies.read(request, limits.MAX_METADATA_BODY_BYTES);
     const version = chooseVersion(body);
     const { token, expiresAtMs } = await this.tokens.issue();
     const answer = {
@@ -151,36 +161,90 @@ export class KvConnect {
   }
 
   private snapshotRead(request: Request): Promise<Response> {
-    return readBody(request, limits.MAX_READ_BODY_BYTES).then((body) => {
-      const answer = this.deps.store.read(decodeSnapshotRead(body));
+    const { bodies, store } = this.deps;
+    return bodies.read(request, limits.MAX_READ_BODY_BYTES).then((body) => {
+      const ranges = decodeSnapshotRead(body);
+      let answer: Entry[][] | Promise<Entry[][]>;
+      try {
+        answer = store.read(ranges, MAX_TURN_BYTES);
+      } catch (error) {
+        return this.largeRead(ranges, error);
+      }
       return answer instanceof Promise
-        ? answer.then(readResponse)
-        : readResponse(answer);
+        ? answer.then(
+          (entries) => this.readResponse(entries),
+          (error) => this.largeRead(ranges, error),
+        )
+        : this.readResponse(answer);
     });
   }
 
+  private readResponse(ranges: Entry[][]): Response | Promise<Response> {
+    const body = encodeSnapshotReadOutput(ranges);
+    return this.deps.answers.respond(body, PROTOBUF);
+  }
+
+  /**
+   * A read that is too large for one turn of the serving thread: it waits
+   * until there is room for as much as it might be, is read in slices, and
+   * its answer is made as the client takes it.
+   */
+  private async largeRead(
+    ranges: readonly ReadRange[],
+    cause: unknown,
+  ): Promise<Response> {
+    if (!(cause instanceof LargeReadError)) throw cause;
+    const { answers, store } = this.deps;
+    const { budget } = answers;
+    const mostBytes = mostBytesOf(ranges);
+    await budget.take(mostBytes);
+    let output: LargeReadOutput;
+    try {
+      output = new LargeReadOutput(await store.readLarge(ranges));
+    } catch (error) {
+      budget.give(mostBytes);
+      throw error;
+    }
+    budget.give(mostBytes - output.sizeBytes);
+    const pieces = output.pieces(PIECE_BYTES);
+    return answers.inPieces(pieces, output.sizeBytes, PROTOBUF);
+  }
+
   private atomicWrite(request: Request): Promise<Response> {
-    return readBody(request, limits.MAX_WRITE_BODY_BYTES).then((body) => {
-      const write = decodeAtomicWrite(body, this.deps.clock.nowMs());
-      return this.deps.store.write(write).then(writeResponse);
+    const { bodies, store, clock } = this.deps;
+    return bodies.read(request, limits.MAX_WRITE_BODY_BYTES).then((body) => {
+      const write = decodeAtomicWrite(body, clock.nowMs());
+      return store.write(write).then(writeResponse);
     });
   }
 
   private async watch(request: Request, connection: string): Promise<Response> {
-    const { watches, store } = this.deps;
-    const body = await readBody(request, limits.MAX_WATCH_BODY_BYTES);
+    const { watches, store, bodies } = this.deps;
+    const body = await bodies.read(request, limits.MAX_WATCH_BODY_BYTES);
     const keys = decodeWatch(body);
     // From here to the stream without a pause, so that no two share a place.
     const refusal = watches.refusal(connection);
     if (refusal !== undefined) return text(429, refusal);
     const watch = store.watch(keys);
-    return new Response(watches.stream(watch, connection), STREAM);
+    const stream = watches.stream(watch, connection);
+    return new Response(stream, STREAM);
   }
 }
 
-function readResponse(ranges: Entry[][]): Response {
-  return new Response(encodeSnapshotReadOutput(ranges), PROTOBUF);
+/**
+ * What one turn of the serving thread reads at most: about a millisecond.
+ * Whatever is larger is read in slices, others in between.
+ */
+const MAX_TURN_BYTES = 1024 * 1024;
+
+/** The largest answer that these ranges can have, framing included. */
+function mostBytesOf(ranges: readonly ReadRange[]): number {
+  let entries = 0;
+  for (const { limit } of ranges) entries += limit;
+  return entries * MAX_ENTRY_BYTES;
 }
+
+const MAX_ENTRY_BYTES = limits.MAX_VALUE_BYTES + limits.MAX_READ_KEY_BYTES + 32;
 
 function writeResponse(outcome: WriteOutcome): Response {
   if (outcome.status === "refused") {

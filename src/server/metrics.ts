@@ -6,6 +6,10 @@
  */
 import { Histogram } from "../common/histogram.ts";
 import { messageOf } from "../common/errors.ts";
+import type { Answers } from "./answers.ts";
+import type { Bodies } from "./body.ts";
+import type { Denials } from "./denials.ts";
+import type { Listener } from "./listener.ts";
 import type {
   BackupReport,
   HistogramSnapshot,
@@ -41,6 +45,14 @@ const LATENCY_BOUNDS_SECONDS = [
   2.5,
 ];
 
+/** What the parts of the server count, each for itself. */
+export interface ServerCounts {
+  answers: Pick<Answers, "budget" | "frames" | "cut">;
+  bodies: Pick<Bodies, "count" | "heldBytes" | "shed">;
+  denials: Pick<Denials, "missing" | "wrong">;
+  listener: Pick<Listener, "acceptFailures" | "isAccepting">;
+}
+
 class EndpointCounts {
   /** By hundreds: 1xx to 5xx. */
   readonly statuses = [0, 0, 0, 0, 0];
@@ -64,6 +76,7 @@ export class RequestMetrics {
     store: Store,
     version: string,
     isReady: boolean,
+    server: ServerCounts,
     backup?: { report(): BackupReport },
   ): string {
     const out = new Exposition();
@@ -92,6 +105,7 @@ export class RequestMetrics {
       "Resident memory of the process.",
     );
     out.sample("process_resident_memory_bytes", {}, Deno.memoryUsage().rss);
+    renderServer(out, server);
     try {
       renderStore(out, store.stats());
       if (backup) renderBackup(out, backup.report());
@@ -101,6 +115,75 @@ export class RequestMetrics {
     }
     return out.text;
   }
+}
+
+function renderServer(
+  out: Exposition,
+  { answers, bodies, denials, listener }: ServerCounts,
+): void {
+  const gauge = (name: string, help: string, value: number) => {
+    out.family(name, "gauge", help);
+    out.sample(name, {}, value);
+  };
+  const counter = (name: string, help: string, value: number) => {
+    out.family(name, "counter", help);
+    out.sample(name, {}, value);
+  };
+  gauge(
+    "denokv_accepting",
+    "1 while new connections are accepted.",
+    listener.isAccepting ? 1 : 0,
+  );
+  counter(
+    "denokv_accept_failures_total",
+    "How often the system refused to accept a connection.",
+    listener.acceptFailures,
+  );
+  out.family(
+    "denokv_unauthorized_total",
+    "counter",
+    "Requests refused for their secret.",
+  );
+  for (const kind of ["missing", "wrong"] as const) {
+    out.sample("denokv_unauthorized_total", { secret: kind }, denials[kind]);
+  }
+  gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
+  gauge(
+    "denokv_body_bytes",
+    "Memory held for bodies on their way, those above 4 KiB.",
+    bodies.heldBytes,
+  );
+  counter(
+    "denokv_bodies_shed_total",
+    "Bodies given up because all of them took too much memory.",
+    bodies.shed,
+  );
+  const kinds = { answers: answers.budget, frames: answers.frames };
+  const bytes = "denokv_in_flight_bytes";
+  out.family(bytes, "gauge", "Large answers and watch frames not yet taken.");
+  for (const [kind, { usedBytes }] of Object.entries(kinds)) {
+    out.sample(bytes, { kind }, usedBytes);
+  }
+  const limit = "denokv_in_flight_limit_bytes";
+  out.family(limit, "gauge", "Their limits; what is above waits its turn.");
+  for (const [kind, { limitBytes }] of Object.entries(kinds)) {
+    out.sample(limit, { kind }, limitBytes);
+  }
+  const waiting = "denokv_in_flight_waiting";
+  out.family(waiting, "gauge", "Answers and watches that wait their turn.");
+  for (const [kind, budget] of Object.entries(kinds)) {
+    out.sample(waiting, { kind }, budget.waiting);
+  }
+  counter(
+    "denokv_answers_refused_total",
+    "Answers whose turn did not come in time.",
+    answers.budget.refusals,
+  );
+  counter(
+    "denokv_answers_cut_total",
+    "Clients cut off because they did not take their answer.",
+    answers.cut,
+  );
 }
 
 function renderStore(out: Exposition, stats: StoreStats): void {
@@ -167,6 +250,11 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "denokv_database_bytes",
     "Database, without pages that wait for reuse.",
     stats.databaseBytes,
+  );
+  gauge(
+    "denokv_disk_reserve_bytes",
+    "Room kept on the disk for deletions; 0 while it is given up.",
+    stats.reserveBytes,
   );
   gauge("denokv_watches", "Watches open.", stats.watches);
   gauge(

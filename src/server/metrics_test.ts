@@ -1,6 +1,8 @@
+import { systemClock } from "../common/clock.ts";
+import { Budget } from "../common/budget.ts";
 import assert from "node:assert/strict";
 import type { BackupReport, Store, StoreStats } from "../store/store.ts";
-import { RequestMetrics } from "./metrics.ts";
+import { RequestMetrics, type ServerCounts } from "./metrics.ts";
 
 const HISTOGRAM = { bounds: [1, 2], counts: [0, 0, 0], sum: 0 };
 
@@ -12,12 +14,13 @@ function stats(version: number): StoreStats {
     groupSizes: HISTOGRAM,
     syncSeconds: HISTOGRAM,
     syncFailures: 0,
+    commitFailures: 0,
     syncPendingSeconds: 0,
     waitingWrites: 0,
     waitingBytes: 0,
     refusedWrites: 0,
     unreadableRows: 0,
-    commitFailures: 0,
+    reserveBytes: 0,
     checkpoints: 0,
     watches: 0,
     databaseBytes: 4096,
@@ -50,10 +53,23 @@ function report(version: number): BackupReport {
   };
 }
 
+/** A server at which nothing is under way. */
+function counts(): ServerCounts {
+  const budget = new Budget({ clock: systemClock, limitBytes: 1 });
+  return {
+    answers: { budget, frames: budget, cut: 0 },
+    bodies: { count: 0, heldBytes: 0, shed: 0 },
+    denials: { missing: 0, wrong: 0 },
+    listener: { acceptFailures: 0, isAccepting: true },
+  };
+}
+
 /** Names with their labels: each is a time series in whatever scrapes it. */
 function seriesAt(metrics: RequestMetrics, version: number): string[] {
   const store = { stats: () => stats(version) } as Store;
-  return metrics.render(store, "1.2.3", true, { report: () => report(version) })
+  return metrics.render(store, "1.2.3", true, counts(), {
+    report: () => report(version),
+  })
     .split("\n")
     .filter((line) => line !== "" && !line.startsWith("#"))
     .map((line) => line.slice(0, line.lastIndexOf(" ")));

@@ -19,20 +19,28 @@ import { UnreadableValueError } from "../protocol/stored_value.ts";
 import { toJson, TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
 import { parseJson, parseTypedJson } from "../protocol/typed_json_parse.ts";
 import { encodeValue } from "../protocol/v8_encode.ts";
-import { asciiText, encodeText } from "../protocol/v8_string.ts";
+import {
+  asciiText,
+  encodeText,
+  STRING_OVERHEAD_BYTES,
+} from "../protocol/v8_string.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
 import type { Store } from "../store/store.ts";
 import type { Access } from "./access.ts";
-import { readBody } from "./body.ts";
+import type { Answers } from "./answers.ts";
+import type { Bodies } from "./body.ts";
+import { isMetadataExchange } from "./exchange.ts";
 import { text } from "./responses.ts";
 import { keyOfPath } from "./rest_key.ts";
 
+/** The longest text that can be stored: two bytes of UTF-8 for each Latin letter. */
+const MAX_TEXT_BODY_BYTES = 2 * (MAX_VALUE_BYTES - STRING_OVERHEAD_BYTES);
 /**
- * The longest body of text or JSON. A value is limited where it is stored,
- * and there a character of JSON takes as little as an eighth of its bytes.
+ * The longest body of JSON. A value is limited where it is stored, and there
+ * a character of JSON takes as little as an eighth of its bytes.
  */
-const MAX_TEXT_BODY_BYTES = 8 * MAX_VALUE_BYTES;
+const MAX_JSON_BODY_BYTES = 8 * MAX_VALUE_BYTES;
 
 const TEXT_TYPE = "text/plain; charset=utf-8";
 const JSON_TYPE = "application/json";
@@ -53,6 +61,8 @@ const REFUSED_ON_WRITES = [
 export interface RestDeps {
   store: Pick<Store, "read" | "write" | "isReadOnly">;
   access: Access;
+  bodies: Pick<Bodies, "read">;
+  answers: Pick<Answers, "respond">;
 }
 
 export interface Rest {
@@ -60,7 +70,7 @@ export interface Rest {
    * @param rawPath the path of the request line, not decoded or normalised
    * @param rawQuery what follows its question mark, or ""
    * @throws InvalidRequestError, TooLargeError, UnavailableError, and what
-   *   `readBody` throws; at once or as a rejection
+   *   `Bodies.read` throws; at once or as a rejection
    */
   handle(
     request: Request,
@@ -70,7 +80,7 @@ export interface Rest {
 }
 
 export function createRest(deps: RestDeps): Rest {
-  const { store, access } = deps;
+  const { store, access, bodies, answers } = deps;
 
   function read(
     request: Request,
@@ -78,7 +88,9 @@ export function createRest(deps: RestDeps): Rest {
     rawQuery: string,
     isHead: boolean,
   ): Response | Promise<Response> {
-    if (!access.mayRead(request)) return refuseAccess(access, "Reads");
+    if (!access.mayRead(request)) {
+      return refuseAccess(access, request, "Reads");
+    }
     refuseQuery(rawQuery);
     const key = keyOfPath(rawPath);
     const end = new Uint8Array(key.length + 1);
@@ -89,8 +101,10 @@ export function createRest(deps: RestDeps): Rest {
     const condition = request.headers.get("if-none-match");
     // No promise where the store has the answer at hand: most reads.
     return found instanceof Promise
-      ? found.then(([entries]) => answer(entries[0], condition, isHead))
-      : answer(found[0][0], condition, isHead);
+      ? found.then(([entries]) =>
+        answer(answers, entries[0], condition, isHead)
+      )
+      : answer(answers, found[0][0], condition, isHead);
   }
 
   async function write(
@@ -99,12 +113,26 @@ export function createRest(deps: RestDeps): Rest {
     rawQuery: string,
     isDelete: boolean,
   ): Promise<Response> {
-    if (!access.mayWrite(request)) return refuseAccess(access, "Writes");
+    if (!access.mayWrite(request)) {
+      return refuseAccess(access, request, "Writes");
+    }
     if (store.isReadOnly) return refuseReadOnly();
     refuseQuery(rawQuery);
     refuseHeaders(request.headers);
     const key = keyOfPath(rawPath);
-    const { value, encoding } = isDelete ? NO_VALUE : await valueOf(request);
+    let raw = NO_VALUE;
+    if (!isDelete) {
+      const type = mediaType(request.headers.get("content-type"));
+      const body = await bodies.read(request, maxBodyBytes(type));
+      if (
+        request.method === "POST" && isMetadataExchange(request, body) &&
+        access.isFromClient(request)
+      ) {
+        return text(404, WRONG_DATABASE_PATH);
+      }
+      raw = valueOf(type, body);
+    }
+    const { value, encoding } = raw;
     const outcome = await store.write({
       checks: [],
       mutations: [{
@@ -154,7 +182,15 @@ export function createRest(deps: RestDeps): Rest {
 
 // ----------------------------------------------------------------- refusals
 
-function refuseAccess(access: Access, what: "Reads" | "Writes"): Response {
+/** A client that opened a URL with a path takes the path for a database. */
+const WRONG_DATABASE_PATH =
+  'This is a metadata exchange of KV Connect, as Deno.openKv sends it, and there is no database at this path: this server\'s only one is at its root, as in Deno.openKv("http://host:4512"). Nothing was written. To store such a value over REST, use PUT.';
+
+function refuseAccess(
+  access: Access,
+  request: Request,
+  what: "Reads" | "Writes",
+): Response {
   if (!access.isWritePossible) {
     return text(
       403,
@@ -163,7 +199,9 @@ function refuseAccess(access: Access, what: "Reads" | "Writes"): Response {
   }
   return text(
     401,
-    `${what} need a secret: send KVSTORE_SECRET or "Bearer <access token>" in the authorization header. Nothing was done.`,
+    request.headers.has("authorization")
+      ? `The secret in the authorization header is wrong: ${what.toLowerCase()} need KVSTORE_SECRET or "Bearer <access token>". Nothing was done.`
+      : `${what} need a secret: send KVSTORE_SECRET or "Bearer <access token>" in the authorization header. Nothing was done.`,
     [["www-authenticate", "Bearer"]],
   );
 }
@@ -200,29 +238,39 @@ type RawValue = { value: Bytes; encoding: Encoding };
 
 const NO_VALUE: RawValue = { value: EMPTY_BYTES, encoding: Encoding.BYTES };
 
+function isText(type: string): boolean {
+  return type === "" || type === FORM_TYPE || type.startsWith("text/");
+}
+
+function isJson(type: string): boolean {
+  return type === JSON_TYPE || type.endsWith("+json");
+}
+
+function maxBodyBytes(type: string): number {
+  if (isText(type)) return MAX_TEXT_BODY_BYTES;
+  return isJson(type) ? MAX_JSON_BODY_BYTES : MAX_VALUE_BYTES;
+}
+
 /** What to store for a request's body, by its content type. */
-async function valueOf(request: Request): Promise<RawValue> {
-  const type = mediaType(request.headers.get("content-type"));
-  if (type === "" || type === FORM_TYPE || type.startsWith("text/")) {
-    const body = await readBody(request, MAX_TEXT_BODY_BYTES);
+function valueOf(type: string, body: Bytes): RawValue {
+  if (isText(type)) {
     const value = encodeText(body);
     return value === undefined
-      ? checked({ value: body, encoding: Encoding.BYTES })
-      : checked({ value, encoding: Encoding.V8 });
+      ? checked({ value: body, encoding: Encoding.BYTES }, BYTES_FIT)
+      : checked({ value, encoding: Encoding.V8 }, TEXT_FITS);
   }
-  if (type === JSON_TYPE || type.endsWith("+json")) {
-    const body = fromUtf8(await readBody(request, MAX_TEXT_BODY_BYTES));
-    if (body === undefined) {
+  if (isJson(type)) {
+    const json = fromUtf8(body);
+    if (json === undefined) {
       throw new InvalidRequestError(
         "The body is said to be JSON but is no UTF-8. Nothing was written.",
       );
     }
     const isTyped = type === TYPED_JSON_TYPE;
-    const value = isTyped ? parseTypedJson(body) : parseJson(body);
-    return checked(encodeValue(value, MAX_VALUE_BYTES));
+    const value = isTyped ? parseTypedJson(json) : parseJson(json);
+    return encodeValue(value, MAX_VALUE_BYTES);
   }
-  const value = await readBody(request, MAX_VALUE_BYTES);
-  return { value, encoding: Encoding.BYTES };
+  return { value: body, encoding: Encoding.BYTES };
 }
 
 /** `text/html` of `Text/HTML; charset=utf-8`; "" where there is none. */
@@ -232,10 +280,16 @@ function mediaType(header: string | null): string {
   return (end < 0 ? header : header.slice(0, end)).trim().toLowerCase();
 }
 
-function checked(raw: RawValue): RawValue {
+const BYTES_FIT = `A body of bytes may have ${MAX_VALUE_BYTES} of them.`;
+const TEXT_FITS = `A body of ASCII text may have ${
+  MAX_VALUE_BYTES - STRING_OVERHEAD_BYTES
+} bytes, one of Latin letters as many characters, any other half as many.`;
+
+/** @param fits says how long a body of its kind may be */
+function checked(raw: RawValue, fits: string): RawValue {
   if (raw.value.length > MAX_VALUE_BYTES) {
     throw new TooLargeError(
-      `A value may take at most ${MAX_VALUE_BYTES} bytes where it is stored; this one takes ${raw.value.length}. Nothing was written.`,
+      `A value may take at most ${MAX_VALUE_BYTES} bytes where it is stored; this one takes ${raw.value.length}. ${fits} Nothing was written.`,
     );
   }
   return raw;
@@ -250,10 +304,11 @@ function written(versionstamp: string): Response {
 }
 
 function answer(
+  answers: Pick<Answers, "respond">,
   entry: Entry | undefined,
   ifNoneMatch: string | null,
   isHead: boolean,
-): Response {
+): Response | Promise<Response> {
   if (entry === undefined) return text(404, "There is no value at this key.");
   const etag = `"${versionstampHex(entry.version, entry.order)}"`;
   if (ifNoneMatch !== null && names(ifNoneMatch, etag)) {
@@ -281,7 +336,7 @@ function answer(
     ["x-content-type-options", "nosniff"],
     ["content-security-policy", "sandbox; default-src 'none'"],
   ];
-  if (!isHead) return new Response(shown.body, { headers });
+  if (!isHead) return answers.respond(shown.body, { headers });
   headers.push(["content-length", String(shown.body.length)]);
   return new Response(null, { headers });
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { type Bytes, byteString, utf8 } from "../common/bytes.ts";
+import { systemClock } from "../common/clock.ts";
 import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import { encodeKey } from "../protocol/key.ts";
 import {
@@ -8,11 +9,14 @@ import {
   MutationType,
   type WriteOutcome,
 } from "../protocol/messages.ts";
+import { StoredMap } from "../protocol/stored_value.ts";
 import { TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
 import { encodeV8 } from "../protocol/v8_encode.ts";
 import { MAX_VALUE_DEPTH } from "../protocol/v8_format.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
 import { createAccess } from "./access.ts";
+import { Answers } from "./answers.ts";
+import { Bodies } from "./body.ts";
 import { text } from "./responses.ts";
 import { createRest, type RestDeps } from "./rest.ts";
 
@@ -79,7 +83,12 @@ async function serve(
     accessToken: options.noSecret ? undefined : TOKEN,
     publicReads: options.publicReads ?? true,
   });
-  const rest = createRest({ store, access });
+  const rest = createRest({
+    store,
+    access,
+    bodies: new Bodies(systemClock),
+    answers: new Answers({ clock: systemClock, maxBytes: 2 ** 27 }),
+  });
   const server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     async (request) => {
@@ -394,6 +403,24 @@ Deno.test("a value is limited to 65536 bytes as it is stored", async () => {
       assert.equal(answer.status, status, `${body.length} ${body.slice(0, 9)}`);
       await answer.body?.cancel();
     }
+    // What does not fit is told how much would.
+    const says: [Record<string, string>, string | Bytes, RegExp][] = [
+      [bytes, new Uint8Array(70_000), /body may have at most 65536 bytes/],
+      [{}, "x".repeat(65_531), /body of ASCII text may have 65530 bytes/],
+      [{}, new Uint8Array(70_000).fill(0xff), /bytes may have 65536 of them/],
+      [{}, "x".repeat(140_000), /body may have at most 131060 bytes/],
+      [
+        json,
+        `"${"x".repeat(70_000)}"`,
+        /at most 65536 bytes where it is stored/,
+      ],
+      [json, `"${"x".repeat(600_000)}"`, /body may have at most 524288 bytes/],
+    ];
+    for (const [headers, body, sentence] of says) {
+      const answer = await send("PUT", "/a", { body, headers });
+      assert.equal(answer.status, 413);
+      assert.match(await answer.text(), sentence);
+    }
     const long = "/" + "k".repeat(3000);
     const answer = await send("GET", long);
     assert.equal(answer.status, 413);
@@ -465,7 +492,11 @@ Deno.test("deeply nested values are shown by a running server", async () => {
     assert.equal(deeper.status, 400);
     await deeper.body?.cancel();
     let maps: unknown = 1n;
-    for (let i = 0; i < MAX_VALUE_DEPTH - 1; i++) maps = new Map([[1, maps]]);
+    for (let i = 0; i < MAX_VALUE_DEPTH - 1; i++) {
+      const map = new StoredMap();
+      map.entries.push([1, maps]);
+      maps = map;
+    }
     store.put(encodeKey(["maps"]), encodeV8(maps, 65_536), Encoding.V8);
     const typed = await send("GET", "/maps");
     assert.equal(typed.headers.get("content-type"), TYPED_JSON_TYPE);

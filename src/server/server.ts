@@ -1,14 +1,18 @@
 /** The HTTP server and its end: requests in flight are answered first. */
 import type { Clock } from "../common/clock.ts";
-import { messageOf } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Store } from "../store/store.ts";
 import { createAccess } from "./access.ts";
-import { type BackupControl, createDoor } from "./http.ts";
-import { listenError } from "./listen_error.ts";
+import { Answers } from "./answers.ts";
+import { Bodies } from "./body.ts";
+import { Cors } from "./cors.ts";
+import { Denials } from "./denials.ts";
+import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
+import { Listener } from "./listener.ts";
+import { RequestMetrics } from "./metrics.ts";
 import { createRest } from "./rest.ts";
-import { text } from "./responses.ts";
+import { type BackupControl, Service } from "./service.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
 export interface ServerOptions {
@@ -25,6 +29,14 @@ export interface ServerOptions {
   publicReads: boolean;
   /** Absent where the database has no backup. */
   backup?: BackupControl;
+  /** Large answers and frames that clients have not taken, in all. */
+  maxInFlightBytes: number;
+  /** Pages of these origins may use REST from a browser. */
+  corsOrigins: readonly string[];
+  /** One line of the log for each request. */
+  logsAccess: boolean;
+  /** See `ListenerOptions`. */
+  spareFile?: string;
 }
 
 export interface RunningServer {
@@ -43,34 +55,50 @@ export interface RunningServer {
 export async function startServer(
   options: ServerOptions,
 ): Promise<RunningServer> {
-  const { store, clock, logger, accessToken, restSecret } = options;
-  const watches = new WatchStreams(clock);
+  const { store, clock, logger, accessToken, restSecret, backup } = options;
+  const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
+  const bodies = new Bodies(clock);
+  const watches = new WatchStreams(clock, answers);
+  const denials = new Denials(clock, logger);
+  const metrics = new RequestMetrics();
   let stopping: string | undefined;
   const access = createAccess({
     accessToken,
     restSecret,
     publicReads: options.publicReads,
   });
-  const handler = createDoor({
+  const service = new Service({
     store,
-    clock,
-    logger,
     version: options.version,
-    rest: createRest({
-      store,
-      access,
-    }),
     access,
-    backup: options.backup,
-    kvConnect: accessToken === undefined
-      ? undefined
-      : await KvConnect.create({ store, accessToken, clock, watches }),
+    metrics,
+    counts: () => ({ answers, bodies, denials, listener }),
+    backup,
     stopping: () => stopping,
   });
-  const server = listen(options, handler, logger);
+  const handler = createDoor({
+    clock,
+    logger,
+    metrics,
+    denials,
+    cors: new Cors(options.corsOrigins),
+    rest: createRest({ store, access, bodies, answers }),
+    service,
+    kvConnect: accessToken === undefined ? undefined : await KvConnect.create({
+      store,
+      accessToken,
+      clock,
+      watches,
+      bodies,
+      answers,
+    }),
+    backup,
+    logsAccess: options.logsAccess,
+  });
+  const listener: Listener = new Listener(options, handler);
   return {
-    hostname: server.addr.hostname,
-    port: server.addr.port,
+    hostname: listener.hostname,
+    port: listener.port,
     announceStop() {
       stopping = "The server is stopping.";
     },
@@ -81,7 +109,7 @@ export async function startServer(
       let isComplete = false;
       const timedOut = Promise.withResolvers<void>();
       const timer = clock.after(timeoutMs, timedOut.resolve);
-      const finished = server.shutdown().then(() => {
+      const finished = listener.shutdown().then(() => {
         isComplete = true;
       });
       await Promise.race([finished, timedOut.promise]);
@@ -89,28 +117,4 @@ export async function startServer(
       return { isComplete };
     },
   };
-}
-
-function listen(
-  options: ServerOptions,
-  handler: ReturnType<typeof createDoor>,
-  logger: Logger,
-): Deno.HttpServer<Deno.NetAddr> {
-  const { hostname, port } = options;
-  try {
-    return Deno.serve({
-      hostname,
-      port,
-      // The caller says where it listens, in its own words.
-      onListen() {},
-      onError(error) {
-        logger.error("An answer could not be sent.", {
-          reason: messageOf(error),
-        });
-        return text(500, "The server failed in an unforeseen way.");
-      },
-    }, handler);
-  } catch (error) {
-    throw listenError(error, { hostname, port });
-  }
 }

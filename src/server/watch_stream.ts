@@ -1,11 +1,14 @@
 /**
- * The stream of a KV Connect watch: frames as the consumer takes them, and a
- * keep-alive now and then for the proxies in between.
+ * The streams of KV Connect watches: frames as the consumer takes them, piece
+ * by piece, and a keep-alive now and then for the proxies in between.
  */
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
-import { encodeWatchFrame, WATCH_PING } from "../protocol/datapath.ts";
+import { WATCH_PING, watchFramePieces } from "../protocol/datapath_answers.ts";
+import type { Entry } from "../protocol/messages.ts";
 import type { Watch } from "../store/store.ts";
+import { type Answers, NotTakenError, type Taker } from "./answers.ts";
+import { FramePieces, type Piece } from "./frame_pieces.ts";
 
 const PING_INTERVAL_MS = 5000;
 
@@ -16,17 +19,18 @@ const PING_INTERVAL_MS = 5000;
  */
 const MAX_WATCHES_PER_CONNECTION = 128;
 
-interface Open {
-  ping(): void;
-  end(): void;
-}
-
 export class WatchStreams {
-  private readonly open = new Set<Open>();
+  private readonly open = new Set<WatchStream>();
   private readonly perConnection = new Map<string, number>();
+  private readonly frames: FramePieces;
   private timer: Timer | undefined;
 
-  constructor(private readonly clock: Clock) {}
+  constructor(
+    private readonly clock: Clock,
+    private readonly answers: Answers,
+  ) {
+    this.frames = new FramePieces(answers.frames);
+  }
 
   /** Whether this connection may carry one more; why not, in a sentence. */
   refusal(connection: string): string | undefined {
@@ -37,57 +41,22 @@ export class WatchStreams {
 
   /** The body of the answer to a watch. */
   stream(watch: Watch, connection: string): ReadableStream<Bytes> {
-    this.perConnection.set(
-      connection,
-      (this.perConnection.get(connection) ?? 0) + 1,
+    const count = this.perConnection.get(connection) ?? 0;
+    this.perConnection.set(connection, count + 1);
+    const stream = new WatchStream(
+      watch,
+      this.answers,
+      this.frames,
+      () => this.leave(stream, connection),
     );
-    let hasFrame = false;
-    let isOpen = true;
-    let out: ReadableStreamDefaultController<Bytes>;
-    const leave = () => {
-      if (!isOpen) return;
-      isOpen = false;
-      watch.cancel();
-      this.leave(entry, connection);
-    };
-    const entry: Open = {
-      ping: () => {
-        // The first frame comes first, and a slow consumer needs no ping.
-        if (hasFrame && (out.desiredSize ?? 0) > 0) out.enqueue(WATCH_PING);
-      },
-      end: () => {
-        if (!isOpen) return;
-        leave();
-        out.close();
-      },
-    };
-    this.open.add(entry);
+    this.open.add(stream);
     this.timer ??= this.clock.every(PING_INTERVAL_MS, () => this.pingAll());
-    return new ReadableStream<Bytes>({
-      start: (controller) => {
-        out = controller;
-      },
-      pull: async () => {
-        try {
-          const state = await watch.next();
-          if (!isOpen || state === null) return;
-          hasFrame = true;
-          // Every key in every frame, changed or not: Deno 2.9.6 shows a key
-          // that a later frame calls unchanged as absent. The Rust server
-          // sends all of them too.
-          const all = state.entries.map(() => true);
-          out.enqueue(encodeWatchFrame(state.entries, all));
-        } catch {
-          // The store fails or closes: the client opens the watch again.
-          entry.end();
-        }
-      },
-      cancel: leave,
-    });
+    // Nothing ahead: a frame is made when the one before it has been taken.
+    return new ReadableStream(stream, { highWaterMark: 0 });
   }
 
-  private leave(entry: Open, connection: string): void {
-    this.open.delete(entry);
+  private leave(stream: WatchStream, connection: string): void {
+    this.open.delete(stream);
     const left = (this.perConnection.get(connection) ?? 1) - 1;
     if (left > 0) this.perConnection.set(connection, left);
     else this.perConnection.delete(connection);
@@ -97,11 +66,146 @@ export class WatchStreams {
   }
 
   private pingAll(): void {
-    for (const entry of this.open) entry.ping();
+    for (const stream of this.open) stream.ping();
   }
 
   /** Ends every stream in order, as before a shutdown. */
   endAll(): void {
-    for (const entry of [...this.open]) entry.end();
+    for (const stream of [...this.open]) stream.end();
+  }
+}
+
+/** One watch, as the source of the stream that answers it. */
+class WatchStream implements UnderlyingDefaultSource<Bytes> {
+  private out!: ReadableStreamDefaultController<Bytes>;
+  private isOpen = true;
+  private hasFrame = false;
+  /** The client has taken all there is and waits for a change. */
+  private isWaiting = false;
+  /** What is left of the present frame, the next piece last. */
+  private pieces: Bytes[] = [];
+  /** The large ones among them. */
+  private held: Piece[] = [];
+  /** Taken from the budget for a frame that is yet to be made. */
+  private reservedBytes = 0;
+  private taker: Taker | undefined;
+
+  constructor(
+    private readonly watch: Watch,
+    private readonly answers: Answers,
+    private readonly frames: FramePieces,
+    private readonly onLeave: () => void,
+  ) {}
+
+  start(controller: ReadableStreamDefaultController<Bytes>): void {
+    this.out = controller;
+  }
+
+  async pull(): Promise<void> {
+    const { taker, answers } = this;
+    if (taker) answers.taken(taker, 0);
+    const piece = this.pieces.pop();
+    if (piece) return this.out.enqueue(piece);
+    this.letGo();
+    this.isWaiting = true;
+    try {
+      const state = await this.watch.next((entries) => this.admit(entries));
+      this.isWaiting = false;
+      if (state === null || !this.isOpen) return;
+      this.hasFrame = true;
+      this.begin();
+    } catch {
+      // The store fails or closes: the client opens the watch again.
+      this.isWaiting = false;
+      this.end();
+    }
+  }
+
+  /**
+   * Makes the frame of these entries where there is room for it. Later would
+   * be too late: another could have taken the room, or let go of a piece that
+   * was counted as its own.
+   */
+  private admit(entries: readonly (Entry | null)[]): void | Promise<void> {
+    const { frames } = this.answers;
+    const newBytes = this.frames.newBytes(entries);
+    // What it has waited for, and what has become of it since.
+    const more = newBytes - this.reservedBytes;
+    if (more > 0 && !frames.tryTake(more)) {
+      this.giveReserved();
+      return frames.take(newBytes).then(() => {
+        this.reservedBytes = newBytes;
+        if (!this.isOpen) this.giveReserved();
+      });
+    }
+    this.reservedBytes = 0;
+    if (more < 0) frames.give(-more);
+    const held: Piece[] = [];
+    // Every key in every frame, changed or not: Deno 2.9.6 shows a key that a
+    // later frame calls unchanged as absent. The Rust server sends all of them
+    // too.
+    this.pieces = watchFramePieces(entries, (entry) => {
+      const piece = this.frames.hold(entry);
+      held.push(piece);
+      return piece.bytes;
+    }).reverse();
+    this.held = held;
+  }
+
+  /** The first piece of a frame; the others follow as they are taken. */
+  private begin(): void {
+    const { answers } = this;
+    if (this.held.length > 0) {
+      this.taker = answers.track(answers.frames, true, () => {
+        this.taker = undefined;
+        this.leave();
+        this.out.error(new NotTakenError());
+      });
+    }
+    this.out.enqueue(this.pieces.pop()!);
+  }
+
+  /** The frame has been taken, or nobody will take it. */
+  private letGo(): void {
+    if (this.taker) this.answers.leave(this.taker);
+    this.taker = undefined;
+    for (const piece of this.held) this.frames.release(piece);
+    this.held = [];
+    this.pieces = [];
+  }
+
+  private giveReserved(): void {
+    const sizeBytes = this.reservedBytes;
+    this.reservedBytes = 0;
+    if (sizeBytes > 0) this.answers.frames.give(sizeBytes);
+  }
+
+  ping(): void {
+    // The first frame comes first; where one ping waits, it is enough.
+    if (this.hasFrame && this.isWaiting && this.out.desiredSize === 0) {
+      this.out.enqueue(WATCH_PING);
+    }
+  }
+
+  end(): void {
+    if (!this.isOpen) return;
+    // A frame that has begun is no frame without its end.
+    const isWhole = this.isWaiting || this.pieces.length === 0;
+    this.leave();
+    if (isWhole) this.out.close();
+    else this.out.error(new Error("The server ends its watches."));
+  }
+
+  cancel(): void {
+    this.leave();
+  }
+
+  private leave(): void {
+    if (!this.isOpen) return;
+    this.isOpen = false;
+    this.letGo();
+    this.giveReserved();
+    this.watch.cancel();
+    this.onLeave();
   }
 }

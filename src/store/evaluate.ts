@@ -7,7 +7,7 @@
  * are asked for; one across a network fetches the keys of checks and sums
  * first and hands in what it got.
  */
-import { type Bytes, byteString, utf8 } from "../common/bytes.ts";
+import { type Bytes, byteString, EMPTY_BYTES, utf8 } from "../common/bytes.ts";
 import {
   type AtomicWrite,
   Encoding,
@@ -16,9 +16,8 @@ import {
   MutationType,
   NEVER_MS,
 } from "../protocol/messages.ts";
-import { MAX_VALUE_BYTES } from "../protocol/limits.ts";
 import { ABSENT_VERSION, versionstampHex } from "../protocol/versionstamp.ts";
-import { decodeV8Number, encodeV8Number } from "../protocol/v8_number.ts";
+import { Counter, type StoredValue } from "./counter.ts";
 
 /** A live row as the engine has it: absent and expired rows are undefined. */
 export interface Row {
@@ -31,7 +30,16 @@ export interface Row {
 
 export type ReadRow = (key: Bytes) => Row | undefined;
 
-/** One change of a key; `value` null is a deletion. */
+/** What a check asks of a row: a value may be 64 KiB, and is not looked at. */
+export type RowStamp = Pick<Row, "version" | "order" | "expireAtMs">;
+
+export type ReadStamp = (key: Bytes) => RowStamp | undefined;
+
+/**
+ * One change of a key; `value` null is a deletion. Several sets of one key may
+ * follow each other, the last one counts; what sums, minima and maxima do to a
+ * key is one effect, with whatever the write did to that key around them.
+ */
 export interface Effect {
   key: Bytes;
   value: Bytes | null;
@@ -40,7 +48,16 @@ export interface Effect {
 }
 
 export type Evaluation =
-  | { status: "ok"; effects: Effect[]; enqueues: Enqueue[] }
+  | {
+    status: "ok";
+    effects: Effect[];
+    enqueues: Enqueue[];
+    /**
+     * Keys and values of the effects, which go into the rows and the log: it
+     * may be many times what was sent.
+     */
+    producedBytes: number;
+  }
   | { status: "checkFailed"; failedChecks: number[] }
   | { status: "refused"; message: string };
 
@@ -48,6 +65,7 @@ export type Evaluation =
  * @param version, order the versionstamp the write will have if it commits
  * @param nowMs what is past its expiry now is absent for what follows
  * @param readRow the rows as of the commit before this one
+ * @param readStamp the same without their values, for checks
  */
 export function evaluate(
   write: AtomicWrite,
@@ -55,12 +73,13 @@ export function evaluate(
   order: number,
   nowMs: number,
   readRow: ReadRow,
+  readStamp: ReadStamp = readRow,
 ): Evaluation {
   const { checks, mutations } = write;
   let failedChecks: number[] | undefined;
   for (let i = 0; i < checks.length; i++) {
     const check = checks[i];
-    const row = readRow(check.key);
+    const row = readStamp(check.key);
     const holds = row === undefined
       ? check.version === ABSENT_VERSION
       : row.version === check.version && row.order === check.order;
@@ -68,71 +87,146 @@ export function evaluate(
   }
   if (failedChecks) return { status: "checkFailed", failedChecks };
 
-  const effects: Effect[] = new Array(mutations.length);
-  // What this very write has done to a key so far; made only when a sum, min
-  // or max might have to see it.
-  let earlier: Map<string, Effect> | undefined;
+  const effects: Effect[] = [];
+  // What this very write has done to each key so far; made only when a sum,
+  // min or max might have to see it.
+  let changes: Map<string, Change> | undefined;
   for (let i = 0; i < mutations.length; i++) {
     const mutation = mutations[i];
-    let effect: Effect;
-    switch (mutation.type) {
-      case MutationType.SET:
-        effect = setTo(mutation, mutation.key, mutation.value);
-        break;
-      case MutationType.DELETE:
-        effect = {
-          key: mutation.key,
-          value: null,
-          encoding: Encoding.BYTES,
-          expireAtMs: NEVER_MS,
-        };
-        break;
-      case MutationType.SET_SUFFIX_VERSIONSTAMPED_KEY:
-        effect = setTo(
-          mutation,
-          suffixedKey(mutation.key, version, order),
-          mutation.value,
-        );
-        break;
-      default: {
-        if (earlier === undefined && i > 0) {
-          earlier = new Map();
-          for (let j = 0; j < i; j++) {
-            earlier.set(byteString(effects[j].key), effects[j]);
-          }
-        }
-        const before = earlier?.get(byteString(mutation.key));
-        const stored = before === undefined
-          ? readRow(mutation.key)
-          : before.value === null || hasExpired(before, nowMs)
-          ? undefined
-          : before as StoredValue;
-        const result = arithmetic(mutation, stored);
-        if (typeof result === "string") {
-          return { status: "refused", message: result };
-        }
-        effect = result;
-      }
+    if (isArithmetic(mutation.type)) {
+      changes ??= changesOf(effects);
+      // A lonely mutation needs no name to be found by.
+      const name = mutations.length === 1 ? "" : byteString(mutation.key);
+      const message = count(mutation, name, effects, changes, nowMs, readRow);
+      if (message !== undefined) return { status: "refused", message };
+      continue;
     }
-    effects[i] = effect;
-    earlier?.set(byteString(effect.key), effect);
+    const effect = plainEffect(mutation, version, order);
+    if (changes === undefined) {
+      effects.push(effect);
+      continue;
+    }
+    const name = byteString(effect.key);
+    const index = changes.get(name)?.index ?? effects.length;
+    effects[index] = effect;
+    changes.set(name, { index, counter: undefined });
   }
-  return { status: "ok", effects, enqueues: write.enqueues };
+  if (changes !== undefined) encodeCounters(effects, changes);
+  const producedBytes = bytesOf(effects);
+  return { status: "ok", effects, enqueues: write.enqueues, producedBytes };
 }
 
-function hasExpired({ expireAtMs }: Effect, nowMs: number): boolean {
-  return expireAtMs !== NEVER_MS && expireAtMs <= nowMs;
+/** What a write has done to a key so far. */
+interface Change {
+  /** Of the key's last effect. */
+  index: number;
+  /** Holds the value as long as it is counted; the effect has none then. */
+  counter: Counter | undefined;
 }
 
-interface StoredValue {
-  value: Bytes;
-  encoding: Encoding;
-  expireAtMs: number;
+function isArithmetic(type: MutationType): boolean {
+  return type === MutationType.SUM || type === MutationType.MIN ||
+    type === MutationType.MAX;
 }
 
-function setTo(mutation: Mutation, key: Bytes, value: Bytes): Effect {
-  const { encoding, expireAtMs } = mutation;
-  return { key, value, encoding, expireAtMs };
+function changesOf(effects: readonly Effect[]): Map<string, Change> {
+  const changes = new Map<string, Change>();
+  for (let i = 0; i < effects.length; i++) {
+    const name = byteString(effects[i].key);
+    changes.set(name, { index: i, counter: undefined });
+  }
+  return changes;
+}
+
+/** The effect of a mutation that depends on nothing stored. */
+function plainEffect(
+  mutation: Mutation,
+  version: number,
+  order: number,
+): Effect {
+  const { type, key, value, encoding, expireAtMs } = mutation;
+  switch (type) {
+    case MutationType.DELETE:
+      return {
+        key,
+        value: null,
+        encoding: Encoding.BYTES,
+        expireAtMs: NEVER_MS,
+      };
+    case MutationType.SET_SUFFIX_VERSIONSTAMPED_KEY: {
+      const suffixed = suffixedKey(key, version, order);
+      return { key: suffixed, value, encoding, expireAtMs };
+    }
+    default:
+      return { key, value, encoding, expireAtMs };
+  }
+}
+
+/** Does a sum, min or max; a sentence where it cannot be. */
+function count(
+  mutation: Mutation,
+  name: string,
+  effects: Effect[],
+  changes: Map<string, Change>,
+  nowMs: number,
+  readRow: ReadRow,
+): string | undefined {
+  const { key } = mutation;
+  let change = changes.get(name);
+  let before: { expireAtMs: number } | undefined;
+  let counter: Counter;
+  if (change === undefined) {
+    const row = readRow(key);
+    before = row;
+    counter = new Counter(row);
+    change = { index: effects.length, counter };
+    changes.set(name, change);
+  } else {
+    const effect = effects[change.index];
+    const value = liveValue(effect, nowMs);
+    before = value && effect;
+    counter = value && change.counter || new Counter(value);
+    change.counter = counter;
+  }
+  const message = counter.apply(mutation);
+  if (message !== undefined) return message;
+  effects[change.index] = {
+    key,
+    value: EMPTY_BYTES,
+    encoding: Encoding.V8,
+    // A counter keeps the expiry it was given, unless the write names one.
+    expireAtMs: mutation.expireAtMs === NEVER_MS && before !== undefined
+      ? before.expireAtMs
+      : mutation.expireAtMs,
+  };
+}
+
+/** Undefined where a later mutation of the write sees the key as absent. */
+function liveValue(effect: Effect, nowMs: number): StoredValue | undefined {
+  const { value, encoding, expireAtMs } = effect;
+  const hasExpired = expireAtMs !== NEVER_MS && expireAtMs <= nowMs;
+  return value === null || hasExpired ? undefined : { value, encoding };
+}
+
+function encodeCounters(
+  effects: readonly Effect[],
+  changes: Map<string, Change>,
+): void {
+  for (const { index, counter } of changes.values()) {
+    if (counter === undefined) continue;
+    const { value, encoding } = counter.encode();
+    effects[index].value = value;
+    effects[index].encoding = encoding;
+  }
+}
+
+function bytesOf(effects: readonly Effect[]): number {
+  let bytes = 0;
+  for (let i = 0; i < effects.length; i++) {
+    const { key, value } = effects[i];
+    bytes += key.length + (value === null ? 0 : value.length);
+  }
+  return bytes;
 }
 
 /** The given key, and the versionstamp's 20 digits as one more string part. */
@@ -143,113 +237,4 @@ function suffixedKey(prefix: Bytes, version: number, order: number): Bytes {
   key[prefix.length] = 0x02;
   key.set(digits, prefix.length + 1);
   return key;
-}
-
-/** The effect of a sum, min or max, or a sentence why it cannot be. */
-function arithmetic(
-  mutation: Mutation,
-  stored: StoredValue | undefined,
-): Effect | string {
-  const isLe64 = mutation.encoding === Encoding.LE64;
-  const result = isLe64
-    ? arithmeticLe64(mutation, stored)
-    : sumV8(mutation, stored);
-  if (typeof result === "string") return result;
-  return {
-    key: mutation.key,
-    value: result.value,
-    encoding: result.encoding,
-    // A counter keeps the expiry it was given, unless the write names one.
-    expireAtMs: mutation.expireAtMs === NEVER_MS && stored !== undefined
-      ? stored.expireAtMs
-      : mutation.expireAtMs,
-  };
-}
-
-type NewValue = { value: Bytes; encoding: Encoding };
-
-function arithmeticLe64(
-  mutation: Mutation,
-  stored: StoredValue | undefined,
-): NewValue | string {
-  if (stored === undefined) {
-    return { value: mutation.value, encoding: Encoding.LE64 };
-  }
-  if (stored.encoding !== Encoding.LE64 || stored.value.length !== 8) {
-    return "The stored value is not a KvU64, so a KvU64 cannot be added to or compared with it; nothing of the write was applied.";
-  }
-  const a = readLe64(stored.value);
-  const b = readLe64(mutation.value);
-  const result = mutation.type === MutationType.SUM
-    ? a + b
-    : mutation.type === MutationType.MIN
-    ? (a < b ? a : b)
-    : (a > b ? a : b);
-  return { value: le64(result), encoding: Encoding.LE64 };
-}
-
-function sumV8(
-  mutation: Mutation,
-  stored: StoredValue | undefined,
-): NewValue | string {
-  const operand = decodeV8Number(mutation.value);
-  if (operand === undefined) return UNLIKE_KINDS;
-  const min = mutation.sumMin && decodeV8Number(mutation.sumMin);
-  const max = mutation.sumMax && decodeV8Number(mutation.sumMax);
-  const isBounded = min !== null || max !== null;
-  let current: number | bigint | undefined;
-  if (stored !== undefined) {
-    if (
-      stored.encoding === Encoding.LE64 && stored.value.length === 8 &&
-      typeof operand === "bigint" && operand >= 0n && operand < 2n ** 64n &&
-      !isBounded
-    ) {
-      return {
-        value: le64(readLe64(stored.value) + operand),
-        encoding: Encoding.LE64,
-      };
-    }
-    current = stored.encoding === Encoding.V8
-      ? decodeV8Number(stored.value)
-      : undefined;
-    if (current === undefined) return UNLIKE_KINDS;
-  } else {
-    current = typeof operand === "bigint" ? 0n : 0;
-  }
-  const kinds = [current, min ?? operand, max ?? operand];
-  if (kinds.some((value) => typeof value !== typeof operand)) {
-    return UNLIKE_KINDS;
-  }
-  let result = typeof operand === "bigint"
-    ? (current as bigint) + operand
-    : (current as number) + operand;
-  if (min !== null && min !== undefined && result < min) {
-    if (!mutation.sumClamp) return OUT_OF_RANGE;
-    result = min;
-  }
-  if (max !== null && max !== undefined && result > max) {
-    if (!mutation.sumClamp) return OUT_OF_RANGE;
-    result = max;
-  }
-  const value = encodeV8Number(result);
-  if (value.length > MAX_VALUE_BYTES) {
-    return `The sum would take ${value.length} bytes, more than the ${MAX_VALUE_BYTES} that a value may have; nothing of the write was applied.`;
-  }
-  return { value, encoding: Encoding.V8 };
-}
-
-const UNLIKE_KINDS =
-  "A sum needs a stored value, an operand and bounds of one kind (all numbers, or all bigints); nothing of the write was applied.";
-const OUT_OF_RANGE =
-  "The sum is outside its bounds; nothing of the write was applied.";
-
-function readLe64(bytes: Bytes): bigint {
-  return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-}
-
-/** Wraps at 2^64. */
-function le64(value: bigint): Bytes {
-  const out = new Uint8Array(8);
-  new DataView(out.buffer).setBigUint64(0, BigInt.asUintN(64, value), true);
-  return out;
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type Bytes, byteString, fromUtf8, utf8 } from "../common/bytes.ts";
-import { encodeKey } from "../protocol/key.ts";
+import { decodeKey, encodeKey } from "../protocol/key.ts";
 import {
   type AtomicWrite,
   type Check,
@@ -9,7 +9,7 @@ import {
   MutationType,
   NEVER_MS,
 } from "../protocol/messages.ts";
-import { MAX_VALUE_BYTES } from "../protocol/limits.ts";
+import { MAX_SUM_BIGINT_BYTES } from "../protocol/limits.ts";
 import { decodeV8Number, encodeV8Number } from "../protocol/v8_number.ts";
 import { ABSENT_VERSION } from "../protocol/versionstamp.ts";
 import {
@@ -101,6 +101,13 @@ function effects(evaluation: Evaluation): Effect[] {
   return (evaluation as { effects: Effect[] }).effects;
 }
 
+/** Why the write is refused. */
+function message(mutations: Mutation[], stored?: Row): string {
+  const result = run(mutations, stored && { a: stored });
+  assert.ok(result.status === "refused", result.status);
+  return result.message;
+}
+
 /** The value after the last mutation, as a number, or "refused". */
 function after(mutations: Mutation[], stored?: Row): unknown {
   const result = run(mutations, stored && { a: stored });
@@ -176,6 +183,23 @@ Deno.test("every failed check is named, and a failed check leaves no effect", ()
     failed(check(B, 5), check(A, 5, 1), check(A, 6), check(B, ABSENT_VERSION)),
     [0, 2],
   );
+});
+
+Deno.test("checks do not read values, which may be 64 KiB each", () => {
+  const write: AtomicWrite = {
+    checks: [{ key: A, version: 5, order: 0 }],
+    mutations: [],
+    enqueues: [],
+  };
+  const result = evaluate(
+    write,
+    VERSION,
+    ORDER,
+    NOW_MS,
+    () => assert.fail("a value was read"),
+    () => ({ version: 5, order: 0, expireAtMs: NEVER_MS }),
+  );
+  assert.equal(result.status, "ok");
 });
 
 Deno.test("a check that fails comes before a sum that cannot be", () => {
@@ -337,15 +361,198 @@ Deno.test("what this very write set past its expiry is absent for its sum", () =
   assert.equal(after([set(NOW_MS + 1), sum(1)]), 6);
 });
 
-Deno.test("a sum that outgrows a value is refused", () => {
-  // The header, the tag and the length of a bigint take the rest.
-  let bits = 8 * MAX_VALUE_BYTES;
-  while (encodeV8Number((1n << BigInt(bits)) - 1n).length > MAX_VALUE_BYTES) {
-    bits -= 64;
+Deno.test("a sum of bigints has a limit of its own: operand, stored value and result", () => {
+  const bits = 8n * BigInt(MAX_SUM_BIGINT_BYTES);
+  const largest = (1n << bits) - 1n;
+  assert.equal(after([sum(largest)]), largest);
+  assert.equal(after([sum(-largest)]), -largest);
+  assert.equal(after([sum(0n)], row(largest)), largest);
+  assert.equal(after([sum(-largest)], row(largest)), 0n);
+  const over = /^The bigints of a sum .* at most 1024 bytes/;
+  assert.match(message([sum(1n)], row(largest)), over);
+  assert.match(message([sum(-1n)], row(-largest)), over);
+  assert.match(message([sum(-1n)], row(largest + 1n)), over);
+  assert.match(message([sum(largest), sum(1n), sum(-1n)]), over);
+  // One that fills a value is not even made.
+  const stored = row(Uint8Array.fromHex("ff0f5a80e007" + "11".repeat(63_488)), {
+    encoding: Encoding.V8,
+  });
+  const original = globalThis.BigInt;
+  globalThis.BigInt = new Proxy(original, {
+    apply: (target, _self, [from]) => {
+      assert.ok(String(from).length < 100, "a vast bigint was made");
+      return target(from);
+    },
+  });
+  try {
+    assert.match(message([sum(1n)], stored), over);
+  } finally {
+    globalThis.BigInt = original;
   }
-  const largest = (1n << BigInt(bits)) - 1n;
-  assert.equal(run([sum(largest)]).status, "ok");
-  assert.equal(after([sum(1n)], row(largest)), "refused");
+});
+
+Deno.test("a refused sum says first what the Rust server says, and then what to make of it", () => {
+  const { SUM, MIN, MAX } = MutationType;
+  const text = row(Uint8Array.fromHex("ff0f220131"), { encoding: Encoding.V8 });
+  const cases: [Mutation, Row | undefined, string][] = [
+    [
+      u64(SUM, 1n),
+      row(1),
+      "Failed to perform 'sum' mutation on a non-U64 value in the database",
+    ],
+    [
+      u64(MIN, 1n),
+      row(utf8("x")),
+      "Failed to perform 'min' mutation on a non-U64 value in the database",
+    ],
+    [
+      u64(MAX, 1n),
+      row(1n),
+      "Failed to perform 'max' mutation on a non-U64 value in the database",
+    ],
+    [sum(1), u64Row(1n), "Cannot sum KvU64 with Number"],
+    [sum(-1n), u64Row(1n), "Cannot sum KvU64 with BigInt"],
+    [sum(1n, { max: 3n }), u64Row(1n), "Cannot sum KvU64 with BigInt"],
+    [sum(1), row(1n), "Cannot sum BigInt with Number"],
+    [sum(1n), row(1), "Cannot sum Number with BigInt"],
+    [sum(1), text, "unsupported value type"],
+    [sum(1n), row(utf8("x")), "unsupported value type"],
+    [
+      sum(1, { min: 0n }),
+      undefined,
+      "Min/max parameters have different types than the operand",
+    ],
+    [
+      sum(5, { max: 4 }),
+      undefined,
+      "The result of a Sum operation would exceed its range limit",
+    ],
+    [
+      sum(-5n, { min: 0n }),
+      row(1n),
+      "The result of a Sum operation would exceed its range limit",
+    ],
+  ];
+  for (const [mutation, stored, words] of cases) {
+    const said = message([mutation], stored);
+    assert.ok(said.startsWith(`${words}: `), said);
+    assert.match(said, /; nothing of the write was applied\.$/);
+  }
+});
+
+Deno.test("what sums, minima and maxima do to a key is one effect, in its place", () => {
+  const { SET, DELETE, SUM, MIN, MAX } = MutationType;
+  const named = (change: Mutation, key: Bytes) => ({ ...change, key });
+  const setTo = (value: number, expireAtMs = NEVER_MS) =>
+    mutation(SET, {
+      value: encodeV8Number(value),
+      encoding: Encoding.V8,
+      expireAtMs,
+    });
+  const shown = (mutations: Mutation[], stored?: Row) =>
+    effects(run(mutations, stored && { a: stored })).map((effect) => {
+      const { key, value, encoding, expireAtMs } = effect;
+      const name = decodeKey(key)![0];
+      const shown = value === null
+        ? "gone"
+        : encoding === Encoding.LE64
+        ? `u${value[0]}`
+        : `${decodeV8Number(value)}`;
+      return `${name}=${shown}${
+        expireAtMs === NEVER_MS ? "" : `@${expireAtMs}`
+      }`;
+    });
+  assert.deepEqual(shown([sum(1), sum(2), sum(3)], row(10)), ["a=16"]);
+  assert.deepEqual(shown([sum(1), named(sum(5), B), sum(2)], row(10)), [
+    "a=13",
+    "b=5",
+  ]);
+  assert.deepEqual(
+    shown([u64(SUM, 9n), u64(MIN, 4n), u64(MAX, 6n), u64(SUM, 1n)]),
+    ["a=u7"],
+  );
+  // What the write does to the key between them, or after them, counts.
+  assert.deepEqual(shown([sum(1), setTo(7), sum(1)], row(10)), ["a=8"]);
+  assert.deepEqual(shown([sum(1), setTo(7)], row(10)), ["a=7"]);
+  assert.deepEqual(shown([sum(1), mutation(DELETE)], row(10)), ["a=gone"]);
+  assert.deepEqual(shown([mutation(DELETE), sum(1)], row(10)), ["a=1"]);
+  assert.deepEqual(
+    shown([setTo(1), setTo(2), named(setTo(3), B), sum(1), setTo(9), sum(1)]),
+    ["a=1", "a=10", "b=3"],
+  );
+  // The expiry of the last that named one; what has expired is absent.
+  const dated = (change: Mutation, expireAtMs: number) => ({
+    ...change,
+    expireAtMs,
+  });
+  assert.deepEqual(shown([dated(sum(1), 90), sum(1)], row(1)), ["a=3@90"]);
+  assert.deepEqual(shown([sum(1), dated(sum(1), 90)], row(1)), ["a=3@90"]);
+  assert.deepEqual(shown([dated(sum(1), NOW_MS), sum(5)], row(1)), ["a=5"]);
+  assert.deepEqual(shown([setTo(4, NOW_MS), sum(5), sum(1)]), ["a=6"]);
+  assert.deepEqual(
+    shown([sum(1), mutation(DELETE), sum(2)], row(1, { expireAtMs: 90 })),
+    ["a=2"],
+  );
+  // A kind may change only with what is stored.
+  assert.equal(run([sum(1), u64(SUM, 1n)]).status, "refused");
+  assert.equal(run([sum(1), mutation(DELETE), u64(SUM, 1n)]).status, "ok");
+});
+
+Deno.test("a sum sees a versionstamped key that the write made", () => {
+  const suffixed = mutation(MutationType.SET_SUFFIX_VERSIONSTAMPED_KEY, {
+    value: le64(5n),
+    encoding: Encoding.LE64,
+  });
+  const key = encodeKey(["a", "00000000000001020003"]);
+  const got = effects(run([
+    suffixed,
+    u64(MutationType.SUM, 2n, { key }),
+    suffixed,
+    u64(MutationType.SUM, 1n, { key }),
+  ]));
+  assert.deepEqual(got.map((effect) => [effect.key, effect.value]), [
+    [key, le64(6n)],
+  ]);
+});
+
+Deno.test("a thousand sums of the largest bigints decode what is stored once, and encode once", () => {
+  const largest = 1n << BigInt(8 * MAX_SUM_BIGINT_BYTES - 20);
+  const stored = row(largest);
+  let made = 0;
+  const original = globalThis.BigInt;
+  globalThis.BigInt = new Proxy(original, {
+    apply: (target, _self, [from]) => {
+      if (String(from).length > 2000) made++;
+      return target(from);
+    },
+  });
+  try {
+    const mutations = new Array(1000).fill(sum(1n));
+    const result = run(mutations, { a: stored });
+    assert.equal(effects(result).length, 1);
+    assert.equal(decodeV8Number(effects(result)[0].value!), largest + 1000n);
+  } finally {
+    globalThis.BigInt = original;
+  }
+  // The stored one, and the one of this test.
+  assert.equal(made, 2);
+});
+
+Deno.test("what a write produces is counted by its effects, not by what was sent", () => {
+  const produced = (mutations: Mutation[], stored?: Row) => {
+    const result = run(mutations, stored && { a: stored });
+    assert.ok(result.status === "ok");
+    return result.producedBytes;
+  };
+  const { SET, DELETE } = MutationType;
+  assert.equal(produced([]), 0);
+  assert.equal(produced([mutation(SET)]), A.length + 1);
+  assert.equal(produced([mutation(SET), mutation(SET)]), 2 * (A.length + 1));
+  assert.equal(produced([mutation(DELETE)]), A.length);
+  const largest = row(1n << 8000n);
+  const size = A.length + largest.value.length;
+  assert.equal(produced([sum(1n)], largest), size);
+  assert.equal(produced(new Array(1000).fill(sum(1n)), largest), size);
 });
 
 Deno.test("enqueues are passed on as they are", () => {
@@ -366,5 +573,6 @@ Deno.test("enqueues are passed on as they are", () => {
     status: "ok",
     effects: [],
     enqueues: [enqueue],
+    producedBytes: 0,
   });
 });

@@ -41,8 +41,22 @@ export interface Store {
   readonly databaseId: string;
   readonly isReadOnly: boolean;
 
-  /** All ranges from one snapshot; one list of entries for each, in order. */
-  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]>;
+  /**
+   * All ranges from one snapshot; one list of entries for each, in order.
+   * @param maxBytes where keys and values take more than about this, the read
+   *   is given up: for callers that then ask `readLarge`
+   * @throws LargeReadError past `maxBytes`, at once or as a rejection
+   */
+  read(
+    ranges: readonly ReadRange[],
+    maxBytes?: number,
+  ): Entry[][] | Promise<Entry[][]>;
+
+  /**
+   * The same for an answer of any size, in slices of a millisecond or so with
+   * other requests in between; one such read at a time, the others wait.
+   */
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]>;
 
   write(write: AtomicWrite): Promise<WriteOutcome>;
 
@@ -75,11 +89,21 @@ export interface Watch {
    * resolves with the present state, every key `changed`. Changes in between
    * fold into the latest state, and each state is one snapshot. One call at a
    * time. Resolves with null after `cancel`.
+   * @param admission where the consumer limits what it holds in memory
    * @throws UnavailableError when the store closes or fails
    */
-  next(): Promise<WatchState | null>;
+  next(admission?: Admission): Promise<WatchState | null>;
   cancel(): void;
 }
+
+/**
+ * Asked before a state is handed out whether there is room for it. Where the
+ * answer is a promise, the state is dropped, and the keys are read anew when
+ * it resolves: so whoever waits holds a flag and no values.
+ */
+export type Admission = (
+  entries: readonly (Entry | null)[],
+) => void | Promise<void>;
 
 export interface WatchState {
   /** One for each watched key; null where it is absent. */
@@ -88,9 +112,22 @@ export interface WatchState {
   changed: boolean[];
 }
 
+/** A read that takes more than it may in one turn; see `Store.read`. */
+export class LargeReadError extends Error {
+  override name = "LargeReadError";
+}
+
+/**
+ * Why no writes are taken, in one word, which may be shown to anyone:
+ * - `stopping`: the server ends
+ * - `disk`: the disk does not take what is written, or does not answer
+ * - `ownership`: another instance has the database, or may have it
+ */
+export type NotWritableCause = "stopping" | "disk" | "ownership";
+
 export type StoreHealth =
   | { writable: true }
-  | { writable: false; reason: string };
+  | { writable: false; cause: NotWritableCause; reason: string };
 
 /**
  * Cumulative counts since the store was opened, unless said otherwise.
@@ -114,6 +151,8 @@ export interface StoreStats {
   refusedWrites: number;
   watches: number;
   databaseBytes: number;
+  /** Room kept on the disk for deletions when it is full. */
+  reserveBytes: number;
   walBytes: number;
   /** Entries past their expiry whose rows are still there, up to a bound. */
   expiryBacklog: number;

@@ -3,20 +3,17 @@
  * durable; it then reads its keys anew, in one snapshot, when its consumer
  * asks for the next state. So a slow consumer holds one flag, not a queue, and
  * gets the latest state.
+ *
+ * One write may concern thousands of watches. They are looked after in slices
+ * of about a millisecond, other requests in between, and a key that several
+ * of them watch is read once for all.
  */
 import { type Bytes, byteString } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
 import { TooManyError } from "../common/errors.ts";
 import type { Entry } from "../protocol/messages.ts";
-import type { Watch, WatchState } from "./store.ts";
-
-/** The present state of some keys, from one snapshot, durable. */
-export interface WatchRead {
-  /** One for each key; null where it is absent. */
-  entries: (Entry | null)[];
-  /** The earliest expiry among the entries; Infinity where there is none. */
-  nextExpiryMs: number;
-}
+import { KeyWatch, type WatchRead } from "./key_watch.ts";
+import type { Watch } from "./store.ts";
 
 export interface WatchHubDeps {
   clock: Clock;
@@ -25,9 +22,33 @@ export interface WatchHubDeps {
   maxWatches: number;
 }
 
+/** What is read for watches in one go, and how many of them. */
+const SLICE_BYTES = 256 * 1024;
+const SLICE_WATCHES = 64;
+/** The wall clock may jump: an expiry is looked for this often at least. */
+const MAX_EXPIRY_WAIT_MS = 1000;
+
+interface Shared {
+  entry: Entry | null;
+  expireAtMs: number;
+}
+
 export class WatchHub {
   private readonly byKey = new Map<string, Set<KeyWatch>>();
   private readonly all = new Set<KeyWatch>();
+  /** Those that have a reason to look and somebody who waits for it. */
+  private readonly due = new Set<KeyWatch>();
+  private slice: Timer | undefined;
+  private isInSlice = false;
+  /**
+   * Keys that others watch too, as they are in the last durable state. A
+   * change takes its keys out; without any watch due there are none.
+   */
+  private readonly shared = new Map<string, Shared>();
+  /** Reads that wait for what they saw to be durable, by all their keys. */
+  private readonly pending = new Map<string, Promise<WatchRead>>();
+  private expiryTimer: Timer | undefined;
+  private expiryDueMs = Infinity;
 
   constructor(private readonly deps: WatchHubDeps) {}
 
@@ -43,12 +64,11 @@ export class WatchHub {
       );
     }
     const names = keys.map(byteString);
-    const watch = new KeyWatch(keys, this.deps, () => {
-      this.all.delete(watch);
-      for (const name of names) {
-        const set = this.byKey.get(name);
-        if (set?.delete(watch) && set.size === 0) this.byKey.delete(name);
-      }
+    const watch = new KeyWatch(names, {
+      read: () => this.read(keys, names),
+      isDue: (watch) => this.lookSoon(watch),
+      expiresAt: (dueMs) => this.expectExpiry(dueMs),
+      leave: (watch) => this.leave(watch),
     });
     this.all.add(watch);
     for (const name of names) {
@@ -59,19 +79,39 @@ export class WatchHub {
     return watch;
   }
 
+  private leave(watch: KeyWatch): void {
+    this.all.delete(watch);
+    this.due.delete(watch);
+    for (const name of watch.names) {
+      const set = this.byKey.get(name);
+      if (set?.delete(watch) && set.size === 0) this.byKey.delete(name);
+    }
+    if (this.all.size > 0) return;
+    this.expiryTimer?.stop();
+    this.expiryTimer = undefined;
+    this.expiryDueMs = Infinity;
+  }
+
   /** These keys have changed, durably: their watches look again. */
   changed(keys: Iterable<Bytes>): void {
     if (this.byKey.size === 0) return;
     const touched = new Set<KeyWatch>();
     for (const key of keys) {
-      const watches = this.byKey.get(byteString(key));
-      if (watches) { for (const watch of watches) touched.add(watch); }
+      const name = byteString(key);
+      const watches = this.byKey.get(name);
+      if (watches === undefined) continue;
+      this.shared.delete(name);
+      for (const watch of watches) touched.add(watch);
     }
+    if (touched.size === 0) return;
+    this.pending.clear();
     for (const watch of touched) watch.touch();
   }
 
   /** Anything may have changed: all watches look again. */
   allChanged(): void {
+    this.shared.clear();
+    this.pending.clear();
     for (const watch of this.all) watch.touch();
   }
 
@@ -79,113 +119,102 @@ export class WatchHub {
   fail(error: Error): void {
     for (const watch of [...this.all]) watch.fail(error);
   }
-}
 
-/** No version at all: differs from every state a key can be in. */
-const UNKNOWN_VERSION = -2;
-const ABSENT = -1;
+  // ----------------------------------------------------------------- slices
 
-class KeyWatch implements Watch {
-  private readonly seenVersions: number[];
-  private readonly seenOrders: number[];
-  private isDirty = true;
-  private isEnded = false;
-  private isFirst = true;
-  private failure: Error | undefined;
-  private asked: PromiseWithResolvers<WatchState | null> | undefined;
-  private isReading = false;
-  private timer: Timer | undefined;
-
-  constructor(
-    private readonly keys: readonly Bytes[],
-    private readonly deps: WatchHubDeps,
-    private readonly leave: () => void,
-  ) {
-    this.seenVersions = keys.map(() => UNKNOWN_VERSION);
-    this.seenOrders = keys.map(() => 0);
+  private lookSoon(watch: KeyWatch): void {
+    this.due.add(watch);
+    // A lonely one is looked after at once.
+    if (this.slice === undefined && !this.isInSlice) this.lookAfterSome();
   }
 
-  next(): Promise<WatchState | null> {
-    if (this.failure) return Promise.reject(this.failure);
-    if (this.isEnded) return Promise.resolve(null);
-    this.asked = Promise.withResolvers();
-    const { promise } = this.asked;
-    this.look();
-    return promise;
-  }
-
-  touch(): void {
-    this.isDirty = true;
-    this.look();
-  }
-
-  /** Reads the keys, if there is reason to and someone waits for it. */
-  private look(): void {
-    if (!this.isDirty || !this.asked || this.isReading || this.isEnded) return;
-    this.isDirty = false;
-    try {
-      const read = this.deps.read(this.keys);
-      if (!(read instanceof Promise)) return this.compare(read);
-      this.isReading = true;
-      read.then((state) => {
-        this.isReading = false;
-        this.compare(state);
-        // Something may have changed while the read was on its way.
-        this.look();
-      }, (error) => {
-        this.isReading = false;
-        this.fail(error);
-      });
-    } catch (error) {
-      this.fail(error as Error);
+  private readonly lookAfterSome = () => {
+    this.slice = undefined;
+    this.isInSlice = true;
+    let count = 0;
+    let sizeBytes = 0;
+    for (const watch of this.due) {
+      this.due.delete(watch);
+      sizeBytes += watch.look();
+      if (++count >= SLICE_WATCHES || sizeBytes >= SLICE_BYTES) break;
     }
+    this.isInSlice = false;
+    if (this.due.size > 0) {
+      this.slice = this.deps.clock.endOfTurn(this.lookAfterSome);
+    } else this.shared.clear();
+  };
+
+  private read(
+    keys: readonly Bytes[],
+    names: readonly string[],
+  ): WatchRead | Promise<WatchRead> {
+    const known = this.sharedRead(names);
+    if (known) return known;
+    const together = names.join("/");
+    const pending = this.pending.get(together);
+    if (pending) return pending;
+    const read = this.deps.read(keys);
+    if (read instanceof Promise) {
+      this.pending.set(together, read);
+      const forget = () => {
+        if (this.pending.get(together) === read) this.pending.delete(together);
+      };
+      read.then(forget, forget);
+    } else this.share(names, read);
+    return read;
   }
 
-  private compare({ entries, nextExpiryMs }: WatchRead): void {
-    if (this.isEnded) return;
-    this.timer?.stop();
-    this.timer = undefined;
-    if (nextExpiryMs !== Infinity) {
-      const delayMs = nextExpiryMs - this.deps.clock.nowMs();
-      this.timer = this.deps.clock.after(Math.max(1, delayMs), () => {
-        this.timer = undefined;
-        this.touch();
-      });
+  /** What all of these keys are, where that is known without a read. */
+  private sharedRead(names: readonly string[]): WatchRead | undefined {
+    if (this.shared.size === 0) return undefined;
+    const nowMs = this.deps.clock.nowMs();
+    const entries: (Entry | null)[] = [];
+    const expiriesMs: number[] = [];
+    for (const name of names) {
+      const known = this.shared.get(name);
+      if (known === undefined || known.expireAtMs <= nowMs) return undefined;
+      entries.push(known.entry);
+      expiriesMs.push(known.expireAtMs);
     }
-    let differs = this.isFirst;
-    const changed = entries.map((entry, i) => {
-      const version = entry?.version ?? ABSENT;
-      const order = entry?.order ?? 0;
-      const isNew = version !== this.seenVersions[i] ||
-        order !== this.seenOrders[i];
-      this.seenVersions[i] = version;
-      this.seenOrders[i] = order;
-      differs ||= isNew;
-      return isNew;
+    return { entries, expiriesMs };
+  }
+
+  /**
+   * Keeps what others watch too. A read that came without a promise showed
+   * durable rows only, and whatever becomes durable later is taken out by
+   * `changed`: so all that is kept belongs to one state, the last durable one.
+   */
+  private share(names: readonly string[], read: WatchRead): void {
+    if (this.due.size === 0) return;
+    names.forEach((name, i) => {
+      if (this.byKey.get(name)!.size < 2) return;
+      const expireAtMs = read.expiriesMs[i];
+      this.shared.set(name, { entry: read.entries[i], expireAtMs });
     });
-    if (!differs) return;
-    this.isFirst = false;
-    const asked = this.asked;
-    this.asked = undefined;
-    asked?.resolve({ entries, changed });
   }
 
-  cancel(): void {
-    if (this.isEnded) return;
-    this.end();
-    this.asked?.resolve(null);
+  // ----------------------------------------------------------------- expiry
+
+  private expectExpiry(dueMs: number): void {
+    if (dueMs >= this.expiryDueMs) return;
+    this.expiryDueMs = dueMs;
+    this.expiryTimer?.stop();
+    const delayMs = dueMs - this.deps.clock.nowMs();
+    this.expiryTimer = this.deps.clock.after(
+      Math.min(Math.max(1, delayMs), MAX_EXPIRY_WAIT_MS),
+      () => this.lookForExpiries(),
+    );
   }
 
-  fail(error: Error): void {
-    if (this.isEnded) return;
-    this.failure = error;
-    this.end();
-    this.asked?.reject(error);
-  }
-
-  private end(): void {
-    this.isEnded = true;
-    this.timer?.stop();
-    this.leave();
+  private lookForExpiries(): void {
+    this.expiryDueMs = Infinity;
+    const nowMs = this.deps.clock.nowMs();
+    let nextMs = Infinity;
+    for (const watch of this.all) {
+      if (watch.expiryMs <= nowMs) watch.touch();
+      // One that is slow to look waits with its flag set.
+      else nextMs = Math.min(nextMs, watch.expiryMs);
+    }
+    if (nextMs !== Infinity) this.expectExpiry(nextMs);
   }
 }

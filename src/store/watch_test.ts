@@ -4,7 +4,8 @@ import { UnavailableError } from "../common/errors.ts";
 import { ManualClock } from "../common/manual_clock.ts";
 import { Encoding, type Entry } from "../protocol/messages.ts";
 import type { Watch } from "./store.ts";
-import { WatchHub, type WatchRead } from "./watch.ts";
+import type { WatchRead } from "./key_watch.ts";
+import { WatchHub } from "./watch.ts";
 
 /** Data of which only versions and expiries matter, and a hub over them. */
 class Bench {
@@ -32,11 +33,12 @@ class Bench {
     this.reads++;
     if (this.failure) throw this.failure;
     // As of now, whenever it is handed out: one snapshot.
-    let nextExpiryMs = Infinity;
+    const expiriesMs: number[] = [];
     const entries = keys.map((key): Entry | null => {
       const row = this.rows.get(String(key));
-      if (!row || row.expireAtMs <= this.clock.nowMs()) return null;
-      nextExpiryMs = Math.min(nextExpiryMs, row.expireAtMs);
+      const isLive = row && row.expireAtMs > this.clock.nowMs();
+      expiriesMs.push(isLive ? row.expireAtMs : Infinity);
+      if (!isLive) return null;
       return {
         key,
         value: utf8(`${row.version}`),
@@ -45,7 +47,7 @@ class Bench {
         order: 0,
       };
     });
-    const state = { entries, nextExpiryMs };
+    const state = { entries, expiriesMs };
     if (!this.held) return state;
     return new Promise((resolve) => this.held!.push(() => resolve(state)));
   }

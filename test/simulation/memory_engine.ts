@@ -257,7 +257,7 @@ class MemoryStore implements Store, BackupSource {
       await sleep(this.clock, 1);
       const part = rows.slice(i, i + 8);
       const bytes = encodeSnapshotRange(part.map(([name, row]) => [
-        bytesOf(name),
+        Uint8Array.fromHex(name),
         row.value,
         3,
         row.version,
@@ -305,6 +305,10 @@ class MemoryStore implements Store, BackupSource {
         order: 0,
       }];
     });
+  }
+
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    return Promise.resolve(this.read(ranges));
   }
 
   async write(write: AtomicWrite): Promise<WriteOutcome> {
@@ -365,10 +369,6 @@ class MemoryStore implements Store, BackupSource {
     this.failure ??= new UnavailableError("closed");
     return Promise.resolve();
   }
-}
-
-function bytesOf(name: string): Bytes {
-  return Uint8Array.from(name, (character) => character.charCodeAt(0));
 }
 
 export function textOf(value: Bytes): string {

@@ -18,6 +18,9 @@ export const REST_SECRET = "denorocks";
 /** What is under test is what this checkout says, and no check of it. */
 const RUN = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only"];
 
+/** A program with fewer descriptors than this process; how many is in `$0`. */
+const WITH_DESCRIPTORS = 'ulimit -n "$0" && exec "$@"';
+
 const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 30_000;
 /** The address stands at the end of its line, in both forms of the log. */
@@ -39,6 +42,8 @@ export interface ServerSettings {
   reaches?: BackedUpTo;
   /** How far its clock is ahead of this machine's. */
   clockSkewMs?: number;
+  /** Files and connections that the process may have open (`ulimit -n`). */
+  maxDescriptors?: number;
 }
 
 /** A backup, and what it needs to be reached. */
@@ -180,6 +185,11 @@ export class ServerProcess implements AsyncDisposable {
     return this.log.text;
   }
 
+  /** Lines that it has logged. */
+  get loggedLines(): number {
+    return this.log.lines;
+  }
+
   get isRunning(): boolean {
     return !this.hasEnded;
   }
@@ -241,12 +251,19 @@ function spawn(settings: ServerSettings) {
   };
   const names = [...Object.keys({ ...secrets, ...env }), ...allowed?.env ?? []];
   const folders = [folder, ...allowed?.files ?? []].join(",");
-  return new Deno.Command(Deno.execPath(), {
+  // Whoever takes any free port needs the right to take that one again.
+  const listensOn = port === 0 ? "127.0.0.1" : `127.0.0.1:${port}`;
+  const { maxDescriptors } = settings;
+  const [program, ...before] = maxDescriptors === undefined
+    ? [Deno.execPath()]
+    : ["sh", "-c", WITH_DESCRIPTORS, `${maxDescriptors}`, Deno.execPath()];
+  return new Deno.Command(program, {
     args: [
+      ...before,
       ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
-      `--allow-net=${[`127.0.0.1:${port}`, ...allowed?.net ?? []].join(",")}`,
+      `--allow-net=${[listensOn, ...allowed?.net ?? []].join(",")}`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
       `--allow-env=${[...environmentOf("serve"), ...names].join(",")}`,
@@ -282,6 +299,8 @@ function inherited(): Record<string, string> {
 /** What a server says on standard error: read all the time, the last is kept. */
 class ServerLog {
   text = "";
+  /** Line ends that have come. */
+  lines = 0;
   readonly isRead: Promise<void>;
   private hasEnded = false;
   private waiting: (() => void)[] = [];
@@ -301,6 +320,7 @@ class ServerLog {
   private async read(stream: ReadableStream<Uint8Array>): Promise<void> {
     for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
       this.text = (this.text + chunk).slice(-LAST_WORDS_CHARS);
+      this.lines += chunk.split("\n").length - 1;
       this.wake();
     }
     this.hasEnded = true;

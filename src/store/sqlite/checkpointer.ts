@@ -139,6 +139,13 @@ export class Checkpointer {
     this.isHalfCopied = false;
   }
 
+  /** One on the caller's thread; what it leaves half done is repaired as well. */
+  byCaller(checkpoint: () => void): void {
+    this.isHalfCopied = true;
+    checkpoint();
+    this.isHalfCopied = false;
+  }
+
   private async ask(
     request: CheckpointRequest,
     timeoutMs: number,

@@ -16,9 +16,10 @@ import {
   type WriteOutcome,
 } from "../../protocol/messages.ts";
 import { LAST_INDEX } from "../../log/entry.ts";
-import { evaluate, type Row } from "../evaluate.ts";
+import { evaluate, type RowStamp } from "../evaluate.ts";
 import { isBusy } from "./connection.ts";
 import type { CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
+import { fullDisk, isDiskFull, noRoomAtAll, onlyDeletes } from "./full_disk.ts";
 import type { WriteSession } from "./session.ts";
 import type { WaitingWrite, WaitingWrites } from "./waiting_writes.ts";
 
@@ -53,7 +54,7 @@ export interface GroupCommitDeps {
   random: Random;
   horizon: DurableHorizon;
   /** A transaction could not be committed; nothing of it was kept. */
-  onFailure(error: Error): void;
+  onFailure(error: UnavailableError, isDiskFull: boolean): void;
   /** Frames in the write-ahead log after a commit, and the earliest expiry set. */
   onCommitted(walFrames: number, earliestExpiryMs: number): void;
   /**
@@ -78,6 +79,8 @@ export class GroupCommit {
   private holds = 0;
   private heldSinceMs: number | undefined;
   private refusal: UnavailableError | undefined;
+  /** Writes that only delete are taken all the same. */
+  private takesDeletions = false;
   private busySinceMs: number | undefined;
   /** Of the last commit in the file. */
   private version: number;
@@ -100,7 +103,19 @@ export class GroupCommit {
   /** From now on every write is refused with this error, the waiting ones too. */
   refuse(error: UnavailableError): void {
     this.refusal = error;
+    this.takesDeletions = false;
     this.rejectPending(error);
+  }
+
+  /** The same, but what only deletes is taken. */
+  refuseAllButDeletions(error: UnavailableError): void {
+    this.refusal = error;
+    this.takesDeletions = true;
+    const { pending } = this;
+    const deletions = pending.filter(({ write }) => onlyDeletes(write));
+    const others = pending.filter(({ write }) => !onlyDeletes(write));
+    pending.splice(0, pending.length, ...deletions);
+    for (const item of others) this.deps.waiting.reject(item, error);
   }
 
   /** Writes that are in no transaction yet are answered with this. */
@@ -122,7 +137,9 @@ export class GroupCommit {
   }
 
   private add(write: AtomicWrite | null): Promise<WriteOutcome> {
-    if (this.refusal) return Promise.reject(this.refusal);
+    if (this.refusal && !(this.takesDeletions && onlyDeletes(write))) {
+      return Promise.reject(this.refusal);
+    }
     return this.deps.waiting.admit(write, this.enter);
   }
 
@@ -252,19 +269,25 @@ export class GroupCommit {
     changes: Changes,
   ): boolean {
     const { session } = this;
-    const readRow = (key: Bytes): Row | undefined => {
-      const row = session.reader.row(key);
-      return row === undefined ||
-          (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
+    const { reader } = session;
+    const live = <T extends RowStamp>(row: T | undefined): T | undefined =>
+      row === undefined || (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
         ? undefined
         : row;
-    };
-    const result = evaluate(write, version, 0, nowMs, readRow);
+    const result = evaluate(
+      write,
+      version,
+      0,
+      nowMs,
+      (key) => live(reader.row(key)),
+      (key) => live(reader.stamp(key)),
+    );
     if (result.status !== "ok") {
       item.outcome = result;
       return false;
     }
     const { log } = session;
+    changes.producedBytes += result.producedBytes;
     let left = result.effects.length + result.enqueues.length;
     for (let i = 0; i < result.effects.length; i++) {
       const effect = result.effects[i];
@@ -275,15 +298,11 @@ export class GroupCommit {
       log.encoder.append(version, 0, index, key, value, encoding, expireAtMs);
       // Not the effect itself: its value would be held until the sync.
       changes.keys.push(key);
-      changes.producedBytes += key.length;
       if (value === null) changes.removals.push(key);
-      else {
-        changes.producedBytes += value.length;
-        if (expireAtMs !== NEVER_MS) {
-          changes.removals.push(key);
-          if (expireAtMs < changes.earliestExpiryMs) {
-            changes.earliestExpiryMs = expireAtMs;
-          }
+      else if (expireAtMs !== NEVER_MS) {
+        changes.removals.push(key);
+        if (expireAtMs < changes.earliestExpiryMs) {
+          changes.earliestExpiryMs = expireAtMs;
         }
       }
     }
@@ -396,32 +415,64 @@ export class GroupCommit {
   }
 
   private failed(group: WaitingWrite[], cause: unknown): void {
+    const isFull = isDiskFull(cause);
+    // There is a reserve for deletions: they are tried once more.
+    const again = isFull && !this.takesDeletions
+      ? group.filter(({ write }) => onlyDeletes(write))
+      : [];
+    const error = this.failureOf(cause);
+    for (const item of group) {
+      if (!again.includes(item)) this.deps.waiting.reject(item, error);
+    }
+    this.pending.unshift(...again);
+    this.deps.onFailure(error, isFull);
+  }
+
+  private failureOf(cause: unknown): UnavailableError {
+    if (isDiskFull(cause)) {
+      return this.takesDeletions ? noRoomAtAll() : fullDisk();
+    }
     const reason = isBusy(cause)
       ? `another program has held it locked for ${MAX_BUSY_MS / 1000} s`
       : messageOf(cause);
-    const error = new UnavailableError(
+    return new UnavailableError(
       `The database could not commit (${reason}). Nothing of these writes was kept; everything acknowledged before is.`,
     );
-    for (const item of group) this.deps.waiting.reject(item, error);
-    this.deps.onFailure(error);
   }
 
   /**
-   * A small commit of its own, to learn whether the disk takes writes again.
+   * A commit of its own that puts so many bytes into the log, to learn whether
+   * the disk takes writes.
    * @throws whatever SQLite says where it does not
    */
-  probe(): void {
+  probe(sizeBytes: number): void {
     const { session, deps } = this;
     session.reader.endTurn();
     session.beginStatement.run();
     try {
       session.state.set("probed_ms", deps.clock.nowMs());
+      if (sizeBytes > 0) session.state.setRoom(sizeBytes);
       session.commitStatement.run();
+      if (sizeBytes > 0) session.state.removeRoom();
     } catch (error) {
       session.rollback();
       throw error;
+    } finally {
+      this.measureWal();
     }
+  }
+
+  /**
+   * Copies the log back and gives its room to the file system; on this thread,
+   * and only while the disk is full.
+   * @throws Error where not all of it could be copied
+   */
+  emptyLog(): void {
+    const { db, reader } = this.session;
+    reader.endTurn();
+    const row = db.prepare("pragma wal_checkpoint(truncate)").get();
     this.measureWal();
+    if (row?.busy !== 0) throw new Error("the log is in use");
   }
 
   /** A transaction of its own for a few values of the state. */
@@ -451,5 +502,6 @@ export class GroupCommit {
   /** Writes are taken again. */
   accept(): void {
     this.refusal = undefined;
+    this.takesDeletions = false;
   }
 }

@@ -119,7 +119,8 @@ Deno.test("a group ends when it has taken its time; readers come in between", as
 
 Deno.test("at most so many writes wait; one more is refused and applied nowhere", async () => {
   const durability = new HeldDurability();
-  await withStore({ durability }, async (store) => {
+  const maxWaitingBytes = 256 * 1024 * 1024;
+  await withStore({ durability, maxWaitingBytes }, async (store) => {
     durability.hold();
     const writes: Promise<number>[] = [];
     for (let i = 0; i < 16_384; i++) {

@@ -14,9 +14,14 @@ export interface InstanceLock {
   release(): void;
 }
 
+/** The file whose lock stands for the database. */
+export function lockFile(databasePath: string): string {
+  return `${databasePath}-lock`;
+}
+
 /** @throws StartupError where another server has the database open */
 export function lockInstance(databasePath: string): InstanceLock {
-  const path = `${databasePath}-lock`;
+  const path = lockFile(databasePath);
   let file: Deno.FsFile;
   try {
     file = Deno.openSync(path, {

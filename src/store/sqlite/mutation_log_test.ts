@@ -4,7 +4,12 @@ import { decodeLogEntries, LAST_INDEX, LogKind } from "../../log/entry.ts";
 import { systemClock } from "../../common/clock.ts";
 import { silentLogger } from "../../common/log.ts";
 import { seededRandom } from "../../common/random.ts";
-import { MutationType } from "../../protocol/messages.ts";
+import {
+  type Enqueue,
+  type Mutation,
+  MutationType,
+} from "../../protocol/messages.ts";
+import { decodeV8Number } from "../../protocol/v8_number.ts";
 import {
   atomic,
   check,
@@ -93,6 +98,41 @@ Deno.test("promise 5: a commit's entries name what came of it, under its version
   // The sum is logged as what it came to.
   assert.deepEqual([...entries[1].value], [0xff, 0x0f, 0x49, 0x0a]);
   assert.equal(entries[3].key.length, key("s").length + 22);
+});
+
+Deno.test("promise 5: the sums of one key in a write are one entry, and the last entry is named as such", async () => {
+  await using place = await Place.open();
+  const { store } = place;
+  const entriesOf = async (mutations: Mutation[], enqueues: Enqueue[] = []) => {
+    await store.write(atomic(mutations, [], enqueues));
+    return decodeLogEntries(place.rows().at(-1)!.entries);
+  };
+  const sums = new Array(1000).fill(sum("n", 1n << 8000n));
+  const [entry, ...more] = await entriesOf(sums);
+  assert.deepEqual([entry.index, more.length], [LAST_INDEX, 0]);
+  assert.equal(decodeV8Number(entry.value), 1000n << 8000n);
+  const mixed = await entriesOf([
+    set("a", "1"),
+    sum("x", 1),
+    sum("y", 1),
+    sum("x", 1),
+    del("y"),
+  ]);
+  assert.deepEqual(
+    mixed.map(({ index, kind, key }) => [index, kind, key]),
+    [
+      [0, LogKind.SET, key("a")],
+      [1, LogKind.SET, key("x")],
+      [LAST_INDEX, LogKind.CLEAR, key("y")],
+    ],
+  );
+  const withMessage = await entriesOf([sum("x", 1), sum("x", 1)], [{
+    payload: new Uint8Array(1),
+    deadlineMs: 1000,
+    keysIfUndelivered: [],
+    backoffScheduleMs: null,
+  }]);
+  assert.deepEqual(withMessage.map(({ index }) => index), [0, LAST_INDEX]);
 });
 
 Deno.test("promise 5: commits that changed nothing are in the log as versions alone", async () => {

@@ -11,8 +11,11 @@ import type {
   ReadRange,
   WriteOutcome,
 } from "../../protocol/messages.ts";
+import { LargeReads } from "./large_reads.ts";
+import { Pieces } from "./pieces.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
-import { WatchHub, type WatchRead } from "../watch.ts";
+import type { WatchRead } from "../key_watch.ts";
+import { WatchHub } from "../watch.ts";
 import { unlessBusy } from "./connection.ts";
 import { ForeignCommitWatch } from "./foreign_writes.ts";
 import type { Reader } from "./reader.ts";
@@ -21,6 +24,7 @@ import {
   type ReadSession,
   type SessionOptions,
 } from "./session.ts";
+import { watchRead } from "./watch_read.ts";
 
 /** @throws StartupError where the file cannot be read */
 export function openReadOnlyStore(
@@ -28,20 +32,25 @@ export function openReadOnlyStore(
   maxWatches: number,
 ): Store {
   const { session, databaseId } = openReadSession(options);
-  return new ReadOnlyStore(session, databaseId, options.clock, maxWatches);
+  const { clock, path } = options;
+  return new ReadOnlyStore(session, databaseId, clock, path, maxWatches);
 }
 
 class ReadOnlyStore implements Store {
   readonly isReadOnly = true;
   private readonly hub: WatchHub;
+  private readonly pieces = new Pieces();
+  private readonly largeReads: LargeReads;
   private readonly foreign: ForeignCommitWatch;
 
   constructor(
     private readonly session: ReadSession,
     readonly databaseId: string,
     private readonly clock: Clock,
+    path: string,
     maxWatches: number,
   ) {
+    this.largeReads = new LargeReads(path, clock);
     this.hub = new WatchHub({
       clock,
       maxWatches,
@@ -55,11 +64,17 @@ class ReadOnlyStore implements Store {
     });
   }
 
-  read(ranges: readonly ReadRange[]): Entry[][] {
+  read(ranges: readonly ReadRange[], maxBytes = Infinity): Entry[][] {
     return this.inTurn((reader) => {
       const nowMs = this.clock.nowMs();
-      return ranges.map((range) => reader.range(range, nowMs));
+      return ranges.map((range) =>
+        this.pieces.range(reader, range, nowMs, maxBytes)
+      );
     });
+  }
+
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    return this.largeReads.read(ranges);
   }
 
   /** @throws UnavailableError where another program has the file locked */
@@ -67,33 +82,18 @@ class ReadOnlyStore implements Store {
     const { reader } = this.session;
     try {
       reader.beginTurn();
-      const answer = read(reader);
-      // The next read may come after another program's commit, and has to see it.
-      reader.endTurn();
-      return answer;
+      return read(reader);
     } catch (error) {
       throw unlessBusy(error);
+    } finally {
+      // The next read may come after another program's commit, and has to see
+      // it.
+      reader.endTurn();
     }
   }
 
   private readWatched(keys: readonly Bytes[]): WatchRead {
-    return this.inTurn((reader) => this.watchedNow(reader, keys));
-  }
-
-  private watchedNow(reader: Reader, keys: readonly Bytes[]): WatchRead {
-    const nowMs = this.clock.nowMs();
-    let nextExpiryMs = Infinity;
-    const entries = keys.map((key): Entry | null => {
-      const row = reader.row(key);
-      if (!row) return null;
-      const { value, encoding, version, expireAtMs } = row;
-      if (expireAtMs >= 0) {
-        if (expireAtMs <= nowMs) return null;
-        nextExpiryMs = Math.min(nextExpiryMs, expireAtMs);
-      }
-      return { key, value, encoding, version, order: 0 };
-    });
-    return { entries, nextExpiryMs };
+    return this.inTurn((reader) => watchRead(reader, keys, this.clock.nowMs()));
   }
 
   write(): Promise<WriteOutcome> {
@@ -126,6 +126,7 @@ class ReadOnlyStore implements Store {
       waitingWrites: 0,
       waitingBytes: 0,
       refusedWrites: 0,
+      reserveBytes: 0,
       watches: this.hub.size,
       databaseBytes: this.session.databaseBytes(),
       walBytes: 0,
@@ -136,14 +137,14 @@ class ReadOnlyStore implements Store {
     };
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.foreign.stop();
     this.hub.fail(
       new UnavailableError(
         "The server is stopping; nothing of the data was changed.",
       ),
     );
+    await this.largeReads.close();
     if (this.session.db.isOpen) this.session.close();
-    return Promise.resolve();
   }
 }

@@ -93,6 +93,11 @@ export class ReadSession {
     return pages * this.pageBytes;
   }
 
+  /** Pages of the file that wait for reuse. */
+  freeBytes(): number {
+    return first(this.freeStatement) * this.pageBytes;
+  }
+
   /** Expired entries whose rows are still there, counted up to a bound. */
   expiryBacklog(nowMs: number): number {
     return Number(first(this.backlogStatement, nowMs));

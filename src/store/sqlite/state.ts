@@ -4,6 +4,8 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 export class StateTable {
   private readonly select: StatementSync;
   private readonly upsert: StatementSync;
+  private readonly upsertRoom: StatementSync;
+  private readonly deleteRoom: StatementSync;
 
   constructor(private readonly db: DatabaseSync) {
     // As text: another program may have put a number there that no number of
@@ -14,6 +16,10 @@ export class StateTable {
     this.upsert = db.prepare(
       "insert into denokv_state (k, v) values (?, ?) on conflict (k) do update set v = excluded.v",
     );
+    this.upsertRoom = db.prepare(
+      "insert into denokv_state (k, v) values ('room', randomblob(?)) on conflict (k) do update set v = excluded.v",
+    );
+    this.deleteRoom = db.prepare("delete from denokv_state where k = 'room'");
   }
 
   getText(name: string): string | undefined {
@@ -36,5 +42,14 @@ export class StateTable {
 
   set(name: string, value: string | number): void {
     this.upsert.run(name, value);
+  }
+
+  /** Takes up so much room, of the disk's as well where the file has none. */
+  setRoom(sizeBytes: number): void {
+    this.upsertRoom.run(sizeBytes);
+  }
+
+  removeRoom(): void {
+    this.deleteRoom.run();
   }
 }

@@ -16,13 +16,18 @@ import type {
 import type { BackupSource } from "../backup_source.ts";
 import { type Durability, localDurability } from "../durability.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
-import { WatchHub, type WatchRead } from "../watch.ts";
+import type { WatchRead } from "../key_watch.ts";
+import { WatchHub } from "../watch.ts";
 import { SqliteBackupSource } from "./backup_source.ts";
 import { databaseFile } from "./database_file.ts";
 import { ForeignCommitWatch } from "./foreign_writes.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
+import type { DurableHorizon } from "./durable_horizon.ts";
+import { LargeReads } from "./large_reads.ts";
+import { Pieces } from "./pieces.ts";
 import { openReadOnlyStore } from "./read_only_store.ts";
 import type { SessionOptions } from "./session.ts";
+import { watchRead } from "./watch_read.ts";
 import { Writing } from "./writing.ts";
 
 export interface SqliteStoreOptions {
@@ -37,6 +42,8 @@ export interface SqliteStoreOptions {
   batchTimeoutMs?: number;
   /** What writes may hold in memory until they are answered. Default 64 MiB. */
   maxWaitingBytes?: number;
+  /** Room kept on the disk for deletions when it is full. Default: none. */
+  reserveBytes?: number;
   /** Watches at once. Default 20,000. */
   maxWatches?: number;
   /** The mutation log's size while nobody reads it. Default 64 MiB. */
@@ -73,6 +80,7 @@ export async function openSqliteStore(
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
       maxWaitingBytes: options.maxWaitingBytes,
+      reserveBytes: options.reserveBytes,
     });
     return new SqliteStore(writing, path, lock, session.clock, maxWatches);
   } catch (error) {
@@ -85,6 +93,8 @@ class SqliteStore implements Store {
   readonly isReadOnly = false;
   readonly backupSource: BackupSource;
   private readonly hub: WatchHub;
+  private readonly pieces = new Pieces();
+  private readonly largeReads: LargeReads;
   private readonly foreign: ForeignCommitWatch;
   private closing: Promise<void> | undefined;
 
@@ -96,6 +106,8 @@ class SqliteStore implements Store {
     maxWatches: number,
   ) {
     this.backupSource = new SqliteBackupSource(writing, path);
+    this.largeReads = new LargeReads(path, clock);
+    writing.largeReads = this.largeReads;
     this.hub = new WatchHub({
       clock,
       maxWatches,
@@ -115,7 +127,10 @@ class SqliteStore implements Store {
     return this.writing.databaseId;
   }
 
-  read(ranges: readonly ReadRange[]): Entry[][] | Promise<Entry[][]> {
+  read(
+    ranges: readonly ReadRange[],
+    maxBytes = Infinity,
+  ): Entry[][] | Promise<Entry[][]> {
     const { session, horizon } = this.writing.current();
     const { reader } = session;
     reader.beginTurn();
@@ -138,34 +153,33 @@ class SqliteStore implements Store {
           : [];
         continue;
       }
-      const entries = reader.range(range, nowMs);
-      for (let j = 0; isSettled && j < entries.length; j++) {
-        isSettled = entries[j].version <= horizon.durableVersion;
-      }
-      isSettled &&= horizon.isRangeSettled(range);
+      const entries = this.pieces.range(reader, range, nowMs, maxBytes);
+      isSettled &&= isListSettled(horizon, range, entries);
       answer[i] = entries;
     }
     // What a power cut could still take back is shown when it no longer can.
     return isSettled ? answer : horizon.whenSettled().then(() => answer);
   }
 
+  async readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    const before = this.writing.current();
+    const answer = await this.largeReads.read(ranges);
+    // Where the file was opened anew, commits that this has seen may be gone.
+    if (this.writing.current() !== before) throw this.writing.unavailable();
+    const { horizon } = before;
+    if (!ranges.every((range, i) => isListSettled(horizon, range, answer[i]))) {
+      await horizon.whenSettled();
+    }
+    return answer;
+  }
+
   private readWatched(keys: readonly Bytes[]): WatchRead | Promise<WatchRead> {
     const { session, horizon } = this.writing.current();
     session.reader.beginTurn();
-    const nowMs = this.clock.nowMs();
-    let isSettled = true;
-    let nextExpiryMs = Infinity;
-    const entries = keys.map((key): Entry | null => {
-      const row = session.reader.row(key);
-      isSettled &&= horizon.isSettled(key, row?.version);
-      if (row === undefined || !isLive(row.expireAtMs, nowMs)) return null;
-      if (row.expireAtMs >= 0) {
-        nextExpiryMs = Math.min(nextExpiryMs, row.expireAtMs);
-      }
-      const { value, encoding, version } = row;
-      return { key, value, encoding, version, order: 0 };
-    });
-    const state = { entries, nextExpiryMs };
+    const state = watchRead(session.reader, keys, this.clock.nowMs());
+    const isSettled = keys.every((key, i) =>
+      horizon.isSettled(key, state.entries[i]?.version)
+    );
     return isSettled ? state : horizon.whenSettled().then(() => state);
   }
 
@@ -187,7 +201,8 @@ class SqliteStore implements Store {
 
   health(): StoreHealth {
     if (this.closing) {
-      return { writable: false, reason: "The server is stopping." };
+      const reason = "The server is stopping.";
+      return { writable: false, cause: "stopping", reason };
     }
     return this.writing.health();
   }
@@ -197,6 +212,7 @@ class SqliteStore implements Store {
       this.hub.fail(closed());
       this.foreign.stop();
       try {
+        await this.largeReads.close();
         await this.writing.close();
       } finally {
         this.lock.release();
@@ -204,6 +220,18 @@ class SqliteStore implements Store {
     })();
     return this.closing;
   }
+}
+
+/** Whether a range showed nothing that a power cut could still take back. */
+function isListSettled(
+  horizon: DurableHorizon,
+  range: ReadRange,
+  entries: readonly Entry[],
+): boolean {
+  for (let i = 0; i < entries.length; i++) {
+    if (entries[i].version > horizon.durableVersion) return false;
+  }
+  return horizon.isRangeSettled(range);
 }
 
 function isLive(expireAtMs: number, nowMs: number): boolean {

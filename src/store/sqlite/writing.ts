@@ -16,10 +16,19 @@ import {
   type Cut,
   requireAlone,
 } from "./cut_back.ts";
+import { DiskReserve } from "./disk_reserve.ts";
 import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
 import { ForeignWrites } from "./foreign_writes.ts";
+import {
+  fullDisk,
+  isDiskFull,
+  mayCheckpoint,
+  proveRoom,
+  ROOM_BYTES,
+} from "./full_disk.ts";
 import { GroupCommit } from "./group_commit.ts";
+import type { LargeReads } from "./large_reads.ts";
 import type { Retention } from "./mutation_log.ts";
 import {
   openWriteSession,
@@ -32,6 +41,8 @@ import { cutLog, walBytes } from "./wal.ts";
 
 /** How often a failed disk is tried again. */
 const PROBE_INTERVAL_MS = 500;
+/** A full one less often: each time the whole reserve is written. */
+const ROOM_INTERVAL_MS = 2000;
 /** After a failed checkpoint, commits go on; the next attempt waits so long. */
 const CHECKPOINT_RETRY_MS = 5000;
 
@@ -40,6 +51,8 @@ export interface WritingOptions extends SessionOptions {
   batchTimeoutMs: number;
   /** Default: see waiting_writes.ts. */
   maxWaitingBytes?: number;
+  /** Room kept for deletions on a full disk; default: none. */
+  reserveBytes?: number;
 }
 
 /** What belongs to one opening of the file. */
@@ -65,6 +78,8 @@ export class Writing {
   readonly databaseId: string;
   onDurableKeys: (keys: Iterable<Bytes>) => void = () => {};
   onForeignWrite: () => void = () => {};
+  /** What else has the file open now and then. */
+  largeReads: Pick<LargeReads, "suspend" | "resume"> | undefined;
   private open: Current | undefined;
   private readonly checkpointer: Checkpointer;
   private readonly waiting: WaitingWrites;
@@ -78,6 +93,7 @@ export class Writing {
   private commitFailures = 0;
   private isClosing = false;
   private isRefused = false;
+  private isDiskFull = false;
   private recovering: Promise<void> | undefined;
   /** The log is in doubt: the file has to be opened anew from its durable part. */
   private needsReopening = false;
@@ -88,6 +104,7 @@ export class Writing {
   private constructor(
     private readonly options: WritingOptions,
     session: WriteSession,
+    private readonly reserve: DiskReserve,
   ) {
     this.databaseId = session.databaseId;
     this.foreignWrites = new ForeignWrites(options.clock, options.logger);
@@ -112,7 +129,29 @@ export class Writing {
 
   /** @throws StartupError where the file cannot be opened or synced */
   static async open(options: WritingOptions): Promise<Writing> {
-    return new Writing(options, await openDurably(options));
+    const { path, reserveBytes = 0, random } = options;
+    const reserve = new DiskReserve(`${path}-reserve`, reserveBytes, random);
+    let session: WriteSession;
+    try {
+      session = await openDurably(options);
+    } catch (error) {
+      // A full disk has no room for opening either.
+      if (!isDiskFull(error) || !reserve.release()) throw error;
+      session = await openDurably(options);
+    }
+    const writing = new Writing(options, session, reserve);
+    void writing.makeReserve();
+    return writing;
+  }
+
+  /** Beside serving: writing it may take a moment. */
+  private async makeReserve(): Promise<void> {
+    const { reserve, options } = this;
+    if (await reserve.fill() || this.isClosing || this.isDiskFull) return;
+    options.logger.warn(
+      "The room that is kept for deletions on a full disk could not be had; deletions may be refused then.",
+      { sizeBytes: reserve.sizeBytes, reason: reserve.problem },
+    );
   }
 
   /** @param certainFrames how much of the log is known to be on the disk */
@@ -135,15 +174,18 @@ export class Writing {
       horizon,
       batchTimeoutMs,
       waiting: this.waiting,
-      onFailure: (error) => {
+      onFailure: (error, isDiskFull) => {
         this.commitFailures++;
-        this.fail(error, false);
+        if (isDiskFull) this.diskIsFull(error);
+        else this.fail(error, false);
       },
       onCommitted: (frames, earliestExpiryMs) => {
         this.walFrames = frames;
         sweeper.expect(earliestExpiryMs);
         if (clock.monotonicMs() < this.checkpointAfterMs) return;
-        this.checkpointer.maybeStart(walBytes(frames, session.pageBytes));
+        const bytes = walBytes(frames, session.pageBytes);
+        if (this.isDiskFull && !mayCheckpoint(bytes, this.reserve)) return;
+        this.checkpointer.maybeStart(bytes);
       },
       onForeignWrite: (ourVersion, fileVersion) => {
         this.foreignWrites.noteWrite(ourVersion, fileVersion);
@@ -200,7 +242,9 @@ export class Writing {
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
-    if (this.failure) return Promise.reject(this.failure);
+    if (this.failure && !(this.isDiskFull && this.open)) {
+      return Promise.reject(this.failure);
+    }
     const outcome = this.current().writer.write(write);
     this.stalls.expect();
     return outcome;
@@ -229,6 +273,8 @@ export class Writing {
   }
 
   private onCheckpointFailure(message: string): void {
+    // Now, while the log is still short enough for the reserve.
+    if (isDiskFull(message)) this.diskIsFull(fullDisk());
     this.checkpointAfterMs = this.options.clock.monotonicMs() +
       CHECKPOINT_RETRY_MS;
     this.options.logger.warn(
@@ -239,16 +285,34 @@ export class Writing {
 
   // ---------------------------------------------------------------- failure
 
-  private fail(error: Error, isLogInDoubt: boolean): void {
+  private fail(error: UnavailableError, isLogInDoubt: boolean): void {
     this.needsReopening ||= isLogInDoubt;
-    this.failure = error instanceof UnavailableError
-      ? error
-      : new UnavailableError(messageOf(error));
-    this.open?.writer.refuse(this.failure);
+    this.failure = error;
+    this.refuse(error);
+    this.startRecovering("Writes are refused until the disk recovers.");
+  }
+
+  /** Deletions are taken, for which there is the reserve. */
+  private diskIsFull(error: UnavailableError): void {
+    this.reserve.release();
+    if (this.isDiskFull || this.isRefused) return;
+    this.isDiskFull = true;
+    this.failure = error;
+    this.refuse(error);
+    this.startRecovering(
+      "Writes are refused until there is room on the disk; deletions are taken.",
+    );
+  }
+
+  private refuse(error: UnavailableError): void {
+    if (this.isDiskFull && !this.needsReopening) {
+      this.open?.writer.refuseAllButDeletions(error);
+    } else this.open?.writer.refuse(error);
+  }
+
+  private startRecovering(message: string): void {
     if (this.recovering || this.isClosing) return;
-    this.options.logger.error("Writes are refused until the disk recovers.", {
-      reason: error.message,
-    });
+    this.options.logger.error(message, { reason: this.failure?.message });
     this.recovering = this.recover().finally(() => this.recovering = undefined);
   }
 
@@ -268,7 +332,10 @@ export class Writing {
     const { clock, logger } = this.options;
     while (!this.isClosing && !this.isRefused) {
       await new Promise<void>((resolve) =>
-        clock.after(PROBE_INTERVAL_MS, resolve)
+        clock.after(
+          this.isDiskFull ? ROOM_INTERVAL_MS : PROBE_INTERVAL_MS,
+          resolve,
+        )
       );
       if (this.isClosing || this.isRefused) return;
       try {
@@ -276,6 +343,9 @@ export class Writing {
         await this.probe();
         if (this.isRefused) return;
         this.failure = undefined;
+        // It stands then; more of it would take the room that is there.
+        if (!this.isDiskFull) void this.makeReserve();
+        this.isDiskFull = false;
         this.current().writer.accept();
         this.onForeignWrite();
         logger.info(
@@ -284,6 +354,11 @@ export class Writing {
         return;
       } catch (error) {
         const reason = messageOf(error);
+        if (isDiskFull(error)) {
+          // Before it is opened anew nothing is taken, deletions neither.
+          if (this.needsReopening) this.reserve.release();
+          else this.diskIsFull(fullDisk());
+        }
         if (
           error instanceof UnavailableError && reason !== this.failure?.message
         ) {
@@ -294,16 +369,29 @@ export class Writing {
     }
   }
 
-  /** Commits and syncs something small. */
+  /** Commits and syncs a write of a usual size. */
   private async probe(): Promise<void> {
     const { writer, session } = this.current();
-    writer.probe();
-    try {
-      await session.wal.sync();
-    } catch (error) {
-      this.needsReopening = true;
-      throw error;
+    const sync = async () => {
+      try {
+        await session.wal.sync();
+      } catch (error) {
+        this.needsReopening = true;
+        throw error;
+      }
+    };
+    if (!this.isDiskFull) {
+      writer.probe(ROOM_BYTES);
+      return sync();
     }
+    await proveRoom({
+      session,
+      writer,
+      sync,
+      reserve: this.reserve,
+      walBytes: walBytes(session.walFrames().log, session.pageBytes),
+      emptyLog: () => this.checkpointer.byCaller(() => writer.emptyLog()),
+    });
   }
 
   /**
@@ -315,6 +403,7 @@ export class Writing {
     const { options, checkpointer } = this;
     if (this.open) await checkpointer.repair();
     await checkpointer.suspend();
+    await this.largeReads?.suspend();
     try {
       if (this.isClosing) return;
       const { open } = this;
@@ -322,7 +411,7 @@ export class Writing {
         requireAlone(open.session);
         // On a full disk the file might not be opened again; as it is, it can
         // still be read.
-        open.writer.probe();
+        open.writer.probe(0);
         this.cut = closeInDoubt(
           open.session,
           options.path,
@@ -341,8 +430,10 @@ export class Writing {
       await session.wal.sync();
       this.cut = undefined;
       this.needsReopening = false;
+      if (this.failure) this.refuse(this.failure);
     } finally {
       checkpointer.resume();
+      this.largeReads?.resume();
     }
   }
 
@@ -352,7 +443,7 @@ export class Writing {
     const reason = this.failure?.message ?? this.stalls.sentence();
     return reason === undefined
       ? { writable: true }
-      : { writable: false, reason };
+      : { writable: false, cause: "disk", reason };
   }
 
   /** What openings before the present one have counted. */
@@ -389,6 +480,7 @@ export class Writing {
       walBytes: walBytes(this.walFrames, session.pageBytes),
       expiryBacklog: session.expiryBacklog(this.options.clock.nowMs()),
       syncPendingSeconds: this.syncPendingMs(horizon) / 1000,
+      reserveBytes: this.reserve.heldBytes,
       waitingWrites: this.waiting.count,
       waitingBytes: this.waiting.heldBytes,
       refusedWrites: this.waiting.refused,
@@ -414,6 +506,7 @@ export class Writing {
     // As long as writes are waited for, what holds them up is told.
     if (!this.failure) await this.waiting.whenNone();
     this.stalls.stop();
+    await this.reserve.settled();
     await this.checkpointer.suspend();
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);

@@ -1,0 +1,79 @@
+/** Large answers that nobody takes. */
+import assert from "node:assert/strict";
+import { range } from "../../src/store/contract/support.ts";
+import { KvClient } from "../support/kv_client.ts";
+import { encodeRead } from "../support/kv_messages.ts";
+import { http1, http2Connection } from "../support/transport.ts";
+import { Attack } from "./attack.ts";
+import { fill, largeName, largeValues } from "./fill.ts";
+import {
+  attacked,
+  CEILING_WITH_SECRET_MIB,
+  CEILING_WITHOUT_SECRET_MIB,
+} from "./victim.ts";
+
+/** 62.5 MiB as one answer. */
+const COUNT = 1000;
+const everyLarge = range(largeName(0), "large 9", { limit: COUNT });
+
+Deno.test("answers of 62 MiB that nobody reads: bounded memory, and others go on reading, also as much", () => {
+  const name = "40 answers of 62 MiB that nobody reads";
+  return attacked({
+    name,
+    ceilingMib: CEILING_WITH_SECRET_MIB,
+    prepare: (database) => fill(database, largeValues(COUNT)),
+  }, async ({ server, neighbour }) => {
+    await using attack = await Attack.start("unreadAnswers", server.port, {
+      connections: 20,
+      requestsEach: 2,
+      call: "snapshot_read",
+      body: encodeRead([everyLarge]).toBase64(),
+    });
+    await neighbour.goRounds(20);
+    await attack.end();
+    // Those who do read get everything, once the others are gone at the latest.
+    for (const connect of [http1, http2Connection]) {
+      const client = await KvClient.open(connect(server.url));
+      const [entries] = await client.read(everyLarge);
+      assert.equal(entries.length, COUNT);
+      client.close();
+    }
+  });
+});
+
+for (
+  const [how, start] of [
+    ["over HTTP/2", (port: number) =>
+      Attack.start("shutWindows", port, {
+        connections: 50,
+        streams: 190,
+        window: 0,
+        method: "GET",
+        path: `/${encodeURIComponent(largeName(0))}`,
+      })],
+    [
+      "over HTTP/1.1",
+      (port: number) =>
+        Attack.start("pipelinedRequests", port, {
+          connections: 200,
+          requests: 1000,
+          head: `GET /${encodeURIComponent(largeName(0))} HTTP/1.1\r\n` +
+            "host: x\r\n\r\n",
+          reads: false,
+        }),
+    ],
+  ] as [string, (port: number) => Promise<Attack>][]
+) {
+  const name = `public reads of 64 KiB that nobody takes, ${how}`;
+  Deno.test(name, () =>
+    attacked({
+      name,
+      ceilingMib: CEILING_WITHOUT_SECRET_MIB,
+      args: ["--public-reads"],
+      prepare: (database) => fill(database, largeValues(1)),
+    }, async ({ server, neighbour }) => {
+      await using attack = await start(server.port);
+      await neighbour.goRounds(20);
+      await attack.end();
+    }));
+}
