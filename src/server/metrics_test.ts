@@ -19,7 +19,6 @@ function stats(version: number): StoreStats {
     waitingWrites: 0,
     waitingBytes: 0,
     refusedWrites: 0,
-    reserveBytes: 0,
     unreadableRows: 0,
     reserveBytes: 0,
     checkpoints: 0,
