@@ -39,6 +39,8 @@ export interface CheckpointerDeps {
    * checkpoint itself reports the log as it was when it began.
    */
   walFrames(): { log: number; checkpointed: number };
+  /** A checkpoint has reached the end of the log. */
+  onCompleted?(): void;
   /** A checkpoint failed: the disk did not take what is in the log. */
   onFailure(message: string): void;
 }
@@ -91,6 +93,7 @@ export class Checkpointer {
         if (rest <= 0 || release) {
           if (rest <= 0) {
             this.completed++;
+            this.deps.onCompleted?.();
             this.isHalfCopied = false;
           }
           return;

@@ -308,7 +308,6 @@ export class GroupCommit {
     }
     for (const message of result.enqueues) {
       const { key, value } = session.queue.add(message);
-      changes.producedBytes += key.length + value.length;
       const index = --left === 0
         ? LAST_INDEX
         : result.effects.length + result.enqueues.length - left - 1;
@@ -323,6 +322,7 @@ export class GroupCommit {
       );
     }
     log.endCommit(version, nowMs);
+    changes.producedBytes += result.producedBytes;
     item.outcome = { status: "committed", version, order: 0 };
     return true;
   }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { decodeLogEntries, LAST_INDEX, LogKind } from "../../log/entry.ts";
 import { systemClock } from "../../common/clock.ts";
+import { ManualClock } from "../../common/manual_clock.ts";
 import { silentLogger } from "../../common/log.ts";
 import { seededRandom } from "../../common/random.ts";
 import {
@@ -18,6 +19,7 @@ import {
   key,
   mutation,
   set,
+  START_MS,
   sum,
 } from "../contract/support.ts";
 import type { Store } from "../store.ts";
@@ -44,7 +46,13 @@ class Place implements AsyncDisposable {
   }
 
   async open(maxLogBytes?: number): Promise<void> {
-    this.store = await openSqliteStore({ path: this.path, maxLogBytes });
+    // Time stands still: a group ends at what it takes, not at how long.
+    const clock = new ManualClock(START_MS);
+    this.store = await openSqliteStore({
+      path: this.path,
+      clock,
+      maxLogBytes,
+    });
   }
 
   /** The rows of the log, as another connection of this process sees them. */

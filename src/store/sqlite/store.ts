@@ -77,6 +77,9 @@ export async function openSqliteStore(
   try {
     const writing = await Writing.open({
       ...session,
+      notedVersion: (databaseId) => lock.notedVersion(databaseId),
+      noteVersion: (databaseId, version) =>
+        lock.noteVersion(databaseId, version),
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
       maxWaitingBytes: options.maxWaitingBytes,

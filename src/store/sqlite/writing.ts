@@ -47,6 +47,8 @@ const ROOM_INTERVAL_MS = 2000;
 const CHECKPOINT_RETRY_MS = 5000;
 
 export interface WritingOptions extends SessionOptions {
+  /** Told now and then, of a durable one: at the start, checkpoints, the end. */
+  noteVersion?(databaseId: string, version: number): void;
   durability: Durability;
   batchTimeoutMs: number;
   /** Default: see waiting_writes.ts. */
@@ -123,6 +125,7 @@ export class Writing {
       walFrames: () =>
         this.open?.session.walFrames() ?? { log: 0, checkpointed: 0 },
       onFailure: (message) => this.onCheckpointFailure(message),
+      onCompleted: () => this.noteVersion(),
     });
     this.open = this.begin(session, session.walFrames().log);
   }
@@ -140,8 +143,14 @@ export class Writing {
       session = await openDurably(options);
     }
     const writing = new Writing(options, session, reserve);
+    writing.noteVersion();
     void writing.makeReserve();
     return writing;
+  }
+
+  private noteVersion(): void {
+    const { options, open, databaseId } = this;
+    if (open) options.noteVersion?.(databaseId, open.horizon.durableVersion);
   }
 
   /** Beside serving: writing it may take a moment. */
@@ -440,10 +449,13 @@ export class Writing {
   // -------------------------------------------------------------- reporting
 
   health(): StoreHealth {
-    const reason = this.failure?.message ?? this.stalls.sentence();
-    return reason === undefined
-      ? { writable: true }
-      : { writable: false, cause: "disk", reason };
+    if (this.failure) {
+      const cause = this.isDiskFull ? "full" : "disk";
+      return { writable: false, cause, reason: this.failure.message };
+    }
+    const stall = this.stalls.present();
+    if (stall === undefined) return { writable: true };
+    return { writable: false, cause: stall.cause, reason: stall.sentence };
   }
 
   /** What openings before the present one have counted. */
@@ -508,6 +520,7 @@ export class Writing {
     this.stalls.stop();
     await this.reserve.settled();
     await this.checkpointer.suspend();
+    this.noteVersion();
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);
     try {
