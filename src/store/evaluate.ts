@@ -53,8 +53,8 @@ export type Evaluation =
     effects: Effect[];
     enqueues: Enqueue[];
     /**
-     * Keys and values of the effects, which go into the rows and the log: it
-     * may be many times what was sent.
+     * Keys, values and payloads that the write adds to the rows, the queue and
+     * the log: it may be many times what was sent.
      */
     producedBytes: number;
   }
@@ -112,8 +112,9 @@ export function evaluate(
     changes.set(name, { index, counter: undefined });
   }
   if (changes !== undefined) encodeCounters(effects, changes);
-  const producedBytes = bytesOf(effects);
-  return { status: "ok", effects, enqueues: write.enqueues, producedBytes };
+  const { enqueues } = write;
+  const producedBytes = bytesOf(effects, enqueues);
+  return { status: "ok", effects, enqueues, producedBytes };
 }
 
 /** What a write has done to a key so far. */
@@ -220,11 +221,18 @@ function encodeCounters(
   }
 }
 
-function bytesOf(effects: readonly Effect[]): number {
+function bytesOf(
+  effects: readonly Effect[],
+  enqueues: readonly Enqueue[],
+): number {
   let bytes = 0;
   for (let i = 0; i < effects.length; i++) {
     const { key, value } = effects[i];
     bytes += key.length + (value === null ? 0 : value.length);
+  }
+  for (let i = 0; i < enqueues.length; i++) {
+    bytes += enqueues[i].payload.length;
+    for (const key of enqueues[i].keysIfUndelivered) bytes += key.length;
   }
   return bytes;
 }

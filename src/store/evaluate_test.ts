@@ -573,6 +573,6 @@ Deno.test("enqueues are passed on as they are", () => {
     status: "ok",
     effects: [],
     enqueues: [enqueue],
-    producedBytes: 0,
+    producedBytes: enqueue.payload.length + A.length,
   });
 });

@@ -287,7 +287,6 @@ export class GroupCommit {
       return false;
     }
     const { log } = session;
-    changes.producedBytes += result.producedBytes;
     let left = result.effects.length + result.enqueues.length;
     for (let i = 0; i < result.effects.length; i++) {
       const effect = result.effects[i];
