@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { dirname } from "node:path";
+import { backup, DatabaseSync } from "node:sqlite";
 import { setImmediate } from "node:timers";
+import { fromUtf8 } from "../common/bytes.ts";
 import { UnavailableError } from "../common/errors.ts";
 import { type Logger, silentLogger } from "../common/log.ts";
 import { type Clock, systemClock } from "../common/clock.ts";
@@ -11,7 +13,7 @@ import {
   type ObjectStore,
   ObjectStoreRefusedError,
 } from "../object_store/object_store.ts";
-import { atomic, set } from "../store/contract/support.ts";
+import { atomic, point, set } from "../store/contract/support.ts";
 import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import { withArchives } from "./archive.ts";
 import { BackupService } from "./backup_service.ts";
@@ -415,3 +417,43 @@ Deno.test("where the file cannot be opened, the reason is told, and lock and own
     assert.equal((await manifests.read())!.manifest.owner, null);
     await (await serving(path, view())).close();
   }));
+
+for (const isWrittenAfter of [true, false]) {
+  const when = isWrittenAfter ? "at the next write" : "at the next snapshot";
+  Deno.test(`the file is rolled back under a running server: the backup begins anew ${when}, and is whole`, () =>
+    inFolder(async (path) => {
+      const { memory } = bucket();
+      const view = () =>
+        new MemoryObjectStore({ clock: systemClock, sharing: memory });
+      const service = await serving(path, view());
+      await until(() => service.report().generation !== null);
+      await service.store.write(atomic([set("a", "old")]));
+      const copy = async (from: string, to: string) => {
+        const db = new DatabaseSync(from, { readOnly: true });
+        await backup(db, to);
+        db.close();
+      };
+      await copy(path, `${path}.old`);
+      for (let i = 0; i < 50; i++) {
+        await service.store.write(atomic([set("a", `${i}`)]));
+      }
+      const { generation, localVersion } = service.report();
+      await until(() => service.report().bucketVersion === localVersion);
+      await copy(`${path}.old`, path);
+      if (isWrittenAfter) {
+        await service.store.write(atomic([set("b", "1")]));
+      } else await service.snapshot().catch(() => {});
+      await until(() => service.report().generation !== generation);
+      const now = await service.verify();
+      assert.equal(now.entries, isWrittenAfter ? 2 : 1);
+      assert.equal(now.isCompared, true);
+      assert.ok(service.report().localVersion > localVersion);
+      await service.close();
+
+      // What the next launch finds in the bucket is what the file has.
+      const again = await serving(path, view());
+      const [[entry]] = await again.store.read([point("a")]);
+      assert.equal(fromUtf8(entry.value), "old");
+      await again.close();
+    }));
+}
