@@ -19,6 +19,7 @@ function stats(version: number): StoreStats {
     waitingWrites: 0,
     waitingBytes: 0,
     refusedWrites: 0,
+    reserveBytes: 0,
     unreadableRows: 0,
     checkpoints: 0,
     watches: 0,

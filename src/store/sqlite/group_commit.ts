@@ -293,21 +293,16 @@ export class GroupCommit {
       log.encoder.append(version, 0, index, key, value, encoding, expireAtMs);
       // Not the effect itself: its value would be held until the sync.
       changes.keys.push(key);
-      changes.producedBytes += key.length;
-      if (value === null) changes.removals.push(key);
-      else {
-        changes.producedBytes += value.length;
-        if (expireAtMs !== NEVER_MS) {
-          changes.removals.push(key);
-          if (expireAtMs < changes.earliestExpiryMs) {
-            changes.earliestExpiryMs = expireAtMs;
-          }
-        }
+      if (value === null || expireAtMs !== NEVER_MS) changes.removals.push(key);
+      if (value !== null && expireAtMs !== NEVER_MS) {
+        changes.earliestExpiryMs = Math.min(
+          changes.earliestExpiryMs,
+          expireAtMs,
+        );
       }
     }
     for (const message of result.enqueues) {
       const { key, value } = session.queue.add(message);
-      changes.producedBytes += key.length + value.length;
       const index = --left === 0
         ? LAST_INDEX
         : result.effects.length + result.enqueues.length - left - 1;
@@ -322,6 +317,7 @@ export class GroupCommit {
       );
     }
     log.endCommit(version, nowMs);
+    changes.producedBytes += result.producedBytes;
     item.outcome = { status: "committed", version, order: 0 };
     return true;
   }

@@ -439,10 +439,13 @@ export class Writing {
   // -------------------------------------------------------------- reporting
 
   health(): StoreHealth {
-    const reason = this.failure?.message ?? this.stalls.sentence();
-    return reason === undefined
-      ? { writable: true }
-      : { writable: false, cause: "disk", reason };
+    if (this.failure) {
+      const cause = this.isDiskFull ? "full" : "disk";
+      return { writable: false, cause, reason: this.failure.message };
+    }
+    const stall = this.stalls.present();
+    if (stall === undefined) return { writable: true };
+    return { writable: false, cause: stall.cause, reason: stall.sentence };
   }
 
   /** What openings before the present one have counted. */
