@@ -122,6 +122,45 @@ Deno.test("a read-only server's watch sees the other server's commits and expiri
   client.close();
 });
 
+Deno.test("another program's exclusive lock on a file without a log: a read-only server says so, and goes on", async () => {
+  await using folder = await TestFolder.make();
+  const kv = await Deno.openKv(folder.database);
+  await kv.set(["a"], new TextEncoder().encode("1"));
+  kv.close();
+  const other = new DatabaseSync(folder.database);
+  other.exec("pragma journal_mode = delete");
+  await using reader = await ServerProcess.start({
+    path: folder.database,
+    args: READ_ONLY,
+  });
+  const client = await KvClient.open(http1(reader.url));
+  const { frames, cancel } = await client.watch([point("a").start]);
+  await frames.next();
+  other.exec("begin exclusive");
+  // So many looks at the file fail as fit between these answers.
+  const untilMs = performance.now() + 600;
+  let refused = 0;
+  while (performance.now() < untilMs) {
+    const answer = await fetch(`${reader.url}/a`, {
+      headers: { authorization: REST_SECRET },
+    });
+    assert.equal(answer.status, 503);
+    assert.match(await answer.text(), /holds the database locked/);
+    refused++;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.ok(refused > 0);
+  other.exec(
+    "update kv set version = version + 1; update data_version set version = version + 1; commit",
+  );
+  other.close();
+  await frames.next();
+  assert.equal((await client.read(point("a")))[0].length, 1);
+  cancel();
+  client.close();
+  assert.equal((await reader.stop()).code, 0);
+});
+
 Deno.test("a read-only server that is read without a pause does not let the writer's log grow", async () => {
   await using folder = await TestFolder.make();
   await using writer = new WatchedServer(folder.database);

@@ -120,6 +120,11 @@ export async function readSnapshotIndex(
     }
   }
   const differential = await objects.get(differentialKey(generation));
+  if (generation === "" && differential === undefined) {
+    throw new StartupError(
+      `There is no backup in ${objects.url}: neither its manifest nor a snapshot is there. Nothing was restored; check the URL.`,
+    );
+  }
   const stamp = differential && fromUtf8(differential.data)?.trim();
   if (stamp === undefined || !/^[0-9a-f]{20}$/.test(stamp)) {
     throw new StartupError(

@@ -5,6 +5,7 @@
 import { dirname } from "node:path";
 import { messageOf, StartupError, UsageError } from "../common/errors.ts";
 import { exists } from "../common/files.ts";
+import { missingPermission } from "../common/permissions.ts";
 import type { Random } from "../common/random.ts";
 
 /** 192 bits: nobody guesses it. */
@@ -18,8 +19,12 @@ export function readAccessTokenFile(path: string): string {
   try {
     return Deno.readTextFileSync(path).trim();
   } catch (error) {
+    const missing = missingPermission(error);
     throw new UsageError(
-      `The access token file ${path} cannot be read: ${messageOf(error)}`,
+      missing ??
+        `The access token file ${path} cannot be read: ${
+          messageOf(error)
+        }. Nothing was opened.`,
     );
   }
 }
@@ -38,8 +43,12 @@ export function keepAccessToken(
     return { token: readAccessTokenFile(path), isNew };
   } catch (error) {
     if (error instanceof UsageError) throw error;
+    const missing = missingPermission(error, dirname(path));
     throw new StartupError(
-      `The access token cannot be kept in ${path}: ${messageOf(error)}`,
+      missing ??
+        `The access token cannot be kept in ${path}: ${
+          messageOf(error)
+        }. Nothing was opened; make its folder writable, or name another one with --sqlite-path.`,
     );
   }
 }

@@ -1,6 +1,8 @@
 /** `backup status`, `backup verify`, `backup snapshot`. */
 import { systemClock } from "../common/clock.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
+import { exists } from "../common/files.ts";
+import { missingPermission } from "../common/permissions.ts";
 import { systemRandom } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { bucketStatus } from "../backup/status.ts";
@@ -13,13 +15,14 @@ import { digestFile } from "../store/sqlite/snapshot.ts";
 import type { DatabaseDigest } from "../store/backup_source.ts";
 import { sleep } from "../common/clock.ts";
 import { formatAddress } from "./address.ts";
+import { ask, member } from "./ask.ts";
 import { asStartupError, openBackupPlace } from "./backup_place.ts";
 import type { BackupConfig, SnapshotConfig } from "./config.ts";
 import { formatDuration } from "./duration.ts";
 import type { CliIo } from "./io.ts";
 import { formatBytes, Progress, standardError } from "./progress.ts";
+import { askServer } from "./server_backup.ts";
 
-const ASK_TIMEOUT_MS = 3000;
 /** How long a verification waits for the backup to reach the database. */
 const REACH_TIMEOUT_MS = 60_000;
 const REACH_POLL_MS = 500;
@@ -42,7 +45,8 @@ async function withPlace<T>(
 export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
   return withPlace(config, async (objects) => {
     const bucket = await bucketStatus(objects, systemClock, systemRandom);
-    const found = await askServer(config.address);
+    const asked = await askServer(config.address);
+    const found = asked.kind === "backup" ? asked.backup : undefined;
     // Another database's server may be the one that answers there.
     const server = found?.epoch === bucket?.epoch &&
         found?.generation === bucket?.generation.name
@@ -88,8 +92,8 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
         } behind`,
       );
     } else {
-      const why = found === undefined
-        ? "none with a backup answers at --addr"
+      const why = asked.kind === "none"
+        ? asked.why
         : "the one at --addr does not serve this backup";
       lines.push(`  server         ${why}; the bucket alone was looked at`);
     }
@@ -99,34 +103,6 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
   });
 }
 
-interface ServerBackup {
-  epoch: number;
-  generation: string | null;
-  /** A versionstamp: everything up to it is in the bucket. */
-  bucketVersion: string;
-  state: string;
-  lagMs: number;
-  lagBytes: number;
-}
-
-/** Undefined where no server with a backup answers. */
-async function askServer(
-  address: BackupConfig["address"],
-): Promise<ServerBackup | undefined> {
-  const late = new AbortController();
-  const timer = systemClock.after(ASK_TIMEOUT_MS, () => late.abort());
-  try {
-    const answer = await fetch(`http://${formatAddress(address)}/-/ready`, {
-      signal: late.signal,
-    });
-    return (await answer.json()).backup;
-  } catch {
-    return undefined;
-  } finally {
-    timer.stop();
-  }
-}
-
 /** @returns the exit code: 0 where the backup restores to what it should */
 export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
   return withPlace(config, async (objects) => {
@@ -134,11 +110,18 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
     const read = async () => {
       const found = await manifests.read();
       if (found) return found.manifest;
-      throw new StartupError(`${objects.url} holds no backup.`);
+      throw new StartupError(
+        `There is no backup in ${objects.url}: its manifest is not there. Nothing was verified; check the URL.`,
+      );
     };
     let manifest = await read();
     let primary: DatabaseDigest | undefined;
     if (config.sqlitePath !== undefined) {
+      if (!exists(config.sqlitePath)) {
+        throw new StartupError(
+          `There is no database ${config.sqlitePath}. Nothing was verified; correct --sqlite-path.`,
+        );
+      }
       primary = await digestFile(config.sqlitePath);
       const deadlineMs = systemClock.monotonicMs() + REACH_TIMEOUT_MS;
       for (;;) {
@@ -154,14 +137,14 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         if (systemClock.monotonicMs() > deadlineMs) break;
         // The server knows: a commit that changed nothing is not shipped, nor
         // is the leap of versions after a restore.
-        const server = await askServer(config.address);
-        if (server === undefined) break;
-        if (versionOf(server.bucketVersion) >= primary.version) break;
+        const asked = await askServer(config.address);
+        if (asked.kind === "none") break;
+        if (versionOf(asked.backup.bucketVersion) >= primary.version) break;
         await sleep(systemClock, REACH_POLL_MS);
       }
     }
     const progress = new Progress("Verifying", standardError(), systemClock);
-    const folder = await Deno.makeTempDir({ prefix: "denokv-verify-" });
+    const folder = await scratchFolder();
     try {
       const verification = await verifyBackup({
         objects,
@@ -172,7 +155,13 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         progress: (done, total) => progress.update(done, total),
       });
       progress.end();
-      await noteVerified(objects, verification);
+      await noteVerified(objects, verification).catch((error) =>
+        io.err(
+          `warning: it could not be noted in the backup that it was verified: ${
+            messageOf(error)
+          }`,
+        )
+      );
       const { version, ...rest } = verification;
       const versionstamp = hexVersion(version);
       if (config.json) {
@@ -198,6 +187,27 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
   });
 }
 
+/** @throws StartupError where it may not be used */
+async function scratchFolder(): Promise<string> {
+  const refusal = () =>
+    new StartupError(
+      "A verification restores the backup into the folder for temporary files (TMPDIR, or /tmp), which may not be read and written here. Nothing was verified; add that folder to --allow-read and --allow-write.",
+    );
+  let folder: string;
+  try {
+    folder = await Deno.makeTempDir({ prefix: "denokv-verify-" });
+  } catch (error) {
+    throw missingPermission(error) === undefined ? error : refusal();
+  }
+  const { state } = await Deno.permissions.query({
+    name: "read",
+    path: folder,
+  });
+  if (state === "granted") return folder;
+  await Deno.remove(folder);
+  throw refusal();
+}
+
 /** @returns the exit code */
 export async function backupSnapshot(
   config: SnapshotConfig,
@@ -205,29 +215,38 @@ export async function backupSnapshot(
 ): Promise<number> {
   const url = `http://${formatAddress(config.address)}/-/backup/snapshot`;
   const startedMs = systemClock.monotonicMs();
-  let answer: Response;
-  try {
-    // Without a time limit: a snapshot of a large database takes its time.
-    answer = await fetch(url, {
-      method: "POST",
-      headers: { authorization: `Bearer ${config.secret}` },
-    });
-  } catch (error) {
+  // Without a time limit: a snapshot of a large database takes its time.
+  const reply = await ask(url, {
+    method: "POST",
+    headers: { authorization: `Bearer ${config.secret}` },
+  });
+  if (reply.kind === "notAllowed") {
+    throw new StartupError(`${reply.why} Nothing was changed.`);
+  }
+  if (reply.kind === "silent") {
     throw new StartupError(
-      `${url} could not be asked: ${
-        messageOf(error)
-      }. Nothing was changed; start the server, or name its --addr.`,
+      `${url} could not be asked. ${reply.why} Nothing was changed; start the server, or name its --addr.`,
     );
   }
-  const text = (await answer.text()).trim();
-  if (!answer.ok) throw new StartupError(`The server refused: ${text}`);
+  const { status, text, json } = reply;
+  if (status === 401) {
+    throw new StartupError(
+      "The server does not know this secret: it is neither its access token nor its KVSTORE_SECRET. Nothing was changed; set it as it is set for the server, and check --addr.",
+    );
+  }
+  const generation = member(json, "generation");
+  if (status !== 200 || typeof generation !== "string") {
+    throw new StartupError(
+      /^[^<{]{1,500}$/.test(text)
+        ? `The server refused (${status}): ${text}`
+        : `What answers at ${url} (status ${status}) is no denokv server, or one of another version. No new generation was made by this; check --addr.`,
+    );
+  }
   const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
-  if (config.json) io.out(text);
-  else {
-    const { generation } = JSON.parse(text);
-    io.out(
-      `New generation ${generation}, complete in ${formatDuration(tookMs)}.`,
-    );
-  }
+  io.out(
+    config.json
+      ? text
+      : `New generation ${generation}, complete in ${formatDuration(tookMs)}.`,
+  );
   return 0;
 }

@@ -102,6 +102,10 @@ export type Settings = {
 /** The Rust server demands as many. */
 const MIN_ACCESS_TOKEN_CHARACTERS = 12;
 
+/** One that is not granted looks like one that is not set. */
+const ENVIRONMENT_HINT =
+  "(A variable counts only where --allow-env grants it.)";
+
 /** What `--dev` sets where nothing else does; everyone knows it. */
 const DEVELOPMENT = {
   sqlitePath: "/tmp/denokv.sqlite",
@@ -143,7 +147,7 @@ export function serveConfig(given: Settings): ServeConfig {
     throw new UsageError(
       "Nobody could get in: set an access token of at least " +
         `${MIN_ACCESS_TOKEN_CHARACTERS} characters (DENO_KV_ACCESS_TOKEN, --access-token-file or --access-token) ` +
-        "for KV Connect and REST, or KVSTORE_SECRET for REST alone.",
+        `for KV Connect and REST, or KVSTORE_SECRET for REST alone. ${ENVIRONMENT_HINT}`,
     );
   }
   return {
@@ -198,7 +202,7 @@ export function backupConfig(settings: Settings): BackupConfig {
   const place = backupPlaceOf(values.backup, values);
   if (place === undefined) {
     throw new UsageError(
-      "--backup (or DENO_KV_BACKUP) is missing: which backup to look at.",
+      `--backup (or DENO_KV_BACKUP) is missing: which backup to look at. ${ENVIRONMENT_HINT}`,
     );
   }
   return {
@@ -215,7 +219,7 @@ export function snapshotConfig(settings: Settings): SnapshotConfig {
   const secret = accessTokenOf(settings) ?? values.restSecret;
   if (secret === undefined) {
     throw new UsageError(
-      "The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server.",
+      `The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server. ${ENVIRONMENT_HINT}`,
     );
   }
   const address = loopbackOf(addressOf(settings));
@@ -291,7 +295,7 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
   if (sqlitePath === undefined) {
     throw new UsageError(
       "--sqlite-path (or DENO_KV_SQLITE_PATH) is missing: which database file to serve. " +
-        "`denokv start` serves ./data/denokv.sqlite.",
+        "`denokv start` serves ./data/denokv.sqlite. " + ENVIRONMENT_HINT,
     );
   }
   if (sqlitePath === ":memory:" || sqlitePath.startsWith("file:")) {

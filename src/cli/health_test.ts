@@ -26,9 +26,10 @@ Deno.test("ready is 0, anything else is 1 with the server's own sentence", async
   let isReady = true;
   await using server = serve((request) => {
     assert.equal(new URL(request.url).pathname, "/-/ready");
-    return isReady
-      ? new Response("ready\n")
-      : new Response("The disk is full.\n", { status: 503 });
+    return isReady ? Response.json({ status: "ready" }) : Response.json(
+      { status: "not ready", reason: "The disk is full." },
+      { status: 503 },
+    );
   });
   const { port } = server.addr;
   assert.deepEqual(await ask(port), {
@@ -42,7 +43,37 @@ Deno.test("ready is 0, anything else is 1 with the server's own sentence", async
   await server.shutdown();
   const gone = await ask(port);
   assert.equal(gone.code, 1);
-  assert.match(gone.text, /could not be asked/);
+  assert.match(gone.text, /could not be asked\. Nothing listens there\.$/);
+});
+
+Deno.test("another program at the address is not taken for a server that is ready", async () => {
+  for (
+    const answer of [
+      () => new Response("ready"),
+      () => new Response("<!DOCTYPE HTML>\n<h1>Welcome</h1>"),
+      () => Response.json({ ok: true }),
+      () => Response.json(null),
+      () => new Response("<h1>404</h1>", { status: 404 }),
+      () => Response.redirect("http://127.0.0.1:1/", 302),
+    ]
+  ) {
+    await using server = serve(answer);
+    const { code, text } = await ask(server.addr.port);
+    assert.equal(code, 1);
+    assert.match(text, /not as a denokv server does.*check --addr\.$/);
+    assert.doesNotMatch(text, /<|\n/);
+  }
+});
+
+Deno.test("an answer without an end is not read to its end", async () => {
+  await using server = serve(() =>
+    new Response(
+      new ReadableStream({
+        pull: (controller) => controller.enqueue(new Uint8Array(10_000)),
+      }),
+    )
+  );
+  assert.equal((await ask(server.addr.port)).code, 1);
 });
 
 Deno.test("a server that does not answer is not ready", async () => {

@@ -19,6 +19,7 @@ import {
   snapshotConfig,
   startConfig,
 } from "./config.ts";
+import { missingPermission } from "../common/permissions.ts";
 import type { LogFormat } from "../common/log.ts";
 import { type CliIo, say } from "./io.ts";
 import { type Invocation, parseCommandLine, type ReadEnv } from "./parse.ts";
@@ -100,6 +101,8 @@ async function run(
 
 /** What a person reads of any error: one line. */
 export function sentence(error: unknown): string {
+  const missing = missingPermission(error);
+  if (missing !== undefined) return missing;
   const text = messageOf(error).replace(/\s*\p{Cc}+\s*/gu, " ").trim();
   const isForeseen = error instanceof UsageError ||
     error instanceof StartupError || error instanceof UnavailableError;

@@ -89,14 +89,64 @@ Deno.test("a variable that may not be read is one that is not set", async () => 
   assert.match(err, /^error: Nobody could get in/);
 });
 
-Deno.test("a permission that is missing is told in a sentence", async () => {
-  const { code, err } = await denokv(["start"], { permissions: [] });
-  assert.equal(code, 1);
-  assert.match(
-    err,
-    /^error: The access token cannot be kept in data.*--allow-/,
-  );
-  assert.doesNotMatch(err, /\n\s+at /);
+Deno.test("a permission that is missing is told in a sentence that names its flag", async () => {
+  const token = ["--access-token-file=/etc/denokv-token"];
+  const place = "--sqlite-path=/nowhere/x.sqlite";
+  for (
+    const [args, permissions, code, message] of [
+      [["start"], [], 1, /to read data is missing; add --allow-read=data /],
+      [
+        ["start"],
+        ["--allow-read=data"],
+        1,
+        /to write data is missing; add --allow-write=data /,
+      ],
+      [
+        ["serve", place, ...token],
+        [],
+        2,
+        /to read \/etc\/denokv-token is missing; add --allow-read=\/etc /,
+      ],
+      [
+        ["serve", place],
+        ["--allow-env"],
+        1,
+        /is missing; add --allow-read=\/nowhere /,
+      ],
+      [
+        ["backup", "status", "--backup=file:///nowhere"],
+        [],
+        1,
+        /is missing; add --allow-read=\/nowhere /,
+      ],
+      [
+        ["restore", "--from=file:///nowhere", "-o", "x"],
+        [],
+        1,
+        /is missing; add --allow-read=\/nowhere /,
+      ],
+      [
+        ["backup", "snapshot", "--addr=127.0.0.1:4599"],
+        ["--allow-env"],
+        1,
+        /"net" for 127\.0\.0\.1:4599 is missing; add --allow-net=127\.0\.0\.1:4599 /,
+      ],
+      [
+        ["health", "--addr=127.0.0.1:4599"],
+        [],
+        1,
+        /"net" for 127\.0\.0\.1:4599 is missing; add --allow-net=127\.0\.0\.1:4599 /,
+      ],
+    ] as [string[], string[], number, RegExp][]
+  ) {
+    const found = await denokv(args, {
+      permissions,
+      env: { KVSTORE_SECRET: "denorocks" },
+    });
+    assert.match(found.err, message);
+    assert.equal(found.code, code);
+    assert.doesNotMatch(found.err, /\n\s+at |Unexpected|Requires/);
+  }
 });
 
 Deno.test("health: nobody there is exit code 1", async () => {
@@ -111,10 +161,16 @@ Deno.test("a failure that nobody awaits ends the process with a sentence", async
   const folder = await Deno.makeTempDir();
   try {
     const module = JSON.stringify(new URL("process.ts", import.meta.url).href);
+    const broke = "Unexpected, and the command stopped: it broke in two";
     for (
-      const failure of [
-        `Promise.reject(new TypeError("it broke\\nin two"))`,
-        `reportError(new TypeError("it broke\\nin two"))`,
+      const [failure, message] of [
+        [`Promise.reject(new TypeError("it broke\\nin two"))`, broke],
+        [`reportError(new TypeError("it broke\\nin two"))`, broke],
+        // Whatever forgot to say it better.
+        [
+          `Deno.readTextFileSync("/etc/x")`,
+          "The permission to read /etc/x is missing; add --allow-read=/etc to the command and run it again.",
+        ],
       ]
     ) {
       const script = `${folder}/main.ts`;
@@ -131,7 +187,7 @@ Deno.test("a failure that nobody awaits ends the process with a sentence", async
         {
           code: 1,
           out: "",
-          err: "error: Unexpected, and the command stopped: it broke in two\n",
+          err: `error: ${message}\n`,
         },
       );
     }

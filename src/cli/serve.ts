@@ -2,8 +2,8 @@
  * `serve`: builds the whole, runs it until a signal, and takes it down in
  * order: no new requests, answers in flight, the write-ahead log copied back.
  */
-import { systemClock } from "../common/clock.ts";
-import { StartupError } from "../common/errors.ts";
+import { onTimerFailure, systemClock } from "../common/clock.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
@@ -41,6 +41,12 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     format: config.logFormat,
     level: config.logLevel,
     clock: systemClock,
+  });
+  onTimerFailure((error) => {
+    logger.error(
+      "Something that is done from time to time failed, and is tried again at its next time; the server goes on. Please report it.",
+      { reason: messageOf(error), at: placeOf(error) },
+    );
   });
   const signal = firstSignal(logger);
   if (config.isDevelopment) {
@@ -255,4 +261,11 @@ async function stop(
     );
   }
   logger.info("Stopped; the write-ahead log is in the database.");
+}
+
+/** The line of the program, for a report; no stack. */
+function placeOf(error: unknown): string | undefined {
+  return error instanceof Error
+    ? error.stack?.split("\n").find((line) => /^\s+at /.test(line))?.trim()
+    : undefined;
 }

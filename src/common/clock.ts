@@ -32,21 +32,46 @@ export interface Clock {
  */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+/** Until someone takes it, the process ends with it, as with any other error. */
+let timerFailed: (error: unknown) => void = (error) => {
+  throw error;
+};
+
+/**
+ * What becomes of an error that a timer's function throws: nobody called it, so
+ * nobody else can take it. An interval goes on.
+ */
+export function onTimerFailure(handle: (error: unknown) => void): void {
+  timerFailed = handle;
+}
+
+function run(fire: () => void): void {
+  try {
+    fire();
+  } catch (error) {
+    timerFailed(error);
+  }
+}
+
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
   after(delayMs, fire) {
-    const id = setTimeout(fire, Math.min(Math.max(0, delayMs), MAX_TIMER_MS));
+    const id = setTimeout(
+      run,
+      Math.min(Math.max(0, delayMs), MAX_TIMER_MS),
+      fire,
+    );
     Deno.unrefTimer(id);
     return { stop: () => clearTimeout(id) };
   },
   every(intervalMs, fire) {
-    const id = setInterval(fire, intervalMs);
+    const id = setInterval(run, intervalMs, fire);
     Deno.unrefTimer(id);
     return { stop: () => clearInterval(id) };
   },
   endOfTurn(fire) {
-    const id = setImmediate(fire);
+    const id = setImmediate(run, fire);
     return { stop: () => clearImmediate(id) };
   },
 };

@@ -7,7 +7,8 @@
 import { GoogleAuth } from "google-auth-library";
 import type { Bytes } from "../common/bytes.ts";
 import { messageOf, UnavailableError } from "../common/errors.ts";
-import { withCause } from "./fetch_error.ts";
+import { missingPermission } from "../common/permissions.ts";
+import { ALL_PERMISSIONS, unknownOutcome, withCause } from "./fetch_error.ts";
 import { ObjectStoreRefusedError } from "./object_store.ts";
 
 const GOOGLE_ENDPOINT = "https://storage.googleapis.com";
@@ -79,14 +80,12 @@ export class GcsHttp {
       status = response.status;
       answer = { status, headers: response.headers, body: await all(response) };
     } catch (error) {
-      if (error instanceof Deno.errors.NotCapable) {
-        throw new ObjectStoreRefusedError(
-          `${what} was not allowed: ${messageOf(error)}.`,
-        );
+      const missing = missingPermission(error);
+      if (missing !== undefined) {
+        throw new ObjectStoreRefusedError(`${missing} ${ALL_PERMISSIONS}`);
       }
       throw new UnavailableError(
-        `${what} got no answer (${withCause(error)}); the store may have ` +
-          "carried it out. It can be tried again.",
+        `${what} got no answer (${withCause(error)})${unknownOutcome(what)}`,
       );
     }
     if (request.expect.includes(status)) return answer;
@@ -108,6 +107,12 @@ export class GcsHttp {
     try {
       return new Headers(await this.#auth.getRequestHeaders(url.href));
     } catch (error) {
+      const missing = missingPermission(error);
+      if (missing !== undefined) {
+        throw new ObjectStoreRefusedError(
+          `${what} needs credentials, which could not be looked for. ${missing} ${ALL_PERMISSIONS}`,
+        );
+      }
       const message = `${what} needs credentials, and there are none: ` +
         `${oneLine(messageOf(error))}.`;
       if (isPassing(error)) {
@@ -121,11 +126,22 @@ export class GcsHttp {
   }
 }
 
-/** Whether the object is missing; a missing bucket is thrown as an error. */
+/**
+ * Whether the object is missing; a missing bucket is thrown as an error, and so
+ * is a page of something else that answers, which must not look like a backup
+ * that is empty or gone.
+ */
 export function isMissing(answer: GcsAnswer, what: string): boolean {
   if (answer.status !== 404) return false;
-  if (/bucket does not exist/i.test(text(answer))) throw refusal(what, answer);
+  if (/bucket does not exist/i.test(text(answer)) || isForeign(answer)) {
+    throw refusal(what, answer);
+  }
   return true;
+}
+
+/** A page for people: Google's own errors are JSON, or a line of text. */
+function isForeign(answer: GcsAnswer): boolean {
+  return /^\s*<(?:!doctype|html)/i.test(text(answer));
 }
 
 async function all(response: Response): Promise<Bytes> {
@@ -146,8 +162,12 @@ function refusal(what: string, answer: GcsAnswer): Error {
   const isFinal = status < 500 && !PASSING_STATUS.has(status);
   if (!isFinal || status < 300) {
     return new UnavailableError(
-      `${what} got no good answer (${said}); the store may have carried it ` +
-        "out. It can be tried again.",
+      `${what} got no good answer (${said})${unknownOutcome(what)}`,
+    );
+  }
+  if (isForeign(answer)) {
+    return new ObjectStoreRefusedError(
+      `${what} got an answer that is not Google's (status ${status}). Something between here and the store answers in its place.`,
     );
   }
   const advice = status === 401 || status === 403

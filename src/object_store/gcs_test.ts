@@ -157,6 +157,28 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
     await refused(open({ bucket: "no-such-bucket" }).put("a", utf8("x")));
   },
 
+  async "what answers in the store's place is not taken for an empty bucket"(
+    { open, proxy },
+  ) {
+    const store = open();
+    proxy.rule = () => ({
+      kind: "answer",
+      status: 404,
+      body: "<!DOCTYPE html><h1>404 Not Found</h1>",
+    });
+    for (
+      const ask of [
+        () => store.get("a"),
+        () => store.head("a"),
+        () => store.delete(["a"]),
+        () => Array.fromAsync(store.list("")),
+      ]
+    ) {
+      const { message } = await refused(ask());
+      assert.match(message, /is not Google's \(status 404\)/);
+    }
+  },
+
   async "a store that ignores conditions is refused by the probe"(
     { open, proxy },
   ) {

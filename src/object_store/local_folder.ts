@@ -332,7 +332,7 @@ export class LocalFolderStore implements ObjectStore {
       `${quote(key)}: ${messageOf(error)}.`;
     if (isRefusal(error)) {
       return new ObjectStoreRefusedError(
-        `${message} Allow this user to use it.`,
+        `${message} It has to be usable for this user.`,
       );
     }
     if (isMisplaced(error)) {

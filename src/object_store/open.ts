@@ -6,6 +6,8 @@ import { fileURLToPath } from "node:url";
 import type { Clock } from "../common/clock.ts";
 import { UsageError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
+import { missingPermission } from "../common/permissions.ts";
+import { ALL_PERMISSIONS } from "./fetch_error.ts";
 import { keyProblem } from "./keys.ts";
 import { type ObjectStore, ObjectStoreRefusedError } from "./object_store.ts";
 
@@ -95,22 +97,21 @@ async function loaded<T>(module: Promise<T>): Promise<T> {
   try {
     return await module;
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable)) throw error;
-    throw new ObjectStoreRefusedError(
-      `The client of the object store was not allowed: ${error.message}. ` +
-        "docs/object-stores.md names the permissions that it needs.",
-    );
+    const missing = missingPermission(error);
+    if (missing === undefined) throw error;
+    throw new ObjectStoreRefusedError(`${missing} ${ALL_PERMISSIONS}`);
   }
 }
 
 /** The bucket and the prefix, without slashes at the prefix's ends. */
 function bucketOf(url: string): { bucket: string; prefix: string } {
-  const parts = /^[a-z0-9]+:\/\/([^/]*)(.*)$/s.exec(url)!;
-  const bucket = parts[1];
-  const prefix = parts[2].replace(/^\/+|\/+$/g, "");
+  const [, scheme, bucket, path] = /^([a-z0-9]+):\/\/([^/]*)(.*)$/s.exec(url)!;
+  const prefix = path.replace(/^\/+|\/+$/g, "");
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{1,221}$/.test(bucket)) {
     throw new UsageError(
-      `${shown(url)} names no bucket. Write it as s3://bucket/prefix; ` +
+      `${
+        shown(url)
+      } names no bucket that can be. Write it as ${scheme}://bucket/prefix; ` +
         "credentials and ports have their own settings.",
     );
   }
@@ -140,7 +141,7 @@ function endpointOf(endpoint: string | undefined): string | undefined {
     url.username !== "" || url.password !== ""
   ) {
     throw new UsageError(
-      "The endpoint of the object store is no URL like " +
+      "The endpoint of the object store (--s3-endpoint) is no URL like " +
         "http://localhost:9000 (credentials have their own settings).",
     );
   }

@@ -75,6 +75,12 @@ Deno.test("a URL that is none says how to write one, without its secrets", async
       return true;
     });
   }
+  for (const scheme of ["s3", "gs"]) {
+    await assert.rejects(
+      openObjectStore(`${scheme}://`, options),
+      new RegExp(`Write it as ${scheme}://bucket/prefix`),
+    );
+  }
   for (
     const s3Endpoint of [
       "localhost:9000",

@@ -11,7 +11,7 @@ import * as aws from "@aws-sdk/client-s3";
 import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
-import { messageOf, UnavailableError } from "../common/errors.ts";
+import { UnavailableError } from "../common/errors.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
@@ -26,6 +26,7 @@ import {
   type VersionTag,
   type WriteResult,
 } from "./object_store.ts";
+import { withCause } from "./fetch_error.ts";
 import { explain, isConflict, isMissing, isPastEnd } from "./s3_errors.ts";
 import { putInParts } from "./s3_parts.ts";
 import {
@@ -120,11 +121,14 @@ export class S3ObjectStore implements ObjectStore {
       const { name } = error as Error;
       if (name === "BucketAlreadyOwnedByYou") return;
       if (name === "BucketAlreadyExists") return;
-      throw new ObjectStoreRefusedError(
-        `The bucket ${this.#bucket} could not be made: ${
-          messageOf(error)
-        }. Is the object store running?`,
-      );
+      const told = explain(error, `Making the bucket ${this.#bucket}`);
+      throw told instanceof UnavailableError
+        ? new ObjectStoreRefusedError(
+          `The bucket ${this.#bucket} could not be made: ${
+            withCause(error)
+          }. Is the object store running?`,
+        )
+        : told;
     }
   }
 
@@ -181,7 +185,7 @@ export class S3ObjectStore implements ObjectStore {
         modifiedMs: answer.LastModified?.getTime() ?? 0,
         tag: tagOf(answer),
       };
-    }, { missing: undefined });
+    }, { missing: undefined, hasBody: false });
   }
 
   put(
@@ -343,7 +347,7 @@ export class S3ObjectStore implements ObjectStore {
     doing: string,
     key: string,
     work: (fullKey: string, signal: AbortSignal) => Promise<T>,
-    known?: { missing: T },
+    known?: { missing: T; hasBody?: false },
   ): Promise<T> {
     const what = `${doing} ${quote(key)} in ${this.url}`;
     return withinLimits(this.#limits, options, what, async (signal) => {
@@ -351,7 +355,9 @@ export class S3ObjectStore implements ObjectStore {
         checkKey(key);
         return await work(this.#prefix + key, signal);
       } catch (error) {
-        if (known !== undefined && isMissing(error)) return known.missing;
+        if (known !== undefined && isMissing(error, known.hasBody ?? true)) {
+          return known.missing;
+        }
         throw explain(error, what);
       }
     });

@@ -1,6 +1,7 @@
 /** What an error of the AWS client means to the caller. */
 import { UnavailableError } from "../common/errors.ts";
-import { withCause } from "./fetch_error.ts";
+import { missingPermission } from "../common/permissions.ts";
+import { ALL_PERMISSIONS, unknownOutcome, withCause } from "./fetch_error.ts";
 import { ObjectStoreRefusedError } from "./object_store.ts";
 
 /** The parts of an SDK error that say what happened. */
@@ -36,7 +37,6 @@ const ADVICE: Record<string, string> = {
   ExpiredToken: "Renew the credentials.",
   PermanentRedirect: "The bucket is in another region: name it.",
   AuthorizationHeaderMalformed: "The bucket is in another region: name it.",
-  NotCapable: "docs/object-stores.md names the permissions that it needs.",
   CredentialsProviderError: "Give credentials in AWS_ACCESS_KEY_ID and " +
     "AWS_SECRET_ACCESS_KEY, or in any other way that AWS's tools take.",
   NotImplemented: "This store lacks a part of S3 that a backup needs.",
@@ -62,10 +62,16 @@ export function isConflict(error: unknown): boolean {
   return read(error).status === 412;
 }
 
-/** The object is missing; a missing bucket is another thing. */
-export function isMissing(error: unknown): boolean {
+/**
+ * The object is missing; a missing bucket is another thing. A 404 without S3's
+ * own word for it comes from something else, such as a proxy or a wrong
+ * endpoint, and must not look like a backup that is empty or gone.
+ * @param hasBody false for a HEAD, whose answer has no room for the word
+ */
+export function isMissing(error: unknown, hasBody: boolean): boolean {
   const { status, name } = read(error);
-  return status === 404 && name !== "NoSuchBucket";
+  return status === 404 &&
+    (name === "NoSuchKey" || !hasBody && name !== "NoSuchBucket");
 }
 
 /** The range begins at or after the object's end. */
@@ -84,9 +90,20 @@ export function explain(error: unknown, what: string): unknown {
     error instanceof RangeError || error instanceof UnavailableError ||
     error instanceof ObjectStoreRefusedError
   ) return error;
+  const missing = missingPermission(error);
+  if (missing !== undefined) {
+    return new ObjectStoreRefusedError(`${missing} ${ALL_PERMISSIONS}`);
+  }
   const { name, message, status } = read(error);
+  // What cannot be parsed, or is a 404 that says nothing, is not S3's.
+  if (
+    /XML parse error/.test(message) || status === 404 && name === "NotFound"
+  ) return notS3(what, status);
   const said = [status, name, message.trim().replace(/[.\s]+$/, "")]
-    .filter((part) => part !== undefined && part !== "" && part !== "Error")
+    // The names of the language's own errors say nothing to a person.
+    .filter((part) =>
+      part !== undefined && !["", "Error", "TypeError"].includes(`${part}`)
+    )
     .join(", ");
   if (isFinal(name, message, status)) {
     const advice = ADVICE[name] ??
@@ -97,10 +114,22 @@ export function explain(error: unknown, what: string): unknown {
       `${what} was refused (${said}). ${advice}`,
     );
   }
+  if (/InvalidContentType/.test(message)) {
+    return new UnavailableError(
+      `${what} got no good answer (${said}). What answers there does not speak TLS: if that is meant, name the endpoint with http://.`,
+    );
+  }
   return new UnavailableError(
-    `${what} got no good answer (${said}); the store may have carried it ` +
-      "out. It can be tried again.",
+    `${what} got no good answer (${said})${unknownOutcome(what)}`,
   );
+}
+
+function notS3(what: string, status: number | undefined): Error {
+  const message =
+    `${what} got an answer that is not an S3's (status ${status}). Something else answers at the endpoint: check it, and what is between here and the store.`;
+  return status !== undefined && isFinal("", "", status)
+    ? new ObjectStoreRefusedError(message)
+    : new UnavailableError(`${message} It can be tried again.`);
 }
 
 function isFinal(
@@ -109,7 +138,7 @@ function isFinal(
   status: number | undefined,
 ): boolean {
   if (PASSING.has(name)) return false;
-  if (name === "CredentialsProviderError" || name === "NotCapable") return true;
+  if (name === "CredentialsProviderError") return true;
   if (status === undefined) return /region is missing/i.test(message);
   if (status === 501) return true;
   return status >= 300 && status < 500 && !PASSING_STATUS.has(status);

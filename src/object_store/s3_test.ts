@@ -17,6 +17,15 @@ import { S3ObjectStore, type S3Options } from "./s3.ts";
 
 const MIB = 1024 * 1024;
 
+/** As proxies and other programs answer. */
+const PAGES = [
+  "<html>\r\n<body>\r\n<h1>404 Not Found</h1><hr>nginx</body>\r\n</html>",
+  "<html><body><h1>404 Not Found</h1></body></html>",
+  "404 page not found\n",
+  '{"error":"no route"}',
+  "",
+];
+
 interface Setting {
   minio: Minio;
   proxy: HttpProxy;
@@ -202,6 +211,32 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
       assert.match(message, /no-such-bucket/);
       assert.match(message, /Create the bucket/);
     }
+  },
+
+  async "what answers in the store's place is not taken for an empty bucket"(
+    { open, proxy },
+  ) {
+    const store = open();
+    for (const body of PAGES) {
+      proxy.rule = () => ({ kind: "answer", status: 404, body });
+      for (
+        const ask of [
+          () => store.get("manifest.json"),
+          () => store.getRange("manifest.json", 0, 10),
+          () => store.put("a", utf8("x")),
+          () => store.replace("a", utf8("x"), '"tag"'),
+          () => Array.fromAsync(store.list("")),
+        ]
+      ) {
+        const { message } = await refused(ask());
+        assert.match(message, /is not an S3's \(status 404\)\. .*endpoint/);
+        assert.doesNotMatch(message, /XML|<|carried it out/);
+      }
+      proxy.rule = () => ({ kind: "answer", status: 502, body });
+      await isUnavailable(store.get("manifest.json"), "tried again");
+    }
+    proxy.rule = () => undefined;
+    assert.equal(await store.get("manifest.json"), undefined);
   },
 
   async "a large object that cannot be finished leaves nothing"(

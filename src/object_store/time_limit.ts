@@ -1,6 +1,7 @@
 /** How a request to a store is bounded: by time, by its caller, by `close`. */
 import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
+import { unknownOutcome } from "./fetch_error.ts";
 import type { RequestOptions } from "./object_store.ts";
 
 export interface Limits {
@@ -43,8 +44,9 @@ export function withinLimits<T>(
     const timer = limits.clock.after(timeoutMs, () =>
       giveUp(
         new UnavailableError(
-          `${what} took longer than ${timeoutMs} ms and was given up; ` +
-            "the store may have carried it out, or may still do so.",
+          `${what} took longer than ${timeoutMs} ms and was given up${
+            unknownOutcome(what)
+          }`,
         ),
       ));
     const release = () => {

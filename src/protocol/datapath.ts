@@ -30,9 +30,13 @@ import {
 
 // ---------------------------------------------------------------- requests
 
+function requestReader(body: Bytes): ProtoReader {
+  return new ProtoReader(body, limits.MAX_MESSAGE_FIELDS);
+}
+
 /** @throws InvalidRequestError, TooLargeError: a 4xx with the sentence. */
 export function decodeSnapshotRead(body: Bytes): ReadRange[] {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const ranges: ReadRange[] = [];
   let entries = 0;
   while (reader.next()) {
@@ -120,7 +124,7 @@ function isSuccessor(start: Bytes, end: Bytes): boolean {
  * @throws InvalidRequestError, TooLargeError: a 4xx with the sentence.
  */
 export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const write: AtomicWrite = {
     checks: [],
     mutations: [],
@@ -143,6 +147,7 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       }
       const check = decodeCheck(reader.message());
       sizeBytes += check.key.length;
+      if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
       write.checks.push(check);
       continue;
     }
@@ -162,11 +167,8 @@ export function decodeAtomicWrite(body: Bytes, nowMs: number): AtomicWrite {
       for (const key of enqueue.keysIfUndelivered) sizeBytes += key.length;
       write.enqueues.push(enqueue);
     }
-  }
-  if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) {
-    throw new TooLargeError(
-      `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has ${sizeBytes}.`,
-    );
+    // At once: what follows would be checked in vain.
+    if (sizeBytes > limits.MAX_ATOMIC_WRITE_BYTES) refuseWriteSize();
   }
   return body.buffer.byteLength > 2 * sizeBytes + MAX_IDLE_BODY_BYTES
     ? withoutBody(write)
@@ -200,6 +202,12 @@ function withoutBody(
     enqueue.keysIfUndelivered = enqueue.keysIfUndelivered.map(copy);
   }
   return { checks, mutations, enqueues, heldBytes };
+}
+
+function refuseWriteSize(): never {
+  throw new TooLargeError(
+    `The keys, values and payloads of an atomic write may have at most ${limits.MAX_ATOMIC_WRITE_BYTES} bytes in all; this one has more.`,
+  );
 }
 
 function decodeCheck(reader: ProtoReader): Check {
@@ -512,7 +520,7 @@ function decodeEnqueue(reader: ProtoReader, nowMs: number): Enqueue {
 
 /** @throws InvalidRequestError, TooLargeError: a 4xx with the sentence. */
 export function decodeWatch(body: Bytes): Bytes[] {
-  const reader = new ProtoReader(body);
+  const reader = requestReader(body);
   const keys: Bytes[] = [];
   while (reader.next()) {
     if (reader.field !== 1) {

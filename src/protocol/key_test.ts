@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { compareBytes } from "../common/bytes.ts";
+import { compareBytes, fromUtf8 } from "../common/bytes.ts";
 import { InvalidRequestError } from "../common/errors.ts";
 import { seededRandom } from "../common/random.ts";
 import { decodeKey, encodeKey, isWellFormedKey, type KeyPart } from "./key.ts";
@@ -211,4 +211,27 @@ Deno.test("Deno's own KV writes the same bytes and lists them in the same order"
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("strings of a key are UTF-8 by the same rules as the runtime's decoder", () => {
+  const random = seededRandom(20_261_121);
+  const interesting = [0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0];
+  interesting.push(0xc1, 0xc2, 0xdf, 0xe0, 0xec, 0xed, 0xef, 0xf0, 0xf4, 0xf5);
+  let valid = 0;
+  for (let i = 0; i < 200_000; i++) {
+    const text = Uint8Array.from(
+      { length: 1 + random.below(5) },
+      () => interesting[random.below(interesting.length)],
+    );
+    const key = Uint8Array.of(0x02, ...text, 0x00);
+    const isText = fromUtf8(text) !== undefined;
+    assert.equal(isWellFormedKey(key), isText, text.toHex());
+    if (isText) valid++;
+  }
+  assert.ok(valid > 1000, `${valid}`);
+  // An escaped zero byte is a part of the text, wherever it stands.
+  for (const text of ["\0", "ü\0ü", "\0\0", "a\0"]) {
+    assert.ok(isWellFormedKey(encodeKey([text])));
+  }
+  assert.equal(isWellFormedKey(Uint8Array.fromHex("02c300ffbc00")), false);
 });

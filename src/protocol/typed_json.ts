@@ -7,7 +7,7 @@
  * | --- | --- |
  * | undefined | `{"$undefined":null}` |
  * | NaN, Infinity, -Infinity | `{"$number":"NaN"}` |
- * | bigint | `{"$bigint":"-123"}` |
+ * | bigint | `{"$bigint":"-123"}`; a long one is hexadecimal: `{"$bigint":"-0x1f…"}` |
  * | KvU64 (only as the whole value) | `{"$kvu64":"123"}` |
  * | Date | `{"$date":"2024-01-31T12:00:00.000Z"}`, invalid: `{"$date":null}` |
  * | RegExp | `{"$regexp":["a+","gi"]}`: source and flags, as text |
@@ -27,12 +27,16 @@
  * The reader of the notation is in typed_json_parse.ts.
  */
 import { type Bytes, utf8 } from "../common/bytes.ts";
+import { JsonPath } from "./json_path.ts";
 import { MAX_VALUE_BYTES } from "./limits.ts";
 import {
   Boxed,
   SparseArray,
+  StoredBuffer,
   StoredError,
+  StoredMap,
   StoredRegExp,
+  StoredSet,
   StoredU64,
   UnreadableValueError,
 } from "./stored_value.ts";
@@ -48,6 +52,20 @@ export const TYPED_JSON_TYPE = "application/vnd.denokv.typed+json";
  * often is longer: it was made to explode.
  */
 export const MAX_JSON_BYTES = 32 * MAX_VALUE_BYTES;
+
+/**
+ * How many values one document shows, and holes, and bytes of bigints. Each
+ * takes at least a stored byte, so only a value that holds one object very
+ * often has more.
+ */
+export const MAX_JSON_NODES = MAX_VALUE_BYTES;
+
+/**
+ * Digits of a bigint that is written as decimal: making those of 64 KiB takes
+ * 40 ms, hexadecimal ones are made at once.
+ */
+export const MAX_DECIMAL_BIGINT_BYTES = 4096;
+const MAX_DECIMAL_BIGINT = 1n << BigInt(8 * MAX_DECIMAL_BIGINT_BYTES);
 
 export interface JsonDocument {
   /** UTF-8. */
@@ -94,10 +112,10 @@ class Writer {
   #piece = "";
   #out: Bytes = new Uint8Array(PIECE_CHARS);
   #at = 0;
-  /** Where in the document the writer is: the names and indexes to it. */
-  #path: (string | number)[] = [];
+  #path = new JsonPath();
   /** The objects that are being written, and how long the path to each is. */
   #open = new Map<object, number>();
+  #nodes = 0;
 
   constructor(isTyped: boolean) {
     this.#isTyped = isTyped;
@@ -131,7 +149,18 @@ class Writer {
     }
   }
 
+  /** Counts so many nodes more, before the work that they are. */
+  #count(nodes: number): void {
+    this.#nodes += nodes;
+    if (this.#nodes > MAX_JSON_NODES) {
+      throw new UnreadableValueError(
+        `The stored value holds some objects so often that it would be shown as more than ${MAX_JSON_NODES} values.`,
+      );
+    }
+  }
+
   #value(value: unknown): void {
+    this.#count(1);
     switch (typeof value) {
       case "boolean":
         return this.#text(value ? "true" : "false");
@@ -140,15 +169,35 @@ class Writer {
       case "number":
         if (Object.is(value, -0)) return this.#text("-0");
         if (Number.isFinite(value)) return this.#text(String(value));
-        return this.#notation("number", String(value));
+        return this.#plainNotation("number", String(value));
       case "bigint":
-        return this.#notation("bigint", String(value));
+        return this.#bigint(value);
       case "object":
         if (value === null) return this.#text("null");
         return this.#object(value);
       default:
-        return this.#notation("undefined", null);
+        this.#begin("undefined");
+        return this.#text("null}");
     }
+  }
+
+  #bigint(value: bigint): void {
+    if (!this.#isTyped) throw NOT_PLAIN;
+    if (value < MAX_DECIMAL_BIGINT && value > -MAX_DECIMAL_BIGINT) {
+      const digits = String(value);
+      // A decimal digit is less than half a byte.
+      this.#count(digits.length >>> 2);
+      return this.#plainNotation("bigint", digits);
+    }
+    const digits = (value < 0n ? -value : value).toString(16);
+    this.#count(digits.length >>> 1);
+    this.#plainNotation("bigint", (value < 0n ? "-0x" : "0x") + digits);
+  }
+
+  /** A notation whose content is a text that needs no escapes. */
+  #plainNotation(name: string, content: string): void {
+    this.#begin(name);
+    this.#text(`"${content}"}`);
   }
 
   /** A notation whose content is plain JSON. */
@@ -172,29 +221,29 @@ class Writer {
       return this.#notation("regexp", [object.source, object.flags]);
     }
     if (object instanceof StoredU64) {
-      return this.#notation("kvu64", String(object.value));
+      return this.#plainNotation("kvu64", String(object.value));
     }
-    if (object instanceof ArrayBuffer) {
-      return this.#notation("arraybuffer", new Uint8Array(object).toBase64());
+    if (object instanceof StoredBuffer) {
+      return this.#plainNotation("arraybuffer", object.bytes.toBase64());
     }
     if (ArrayBuffer.isView(object)) {
       const { buffer, byteOffset, byteLength } = object;
       const bytes = new Uint8Array(buffer, byteOffset, byteLength);
       const name = object.constructor.name.toLowerCase();
-      return this.#notation(name, bytes.toBase64());
+      return this.#plainNotation(name, bytes.toBase64());
     }
     const openAt = this.#open.get(object);
     if (openAt !== undefined) {
-      return this.#notation("ref", pointer(this.#path.slice(0, openAt)));
+      return this.#notation("ref", this.#path.pointer(openAt));
     }
     this.#open.set(object, this.#path.length);
     if (Array.isArray(object)) this.#array(object);
     else if (object instanceof SparseArray) this.#sparseArray(object);
-    else if (object instanceof Map) this.#map(object);
-    else if (object instanceof Set) {
+    else if (object instanceof StoredMap) this.#map(object);
+    else if (object instanceof StoredSet) {
       this.#begin("set");
       this.#path.push("$set");
-      this.#elements([...object]);
+      this.#elements(object.values);
       this.#path.pop();
       this.#text("}");
     } else if (object instanceof Boxed) {
@@ -224,6 +273,8 @@ class Writer {
     const isWhole = names.length === length &&
       (length === 0 || names[length - 1] === String(length - 1));
     if (isWhole) return this.#elements(array);
+    // Nothing is written for a hole, but it was looked at.
+    this.#count(Math.max(0, length - names.length));
     const items = names.map((name) =>
       [name, (array as unknown as Record<string, unknown>)[name]] as const
     );
@@ -231,7 +282,7 @@ class Writer {
   }
 
   #sparseArray(array: SparseArray): void {
-    const items = [...array.items];
+    const items = Object.entries(array.items);
     const isWhole = items.length === array.length &&
       items.every(([name], i) => name === String(i));
     if (isWhole) this.#elements(items.map(([, value]) => value));
@@ -241,21 +292,22 @@ class Writer {
   #items(length: number, items: readonly (readonly [string, unknown])[]): void {
     this.#begin("array");
     this.#text(`{"length":${length},"items":`);
-    this.#path.push("$array", "items");
+    this.#path.push("$array");
+    this.#path.push("items");
     this.#members(items);
-    this.#path.length -= 2;
+    this.#path.pop();
+    this.#path.pop();
     this.#text("}}");
   }
 
-  #map(map: Map<unknown, unknown>): void {
+  #map(map: StoredMap): void {
     this.#begin("map");
     this.#path.push("$map");
     this.#text("[");
-    let i = 0;
-    for (const entry of map) {
+    for (let i = 0; i < map.entries.length; i++) {
       if (i > 0) this.#text(",");
-      this.#path.push(i++);
-      this.#elements(entry);
+      this.#path.push(i);
+      this.#elements(map.entries[i]);
       this.#path.pop();
     }
     this.#path.pop();
@@ -272,9 +324,11 @@ class Writer {
     if (stack !== undefined) this.#text(`,"stack":${JSON.stringify(stack)}`);
     if (error.hasCause) {
       this.#text(`,"cause":`);
-      this.#path.push("$error", "cause");
+      this.#path.push("$error");
+      this.#path.push("cause");
       this.#value(error.cause);
-      this.#path.length -= 2;
+      this.#path.pop();
+      this.#path.pop();
     }
     this.#text("}}");
   }
@@ -300,11 +354,4 @@ class Writer {
     }
     this.#text("}");
   }
-}
-
-/** A JSON pointer, RFC 6901. */
-function pointer(path: readonly (string | number)[]): string {
-  return path.map((token) =>
-    "/" + String(token).replaceAll("~", "~0").replaceAll("/", "~1")
-  ).join("");
 }

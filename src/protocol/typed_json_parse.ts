@@ -2,28 +2,35 @@
  * JSON and typed JSON to values; the notation is in typed_json.ts. What comes
  * out is what `encodeValue` takes.
  */
-import { InvalidRequestError } from "../common/errors.ts";
+import { InvalidRequestError, TooLargeError } from "../common/errors.ts";
 import {
   Boxed,
   isRegExpFlags,
   setOwn,
   SparseArray,
+  StoredBuffer,
   StoredError,
+  StoredMap,
   StoredRegExp,
+  StoredSet,
   StoredU64,
 } from "./stored_value.ts";
+import { JsonPath } from "./json_path.ts";
+import { checkJsonText } from "./json_text.ts";
 import { VIEW_KINDS_BY_NAME } from "./typed_json.ts";
 import { ERROR_KINDS, isIndex, MAX_VALUE_DEPTH } from "./v8_format.ts";
 
-/** @throws InvalidRequestError */
+/** @throws InvalidRequestError, TooLargeError */
 export function parseJson(text: string): unknown {
+  checkJsonText(text, false);
   const value = parse(text);
   checkPlain(value, 0);
   return value;
 }
 
-/** @throws InvalidRequestError */
+/** @throws InvalidRequestError, TooLargeError */
 export function parseTypedJson(text: string): unknown {
+  checkJsonText(text, true);
   const node = parse(text);
   const content = contentOf(node, "kvu64");
   if (content !== undefined) return kvU64(content);
@@ -78,17 +85,24 @@ function kvU64(content: unknown): StoredU64 {
   return new StoredU64(value);
 }
 
-/** More digits than any value has room for; reading them takes long. */
-const MAX_BIGINT_DIGITS = 200_000;
+/**
+ * Digits of all bigints of a document: a few more than a value has room for,
+ * whether they are decimal or hexadecimal.
+ */
+const MAX_BIGINT_DIGITS = 160_000;
 
 function bigint(content: unknown, name: string): bigint {
   if (
-    typeof content !== "string" || !/^-?\d+$/.test(content) ||
-    content.length > MAX_BIGINT_DIGITS
+    typeof content !== "string" || content.length > MAX_BIGINT_DIGITS ||
+    !/^-?(?:\d+|0x[\da-fA-F]+)$/.test(content)
   ) {
-    return refuse(`$${name} takes a string of decimal digits.`);
+    return refuse(
+      `$${name} takes a string of decimal digits, or of hexadecimal ones after 0x.`,
+    );
   }
-  return BigInt(content);
+  return content.startsWith("-0x")
+    ? -BigInt(content.slice(1))
+    : BigInt(content);
 }
 
 const NUMBERS = new Map<unknown, number>([
@@ -104,18 +118,24 @@ function isObject(node: unknown): node is JsonObject {
 }
 
 class Reader {
-  /** Where in the document the reader is: the names and indexes to it. */
-  #path: string[] = [];
-  /** The objects that are being read, by the length of the path to each. */
-  #open = new Map<number, object>();
+  #path = new JsonPath();
+  /** The objects that are being read, from the outermost to the innermost. */
+  #open: object[] = [];
+  /** How long the path to each of them is. */
+  #openAt: number[] = [];
   #depth = 0;
+  #bigintDigits = 0;
 
   value(node: unknown): unknown {
     if (typeof node === "number") return checkNumber(node);
     if (typeof node !== "object" || node === null) return node;
     if (++this.#depth > MAX_VALUE_DEPTH) refuseDepth();
+    const { length } = this.#open;
     const value = this.#object(node);
-    this.#open.delete(this.#path.length);
+    if (this.#open.length > length) {
+      this.#open.pop();
+      this.#openAt.pop();
+    }
     this.#depth--;
     return value;
   }
@@ -124,7 +144,7 @@ class Reader {
     if (Array.isArray(node)) {
       const array: unknown[] = this.#begin([]);
       for (let i = 0; i < node.length; i++) {
-        array.push(this.#member(String(i), node[i]));
+        array.push(this.#member(i, node[i]));
       }
       return array;
     }
@@ -143,13 +163,15 @@ class Reader {
     return object;
   }
 
+  /** At most once for each node. */
   #begin<T extends object>(object: T): T {
-    this.#open.set(this.#path.length, object);
+    this.#open.push(object);
+    this.#openAt.push(this.#path.length);
     return object;
   }
 
   /** What is at this name or index of the node being read. */
-  #member(token: string, node: unknown): unknown {
+  #member(token: string | number, node: unknown): unknown {
     this.#path.push(token);
     const value = this.value(node);
     this.#path.pop();
@@ -164,7 +186,7 @@ class Reader {
         return NUMBERS.get(content) ??
           refuse(`$number takes "NaN", "Infinity" or "-Infinity".`);
       case "bigint":
-        return bigint(content, name);
+        return this.#bigint(content);
       case "date":
         return date(content);
       case "regexp":
@@ -182,7 +204,7 @@ class Reader {
       case "ref":
         return this.#reference(content);
       case "arraybuffer":
-        return fromBase64(content, name).buffer;
+        return new StoredBuffer(fromBase64(content, name));
       case "kvu64":
         return refuse("A $kvu64 can only be the whole value.");
     }
@@ -199,30 +221,40 @@ class Reader {
     return new kind.make(bytes.buffer, 0, bytes.length / kind.elementBytes);
   }
 
-  #map(content: unknown): Map<unknown, unknown> {
-    const map = this.#begin(new Map<unknown, unknown>());
-    if (!Array.isArray(content)) refuse("$map takes a list.");
+  #bigint(content: unknown): bigint {
+    if (typeof content === "string") this.#bigintDigits += content.length;
+    if (this.#bigintDigits > MAX_BIGINT_DIGITS) {
+      throw new TooLargeError(
+        `The bigints of a value may have at most ${MAX_BIGINT_DIGITS} digits in all. Nothing was written.`,
+      );
+    }
+    return bigint(content, "bigint");
+  }
+
+  #map(content: unknown): StoredMap {
+    const map = this.#begin(new StoredMap());
+    if (!Array.isArray(content)) return refuse("$map takes a list.");
     this.#path.push("$map");
     for (let i = 0; i < content.length; i++) {
       const entry: unknown = content[i];
       if (!Array.isArray(entry) || entry.length !== 2) {
         return refuse("$map takes a list of [key, value].");
       }
-      this.#path.push(String(i));
-      const key = this.#member("0", entry[0]);
-      map.set(key, this.#member("1", entry[1]));
+      this.#path.push(i);
+      const key = this.#member(0, entry[0]);
+      map.entries.push([key, this.#member(1, entry[1])]);
       this.#path.pop();
     }
     this.#path.pop();
     return map;
   }
 
-  #set(content: unknown): Set<unknown> {
-    const set = this.#begin(new Set<unknown>());
-    if (!Array.isArray(content)) refuse("$set takes a list.");
+  #set(content: unknown): StoredSet {
+    const set = this.#begin(new StoredSet());
+    if (!Array.isArray(content)) return refuse("$set takes a list.");
     this.#path.push("$set");
     for (let i = 0; i < content.length; i++) {
-      set.add(this.#member(String(i), content[i]));
+      set.values.push(this.#member(i, content[i]));
     }
     this.#path.pop();
     return set;
@@ -238,14 +270,16 @@ class Reader {
       return refuse(ARRAY_CONTENT);
     }
     const array = this.#begin(new SparseArray(length));
-    this.#path.push("$array", "items");
+    this.#path.push("$array");
+    this.#path.push("items");
     for (const [name, node] of Object.entries(items)) {
       if (name === "length" || (isIndex(name) && Number(name) >= length)) {
         refuse(`The $array has no place for an item "${name}".`);
       }
-      array.items.set(name, this.#member(name, node));
+      array.items[name] = this.#member(name, node);
     }
-    this.#path.length -= 2;
+    this.#path.pop();
+    this.#path.pop();
     return array;
   }
 
@@ -287,13 +321,21 @@ class Reader {
   #reference(content: unknown): object {
     const sentence = "$ref takes a JSON pointer to a value that it is in.";
     if (typeof content !== "string") return refuse(sentence);
-    const tokens = content.split("/").map((token) =>
-      token.replaceAll("~1", "/").replaceAll("~0", "~")
-    );
-    const isInside = tokens.shift() === "" &&
-      tokens.every((token, i) => token === this.#path[i]);
-    const target = isInside ? this.#open.get(tokens.length) : undefined;
-    return target ?? refuse(sentence);
+    // What is further inside has a longer pointer: only one can be it.
+    let low = 0;
+    let high = this.#open.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#pointerTo(middle).length < content.length) low = middle + 1;
+      else high = middle;
+    }
+    return low < this.#open.length && this.#pointerTo(low) === content
+      ? this.#open[low]
+      : refuse(sentence);
+  }
+
+  #pointerTo(open: number): string {
+    return this.#path.pointer(this.#openAt[open]);
   }
 }
 

@@ -63,7 +63,7 @@ Deno.test("typed JSON without a notation is plain JSON again", () => {
   const escaped = parseTypedJson('{"$$date":1}');
   assert.deepEqual(shown(escaped), { text: '{"$date":1}', isTyped: false });
   const whole = new SparseArray(2);
-  whole.items.set("0", 1).set("1", 2);
+  Object.assign(whole.items, [1, 2]);
   assert.deepEqual(shown(whole), { text: "[1,2]", isTyped: false });
 });
 
@@ -78,9 +78,10 @@ Deno.test("what is no typed JSON is refused with a sentence", () => {
     '{"$undefined":0}',
     '{"$number":"1"}',
     '{"$bigint":1}',
-    '{"$bigint":"0x1"}',
+    '{"$bigint":"0x"}',
+    '{"$bigint":"0xg"}',
+    '{"$bigint":"--1"}',
     '{"$bigint":""}',
-    `{"$bigint":"${"9".repeat(300_000)}"}`,
     '{"$kvu64":"18446744073709551616"}',
     '{"a":{"$kvu64":"1"}}',
     '{"$map":{}}',
@@ -161,6 +162,69 @@ Deno.test("changed documents are refused, or mean what their bytes say", () => {
     if (!/"length":\d{5}|\$regexp/.test(text)) v8.deserialize(bytes);
   }
   assert(refused > 500 && taken > 500, `${refused} refused, ${taken} taken`);
+});
+
+Deno.test("whatever fits into a value passes the look at its text", () => {
+  const plain = ["0", "null", '""', "[]", "{}", '{"":0}', '{"1":[{"a":"b"}]}'];
+  const documents = [
+    ...DOCUMENTS.filter((document) => !document.includes("$ref")),
+    ...plain,
+    '{"$undefined":null}',
+    '{"$error":{"name":"TypeError","message":"","cause":{"$error":{"name":"Error"}}}}',
+    '{"$array":{"length":0,"items":{}}}',
+    '{ "$set" : [ { } , { "\\u0024undefined" : null } ] }',
+    '{"$boxed":{"$bigint":"0"}}',
+  ];
+  for (const document of documents) {
+    const isPlain = plain.includes(document);
+    const read = isPlain ? parseJson : parseTypedJson;
+    const one = encodeV8(read(`[${document}]`), Infinity).length - 7;
+    const count = Math.floor(65_500 / one);
+    const text = `[${new Array(count).fill(document).join(", ")}]`;
+    assert.ok(encodeV8(read(text), 65_536).length >= 65_500 - one, document);
+  }
+});
+
+Deno.test("what cannot fit is refused before anything is made of it", () => {
+  const list = (part: string, count: number) =>
+    `[${new Array(count).fill(part).join(",")}]`;
+  const names = Array.from({ length: 50_000 }, (_, i) => `"${i}":0`);
+  const original = JSON.parse;
+  JSON.parse = () => assert.fail("it was parsed");
+  try {
+    for (const read of [parseJson, parseTypedJson]) {
+      for (
+        const text of [
+          list("{}", 170_000),
+          list("[]", 170_000),
+          list("0", 260_000),
+          list('""', 170_000),
+          `{${names.join(",")}}`,
+        ]
+      ) assert.throws(() => read(text), TooLargeError);
+      for (const text of ["[".repeat(500_000), '{"a":'.repeat(100_000)]) {
+        assert.throws(() => read(text), /nested more than 300 levels/);
+      }
+    }
+  } finally {
+    JSON.parse = original;
+  }
+  assert.throws(() => parseJson('["' + '\\"'.repeat(500)), InvalidRequestError);
+});
+
+Deno.test("the bigints of a document have a limit of digits in all", () => {
+  const digits = (count: number) => `{"$bigint":"${"9".repeat(count)}"}`;
+  assert.equal(parseTypedJson(digits(157_000)), 10n ** 157_000n - 1n);
+  for (
+    const text of [digits(160_001), `[${digits(90_000)},${digits(90_000)}]`]
+  ) {
+    assert.throws(
+      () => parseTypedJson(text),
+      (error: Error) =>
+        error instanceof TooLargeError && /160000 digits/.test(error.message),
+    );
+  }
+  assert.equal(parseTypedJson('{"$bigint":"-0xFf"}'), -255n);
 });
 
 Deno.test("a value is refused as soon as it is too large", () => {

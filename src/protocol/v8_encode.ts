@@ -9,8 +9,11 @@ import { Encoding } from "./messages.ts";
 import {
   Boxed,
   SparseArray,
+  StoredBuffer,
   StoredError,
+  StoredMap,
   StoredRegExp,
+  StoredSet,
   StoredU64,
 } from "./stored_value.ts";
 import {
@@ -219,23 +222,24 @@ class Encoder {
     } else if (object instanceof SparseArray) {
       this.#byte(Tag.SPARSE_ARRAY);
       this.#varint(object.length);
-      for (const [name, value] of object.items) this.#property(name, value);
+      const items = Object.entries(object.items);
+      for (const [name, value] of items) this.#property(name, value);
       this.#byte(Tag.SPARSE_ARRAY_END);
-      this.#varint(object.items.size);
+      this.#varint(items.length);
       this.#varint(object.length);
-    } else if (object instanceof Map) {
+    } else if (object instanceof StoredMap) {
       this.#byte(Tag.MAP);
-      for (const [key, value] of object) {
+      for (const [key, value] of object.entries) {
         this.value(key);
         this.value(value);
       }
       this.#byte(Tag.MAP_END);
-      this.#varint(object.size * 2);
-    } else if (object instanceof Set) {
+      this.#varint(object.entries.length * 2);
+    } else if (object instanceof StoredSet) {
       this.#byte(Tag.SET);
-      for (const value of object) this.value(value);
+      for (const value of object.values) this.value(value);
       this.#byte(Tag.SET_END);
-      this.#varint(object.size);
+      this.#varint(object.values.length);
     } else if (object instanceof Date) {
       this.#byte(Tag.DATE);
       this.#double(object.getTime());
@@ -245,8 +249,8 @@ class Encoder {
       let bits = 0;
       for (const flag of object.flags) bits |= 1 << REGEXP_FLAGS.indexOf(flag);
       this.#varint(bits);
-    } else if (object instanceof ArrayBuffer) {
-      this.#buffer(new Uint8Array(object));
+    } else if (object instanceof StoredBuffer) {
+      this.#buffer(object.bytes);
     } else if (object instanceof Boxed) {
       this.#boxed(object.value);
     } else if (object instanceof StoredError) {

@@ -18,8 +18,11 @@ import {
   isRegExpFlags,
   setOwn,
   SparseArray,
+  StoredBuffer,
   StoredError,
+  StoredMap,
   StoredRegExp,
+  StoredSet,
   StoredU64,
   UnreadableValueError,
 } from "./stored_value.ts";
@@ -39,8 +42,7 @@ import { stringOf } from "./v8_string.ts";
 
 export interface DecodedValue {
   /**
-   * A JSON kind, undefined, bigint, Date, Map, Set, ArrayBuffer, a
-   * view, or one of the classes of stored_value.ts. An array may have holes.
+   * A JSON kind, undefined, bigint, Date, a view, or one of the classes of stored_value.ts. An array may have holes.
    */
   value: unknown;
   /**
@@ -113,9 +115,9 @@ class Decoder {
     }
     let value = this.#withoutView();
     // A view follows its buffer, or a reference to it.
-    if (value instanceof ArrayBuffer && this.#peek() === Tag.VIEW) {
+    if (value instanceof StoredBuffer && this.#peek() === Tag.VIEW) {
       this.#at++;
-      value = this.#bufferView(value);
+      value = this.#bufferView(value.bytes);
     }
     this.#depth--;
     return value;
@@ -192,12 +194,12 @@ class Decoder {
         return this.#set();
       case Tag.ARRAY_BUFFER:
       case Tag.IMMUTABLE_ARRAY_BUFFER:
-        return this.#begin(this.#raw(this.#varint()).slice().buffer);
+        return this.#begin(new StoredBuffer(this.#raw(this.#varint())));
       case Tag.RESIZABLE_ARRAY_BUFFER: {
         const length = this.#varint();
         // How far it might grow is not kept: it would be memory set aside.
         this.#varint();
-        return this.#begin(this.#raw(length).slice().buffer);
+        return this.#begin(new StoredBuffer(this.#raw(length)));
       }
       case Tag.ERROR:
         return this.#error();
@@ -289,9 +291,9 @@ class Decoder {
 
   #setProperty(object: object, key: string, value: unknown): void {
     if (object instanceof SparseArray) {
-      if (key === "length" || object.items.has(key)) unreadable();
+      if (key === "length" || key in object.items) unreadable();
       if (isIndex(key) && Number(key) >= object.length) unreadable();
-      object.items.set(key, value);
+      object.items[key] = value;
       return;
     }
     if (Object.hasOwn(object, key)) unreadable();
@@ -342,43 +344,43 @@ class Decoder {
     return this.#begin(new StoredRegExp(source, flags));
   }
 
-  #map(): Map<unknown, unknown> {
-    const map = this.#begin(new Map<unknown, unknown>());
+  #map(): StoredMap {
+    const map = this.#begin(new StoredMap());
     let count = 0;
     while (this.#peek() !== Tag.MAP_END) {
       const key = this.value();
-      map.set(key, this.value());
+      map.entries.push([key, this.value()]);
       count += 2;
     }
     this.#at++;
     return this.#varint() === count ? map : unreadable();
   }
 
-  #set(): Set<unknown> {
-    const set = this.#begin(new Set<unknown>());
+  #set(): StoredSet {
+    const set = this.#begin(new StoredSet());
     let count = 0;
     while (this.#peek() !== Tag.SET_END) {
-      set.add(this.value());
+      set.values.push(this.value());
       count++;
     }
     this.#at++;
     return this.#varint() === count ? set : unreadable();
   }
 
-  #bufferView(buffer: ArrayBuffer): ArrayBufferView {
+  #bufferView(bytes: Bytes): ArrayBufferView {
     const tag = this.#varint();
     const kind = VIEW_KINDS.find((kind) => kind.tag === tag) ?? unreadable();
     const offset = this.#varint();
     let length = this.#varint();
     const flags = this.#version >= VIEW_FLAGS_VERSION ? this.#varint() : 0;
-    if (offset > buffer.byteLength) unreadable();
+    if (offset > bytes.length) unreadable();
     // A view that follows a growing buffer to its end carries no length.
     if (flags & 1) {
-      length = buffer.byteLength - offset;
+      length = bytes.length - offset;
       length -= length % kind.elementBytes;
     }
-    if (offset + length > buffer.byteLength) unreadable();
-    return this.#makeView(kind, buffer, offset, length);
+    if (offset + length > bytes.length) unreadable();
+    return this.#makeView(kind, bytes, offset, length);
   }
 
   /** How Node writes a view that `v8.serialize` meets. */
@@ -387,12 +389,12 @@ class Decoder {
     const kind = VIEW_KINDS.find((kind) => kind.nodeIndex === index) ??
       unreadable();
     const raw = this.#raw(this.#varint());
-    return this.#makeView(kind, raw.slice().buffer, 0, raw.length);
+    return this.#makeView(kind, raw, 0, raw.length);
   }
 
   #makeView(
     kind: ViewKind,
-    buffer: ArrayBuffer,
+    bytes: Bytes,
     offset: number,
     length: number,
   ): ArrayBufferView {
@@ -400,7 +402,13 @@ class Decoder {
     if (offset % elementBytes !== 0 || length % elementBytes !== 0) {
       unreadable();
     }
-    return this.#begin(new kind.make(buffer, offset, length / elementBytes));
+    // Elements of several bytes have to stand where their size divides.
+    const { buffer, byteOffset } = elementBytes === 1
+      ? bytes.subarray(offset)
+      : bytes.slice(offset, offset + length);
+    return this.#begin(
+      new kind.make(buffer, byteOffset, length / elementBytes),
+    );
   }
 
   #error(): StoredError {

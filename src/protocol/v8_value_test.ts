@@ -8,12 +8,15 @@ import { Encoding } from "./messages.ts";
 import {
   Boxed,
   SparseArray,
+  StoredBuffer,
   StoredError,
+  StoredMap,
   StoredRegExp,
+  StoredSet,
   StoredU64,
   UnreadableValueError,
 } from "./stored_value.ts";
-import { toJson } from "./typed_json.ts";
+import { MAX_DECIMAL_BIGINT_BYTES, toJson } from "./typed_json.ts";
 import { parseJson, parseTypedJson } from "./typed_json_parse.ts";
 import { encodeV8, encodeValue } from "./v8_encode.ts";
 import { MAX_VALUE_DEPTH } from "./v8_format.ts";
@@ -310,7 +313,7 @@ Deno.test("a buffer that could grow sets nothing aside", () => {
     "ff0f41e807" + one.repeat(1000) + "2400e807",
   );
   const { value } = decodeV8(bytes);
-  assert.equal((value as ArrayBuffer[])[999].byteLength, 0);
+  assert.equal((value as StoredBuffer[])[999].bytes.length, 0);
 });
 
 Deno.test("a value that explodes when it is written out is refused early", () => {
@@ -325,6 +328,78 @@ Deno.test("a value that explodes when it is written out is refused early", () =>
   assert.throws(() => toJson(decodeV8(many)), /2097152 bytes of JSON/);
   assert(performance.now() - started < 10_000);
 });
+
+Deno.test("what is shown is limited by the work that it is, not by its length alone", () => {
+  // Short to show, long to look at: 32,000 holes, 16,000 times.
+  const holes = "41" + varint(32_000) + "2d".repeat(32_000) + "2400" +
+    varint(32_000);
+  const list = (length: number, items: string) =>
+    Uint8Array.fromHex(
+      `ff0f41${varint(length)}${items}2400${varint(length)}`,
+    );
+  const tooOften = /so often that it would be shown as more than 65536 values/;
+  assert.throws(
+    () => toJson(decodeV8(list(16_001, holes + "5e01".repeat(16_000)))),
+    tooOften,
+  );
+  const once = toJson(decodeV8(list(1, holes)));
+  assert.equal(
+    new TextDecoder().decode(once.body),
+    '[{"$array":{"length":32000,"items":{}}}]',
+  );
+  const number = [1n << 30_000n];
+  assert.throws(
+    () => toJson(decodeV8(encodeV8(new Array(1000).fill(number), 65_536))),
+    tooOften,
+  );
+  // What fills a value without being in it twice is always shown.
+  for (
+    const full of [
+      new Array(65_520).fill(null),
+      new Array(65_520).fill(undefined),
+      Array.from({ length: 21_000 }, () => ({})),
+      new Array(3600).fill(-(2n ** 64n)),
+      new Array(15).fill((1n << 32_768n) - 1n),
+      [(1n << 524_000n) - 1n],
+    ]
+  ) {
+    const bytes = encodeV8(full, 65_536);
+    const { body, isTyped } = toJson(decodeV8(bytes));
+    const text = new TextDecoder().decode(body);
+    const again = isTyped ? parseTypedJson(text) : parseJson(text);
+    assert.equal(encodeV8(again, 65_536).toHex() === bytes.toHex(), true);
+  }
+});
+
+Deno.test("a long bigint is shown in hexadecimal, which is made at once", () => {
+  const shown = (value: bigint) =>
+    new TextDecoder().decode(toJson(decodeV8(encodeV8(value, 65_536))).body);
+  const limit = 1n << BigInt(8 * MAX_DECIMAL_BIGINT_BYTES);
+  for (const value of [limit - 1n, 1n - limit]) {
+    assert.equal(shown(value), `{"$bigint":"${value}"}`);
+  }
+  assert.equal(shown(limit), `{"$bigint":"0x${limit.toString(16)}"}`);
+  assert.equal(shown(-limit), `{"$bigint":"-0x${limit.toString(16)}"}`);
+  assert.equal(parseTypedJson(shown(-limit - 5n)), -limit - 5n);
+});
+
+Deno.test("keys of a Map and members of a Set meet no hash table", () => {
+  // Numbers have hashes that anyone can work out, and choose to collide.
+  const document = '{"$map":[[1,{"$set":[2,2,3]}],[1,4]]}';
+  const { value } = decodeV8(encodeV8(parseTypedJson(document), Infinity));
+  assert(value instanceof StoredMap && value.entries.length === 2);
+  const [[, set]] = value.entries;
+  assert(set instanceof StoredSet);
+  assert.deepEqual(set.values, [2, 2, 3]);
+  const theirs = v8.deserialize(encodeV8(value, Infinity));
+  assert.deepEqual(theirs, new Map([[1, 4]]));
+});
+
+function varint(value: number): string {
+  const out = [];
+  for (; value >= 0x80; value >>>= 7) out.push((value & 0x7f) | 0x80);
+  return Uint8Array.of(...out, value).toHex();
+}
 
 Deno.test("the kinds that grow most as JSON can still be shown when they fill a value", () => {
   const full = new Array(65_000).fill(undefined);
@@ -344,7 +419,11 @@ Deno.test("nesting is limited on the way in and out", () => {
     JSON.stringify(nested(MAX_VALUE_DEPTH - 1)),
   );
   let maps: unknown = 1n;
-  for (let i = 0; i < MAX_VALUE_DEPTH - 1; i++) maps = new Map([[1, maps]]);
+  for (let i = 0; i < MAX_VALUE_DEPTH - 1; i++) {
+    const map = new StoredMap();
+    map.entries.push([1, maps]);
+    maps = map;
+  }
   const typed = toJson(decodeV8(encodeV8(maps, Infinity)));
   const text = new TextDecoder().decode(typed.body);
   assert(typed.isTyped);
@@ -460,12 +539,17 @@ function model(value: unknown, seen: object[] = []): unknown {
   if (value instanceof RegExp || value instanceof StoredRegExp) {
     return ["regexp", value.source, value.flags];
   }
-  if (value instanceof Map) {
-    return ["map", [...value].map(([k, v]) => [go(k), go(v)])];
+  if (value instanceof Map || value instanceof StoredMap) {
+    const entries = value instanceof Map ? [...value] : value.entries;
+    return ["map", entries.map(([k, v]) => [go(k), go(v)])];
   }
-  if (value instanceof Set) return ["set", [...value].map(go)];
-  if (value instanceof ArrayBuffer) {
-    return ["buffer", new Uint8Array(value).toHex()];
+  if (value instanceof Set || value instanceof StoredSet) {
+    const values = value instanceof Set ? [...value] : value.values;
+    return ["set", values.map(go)];
+  }
+  if (value instanceof ArrayBuffer || value instanceof StoredBuffer) {
+    const bytes = value instanceof StoredBuffer ? value.bytes : value;
+    return ["buffer", new Uint8Array(bytes).toHex()];
   }
   if (ArrayBuffer.isView(value)) {
     const { buffer, byteOffset, byteLength } = value;
@@ -489,7 +573,7 @@ function model(value: unknown, seen: object[] = []): unknown {
     value instanceof Boolean || value instanceof BigInt
   ) return ["boxed", go(value.valueOf())];
   if (value instanceof SparseArray) {
-    return ["array", value.length, members(value.items)];
+    return ["array", value.length, members(Object.entries(value.items))];
   }
   if (Array.isArray(value)) {
     return ["array", value.length, members(Object.entries(value))];

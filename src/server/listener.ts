@@ -9,10 +9,11 @@
  * backup), and it listens again only when it could set them aside anew.
  */
 import type { Clock, Timer } from "../common/clock.ts";
-import { messageOf, StartupError } from "../common/errors.ts";
+import { messageOf } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import { missingPermission } from "../common/permissions.ts";
 import { NotTakenError } from "./answers.ts";
+import { listenError } from "./listen_error.ts";
 import { text } from "./responses.ts";
 
 /** Descriptors that connections never get. */
@@ -61,7 +62,7 @@ export class Listener {
     try {
       first = this.listen(port);
     } catch (error) {
-      throw notListening(hostname, port, error);
+      throw listenError(error, { hostname, port });
     }
     ({ hostname: this.hostname, port: this.port } = first.addr);
     this.setAside();
@@ -154,16 +155,4 @@ export class Listener {
   private letGo(): void {
     for (const file of this.spare.splice(0)) file[Symbol.dispose]();
   }
-}
-
-function notListening(
-  hostname: string,
-  port: number,
-  error: unknown,
-): StartupError {
-  return new StartupError(
-    `The server cannot listen on ${hostname}:${port} (${
-      messageOf(error)
-    }). The database was not changed; choose another --addr, or stop the program that has it.`,
-  );
 }

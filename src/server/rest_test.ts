@@ -9,6 +9,7 @@ import {
   MutationType,
   type WriteOutcome,
 } from "../protocol/messages.ts";
+import { StoredMap } from "../protocol/stored_value.ts";
 import { TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
 import { encodeV8 } from "../protocol/v8_encode.ts";
 import { MAX_VALUE_DEPTH } from "../protocol/v8_format.ts";
@@ -491,7 +492,11 @@ Deno.test("deeply nested values are shown by a running server", async () => {
     assert.equal(deeper.status, 400);
     await deeper.body?.cancel();
     let maps: unknown = 1n;
-    for (let i = 0; i < MAX_VALUE_DEPTH - 1; i++) maps = new Map([[1, maps]]);
+    for (let i = 0; i < MAX_VALUE_DEPTH - 1; i++) {
+      const map = new StoredMap();
+      map.entries.push([1, maps]);
+      maps = map;
+    }
     store.put(encodeKey(["maps"]), encodeV8(maps, 65_536), Encoding.V8);
     const typed = await send("GET", "/maps");
     assert.equal(typed.headers.get("content-type"), TYPED_JSON_TYPE);

@@ -30,6 +30,11 @@ export interface Row {
 
 export type ReadRow = (key: Bytes) => Row | undefined;
 
+/** What a check asks of a row: a value may be 64 KiB, and is not looked at. */
+export type RowStamp = Pick<Row, "version" | "order" | "expireAtMs">;
+
+export type ReadStamp = (key: Bytes) => RowStamp | undefined;
+
 /**
  * One change of a key; `value` null is a deletion. Several sets of one key may
  * follow each other, the last one counts; what sums, minima and maxima do to a
@@ -48,8 +53,8 @@ export type Evaluation =
     effects: Effect[];
     enqueues: Enqueue[];
     /**
-     * Keys, values and payloads that the write adds to the rows, the queue and
-     * the log: it may be many times what was sent.
+     * Keys and values of the effects, which go into the rows and the log: it
+     * may be many times what was sent.
      */
     producedBytes: number;
   }
@@ -60,6 +65,7 @@ export type Evaluation =
  * @param version, order the versionstamp the write will have if it commits
  * @param nowMs what is past its expiry now is absent for what follows
  * @param readRow the rows as of the commit before this one
+ * @param readStamp the same without their values, for checks
  */
 export function evaluate(
   write: AtomicWrite,
@@ -67,12 +73,13 @@ export function evaluate(
   order: number,
   nowMs: number,
   readRow: ReadRow,
+  readStamp: ReadStamp = readRow,
 ): Evaluation {
   const { checks, mutations } = write;
   let failedChecks: number[] | undefined;
   for (let i = 0; i < checks.length; i++) {
     const check = checks[i];
-    const row = readRow(check.key);
+    const row = readStamp(check.key);
     const holds = row === undefined
       ? check.version === ABSENT_VERSION
       : row.version === check.version && row.order === check.order;
@@ -105,9 +112,8 @@ export function evaluate(
     changes.set(name, { index, counter: undefined });
   }
   if (changes !== undefined) encodeCounters(effects, changes);
-  const { enqueues } = write;
-  const producedBytes = bytesOf(effects, enqueues);
-  return { status: "ok", effects, enqueues, producedBytes };
+  const producedBytes = bytesOf(effects);
+  return { status: "ok", effects, enqueues: write.enqueues, producedBytes };
 }
 
 /** What a write has done to a key so far. */
@@ -214,18 +220,11 @@ function encodeCounters(
   }
 }
 
-function bytesOf(
-  effects: readonly Effect[],
-  enqueues: readonly Enqueue[],
-): number {
+function bytesOf(effects: readonly Effect[]): number {
   let bytes = 0;
   for (let i = 0; i < effects.length; i++) {
     const { key, value } = effects[i];
     bytes += key.length + (value === null ? 0 : value.length);
-  }
-  for (let i = 0; i < enqueues.length; i++) {
-    bytes += enqueues[i].payload.length;
-    for (const key of enqueues[i].keysIfUndelivered) bytes += key.length;
   }
   return bytes;
 }

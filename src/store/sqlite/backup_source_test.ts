@@ -90,6 +90,10 @@ Deno.test("a snapshot taken beside writes, and the log after it, make the same d
       state: {},
     });
     assert.equal((await scratch.digest()).sha256, digest.sha256);
+    if (Deno.build.os !== "windows") {
+      const { mode } = Deno.statSync(`${folder}/a.verify`);
+      assert.equal(mode! & 0o777, 0o600, "what a restore writes is private");
+    }
     scratch.remove();
     await store.close();
   }));

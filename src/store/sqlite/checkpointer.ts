@@ -5,6 +5,7 @@
  * that a second pass takes for the rest; then the next commit begins the log
  * anew. The Worker starts with the first checkpoint, not with the server.
  */
+import type { Clock } from "../../common/clock.ts";
 import { messageOf } from "../../common/errors.ts";
 import {
   type CheckpointReply,
@@ -19,7 +20,17 @@ const MAX_HELD_FRAMES = 256;
 /** Passes beside running commits before commits are held all the same. */
 const MAX_FREE_PASSES = 4;
 
+/** Commits wait no longer than this; the pass then goes on beside them. */
+const MAX_HOLD_MS = 5000;
+/** A thread that has not answered for so long is ended. */
+const MAX_PASS_MS = 600_000;
+/** The same for a pass that a stop or a recovery waits for. */
+const MAX_LAST_PASS_MS = 10_000;
+
 export interface CheckpointerDeps {
+  clock: Clock;
+  /** The Worker's program. Default: checkpoint_worker.ts. */
+  workerUrl?(): string;
   databasePath: string;
   /** Holds commits back until the returned function is called. */
   holdCommits(): () => void;
@@ -28,6 +39,8 @@ export interface CheckpointerDeps {
    * checkpoint itself reports the log as it was when it began.
    */
   walFrames(): { log: number; checkpointed: number };
+  /** A checkpoint has reached the end of the log. */
+  onCompleted?(): void;
   /** A checkpoint failed: the disk did not take what is in the log. */
   onFailure(message: string): void;
 }
@@ -43,7 +56,7 @@ export class Checkpointer {
   private isStopped = false;
   private startAtBytes = CHECKPOINT_AT_BYTES;
   /** A pass failed in the middle: pages may be copied that it did not count. */
-  private isHalfCopied = false;
+  isHalfCopied = false;
 
   constructor(private readonly deps: CheckpointerDeps) {}
 
@@ -80,12 +93,13 @@ export class Checkpointer {
         if (rest <= 0 || release) {
           if (rest <= 0) {
             this.completed++;
+            this.deps.onCompleted?.();
             this.isHalfCopied = false;
           }
           return;
         }
         if (rest <= MAX_HELD_FRAMES || pass >= MAX_FREE_PASSES) {
-          release = this.deps.holdCommits();
+          release = this.hold();
         }
       }
     } catch (error) {
@@ -95,8 +109,18 @@ export class Checkpointer {
     }
   }
 
+  /** Commits held back, but not for ever. */
+  private hold(): () => void {
+    const release = this.deps.holdCommits();
+    const timer = this.deps.clock.after(MAX_HOLD_MS, release);
+    return () => {
+      timer.stop();
+      release();
+    };
+  }
+
   private async pass(): Promise<CheckpointReply> {
-    const reply = await this.ask({ kind: "checkpoint" });
+    const reply = await this.ask({ kind: "checkpoint" }, MAX_PASS_MS);
     if (reply.kind === "failed" && !isLocked(reply)) {
       this.isHalfCopied ||= reply.hasBegun;
     }
@@ -125,28 +149,50 @@ export class Checkpointer {
     this.isHalfCopied = false;
   }
 
-  private ask(request: CheckpointRequest): Promise<CheckpointReply> {
-    if (!this.worker) {
-      this.worker = new Worker(checkpointWorkerUrl(this.deps.databasePath), {
-        type: "module",
-        name: "checkpointer",
-      });
-      this.worker.onmessage = (event: MessageEvent<CheckpointReply>) => {
-        this.answer?.resolve(event.data);
-      };
-      this.worker.onerror = (event) => {
-        event.preventDefault();
-        this.answer?.resolve({
-          kind: "failed",
-          message: event.message,
-          hasBegun: true,
-        });
-      };
-    }
+  private async ask(
+    request: CheckpointRequest,
+    timeoutMs: number,
+  ): Promise<CheckpointReply> {
+    this.worker ??= this.startWorker();
     const { promise, resolve } = Promise.withResolvers<CheckpointReply>();
     this.answer = { resolve };
     this.worker.postMessage(request);
-    return promise;
+    const timer = this.deps.clock.after(timeoutMs, () =>
+      this.giveUp(
+        `its thread has not answered for ${timeoutMs / 1000} s and was ended`,
+      ));
+    try {
+      return await promise;
+    } finally {
+      timer.stop();
+    }
+  }
+
+  private startWorker(): Worker {
+    const url = this.deps.workerUrl?.() ??
+      checkpointWorkerUrl(this.deps.databasePath);
+    const worker = new Worker(url, { type: "module", name: "checkpointer" });
+    worker.onmessage = (event: MessageEvent<CheckpointReply>) => {
+      if (worker === this.worker) this.answer?.resolve(event.data);
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      // Its further lines show the program, which is all in the URL.
+      const reason = event.message.split("\n", 1)[0].slice(0, 300);
+      if (worker === this.worker) this.giveUp(reason);
+    };
+    return worker;
+  }
+
+  /**
+   * The next request starts another thread. What this one may still do ends
+   * with the call of the system that it is in; until then the file counts as
+   * open elsewhere.
+   */
+  private giveUp(message: string): void {
+    this.worker?.terminate();
+    this.worker = undefined;
+    this.answer?.resolve({ kind: "failed", message, hasBegun: true });
   }
 
   /**
@@ -155,10 +201,17 @@ export class Checkpointer {
    */
   async suspend(): Promise<void> {
     this.isStopped = true;
-    await this.running;
+    if (this.running) {
+      const timer = this.deps.clock.after(
+        MAX_LAST_PASS_MS,
+        () => this.giveUp("a stop does not wait for it any longer"),
+      );
+      await this.running;
+      timer.stop();
+    }
     if (!this.worker) return;
-    await this.ask({ kind: "close" });
-    this.worker.terminate();
+    await this.ask({ kind: "close" }, MAX_LAST_PASS_MS);
+    this.worker?.terminate();
     this.worker = undefined;
   }
 

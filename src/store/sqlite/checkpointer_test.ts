@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { commit, eventually, point, set } from "../contract/support.ts";
+import { ManualClock } from "../../common/manual_clock.ts";
+import { checkpointWorkerUrl } from "./checkpoint_worker.ts";
+import {
+  commit,
+  eventually,
+  point,
+  set,
+  START_MS,
+  turns,
+} from "../contract/support.ts";
 import type { Store } from "../store.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import { openSqliteStore } from "./store.ts";
@@ -125,6 +134,8 @@ Deno.test("the log is in the database when the store has closed", async () => {
   }
 });
 
+const SILENT = "data:application/javascript,self.onmessage = () => {};";
+
 /** A checkpointer beside a connection that the test writes with itself. */
 class Bench implements AsyncDisposable {
   readonly db: DatabaseSync;
@@ -133,13 +144,20 @@ class Bench implements AsyncDisposable {
   released = 0;
   readonly checkpointer: Checkpointer;
 
+  readonly clock = new ManualClock(START_MS);
+  /** What threads that are started now run instead of the Worker's program. */
+  program: string | undefined;
+
   private constructor(readonly folder: string) {
-    this.db = new DatabaseSync(`${folder}/a.sqlite`);
+    const path = `${folder}/a.sqlite`;
+    this.db = new DatabaseSync(path);
     this.db.exec(
       "pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 0; create table t (x)",
     );
     this.checkpointer = new Checkpointer({
-      databasePath: `${folder}/a.sqlite`,
+      clock: this.clock,
+      workerUrl: () => this.program ?? checkpointWorkerUrl(path),
+      databasePath: path,
       holdCommits: () => {
         this.holds++;
         return () => this.released++;
@@ -233,4 +251,75 @@ Deno.test("a suspended checkpointer has closed its connection, and begins again 
   checkpointer.resume();
   checkpointer.maybeStart(100 * MIB);
   await eventually("a checkpoint", () => checkpointer.completed > completed);
+});
+
+Deno.test("a thread that never answers is ended and said; commits go on, and another takes over", async () => {
+  await using bench = await Bench.open();
+  const { checkpointer, clock } = bench;
+  bench.write();
+  bench.program = SILENT;
+  checkpointer.maybeStart(8 * MIB);
+  await turns();
+  clock.advance(599_000);
+  await turns();
+  assert.deepEqual(bench.failures, []);
+  clock.advance(1000);
+  await eventually("its end", () => bench.failures.length === 1);
+  assert.match(bench.failures[0], /not answered for 600 s/);
+  assert.ok(checkpointer.isHalfCopied);
+
+  bench.program = undefined;
+  await checkpointer.repair();
+  assert.equal(checkpointer.isHalfCopied, false);
+  const { log, checkpointed } = bench.walFrames();
+  assert.equal(checkpointed, log);
+  bench.write();
+  checkpointer.maybeStart(8 * MIB);
+  await eventually("a checkpoint", () => checkpointer.completed === 1);
+  assert.equal(bench.failures.length, 1);
+});
+
+Deno.test("commits are not held back for ever by a pass that does not end", async () => {
+  await using bench = await Bench.open();
+  const { checkpointer, clock } = bench;
+  bench.write();
+  // It says that it has copied something, and then nothing any more.
+  bench.program =
+    "data:application/javascript,self.onmessage = () => { self.postMessage({ kind: 'done' }); self.onmessage = () => {}; };";
+  checkpointer.maybeStart(8 * MIB);
+  await eventually("a hold", () => bench.holds === 1);
+  clock.advance(4999);
+  assert.equal(bench.released, 0);
+  clock.advance(1);
+  assert.equal(bench.released, 1);
+  clock.advance(600_000);
+  await eventually("its end", () => bench.failures.length === 1);
+});
+
+Deno.test("a stop waits for a thread that never answers, but not for ever", async () => {
+  await using bench = await Bench.open();
+  const { checkpointer, clock } = bench;
+  bench.write();
+  bench.program = SILENT;
+  checkpointer.maybeStart(8 * MIB);
+  const suspended = checkpointer.suspend();
+  await turns();
+  clock.advance(10_000);
+  await suspended;
+  assert.match(bench.failures.join(), /a stop does not wait/);
+  assert.ok(checkpointer.isHalfCopied);
+});
+
+Deno.test("a thread that fails to start is told, and another is started", async () => {
+  await using bench = await Bench.open();
+  const { checkpointer } = bench;
+  bench.write();
+  bench.program =
+    "data:application/javascript,throw new Error('no such thing')";
+  checkpointer.maybeStart(8 * MIB);
+  await eventually("its end", () => bench.failures.length === 1);
+  assert.match(bench.failures[0], /no such thing/);
+  bench.program = undefined;
+  checkpointer.maybeStart(100 * MIB);
+  await eventually("a checkpoint", () => checkpointer.completed === 1);
 });

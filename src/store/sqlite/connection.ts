@@ -1,9 +1,14 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { messageOf, StartupError } from "../../common/errors.ts";
+import {
+  messageOf,
+  StartupError,
+  UnavailableError,
+} from "../../common/errors.ts";
 import { createPrivateFile } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
 import { checkSqliteVersion } from "./schema.ts";
+import { placeProblem } from "./unopened.ts";
 
 /**
  * Page cache of the serving connection. Larger ones gained nothing in point
@@ -43,19 +48,32 @@ export function openConnection(path: string, readOnly: boolean): DatabaseSync {
     return db;
   } catch (error) {
     db?.close();
-    throw notOpened(path, error);
+    throw notOpened(path, error, readOnly);
   }
 }
 
 /** Whatever kept a file from being opened, as a sentence. */
-export function notOpened(path: string, error: unknown): StartupError {
+export function notOpened(
+  path: string,
+  error: unknown,
+  readOnly = false,
+): StartupError {
   if (error instanceof StartupError) return error;
   const missing = missingPermission(error);
   if (missing) return new StartupError(`${missing} Nothing was opened.`);
+  if (isBusy(error)) {
+    return new StartupError(
+      `Another program holds ${path} locked. Nothing of it was changed; try again when that program has let go.`,
+    );
+  }
+  const problem = /unable to open database file/.test(messageOf(error)) ||
+      error instanceof Deno.errors.NotFound
+    ? placeProblem(path, readOnly)
+    : undefined;
   return new StartupError(
-    isBusy(error)
-      ? `Another program holds ${path} locked. Nothing of it was changed; try again when that program has let go.`
-      : `The database ${path} cannot be opened: ${messageOf(error)}.`,
+    problem === undefined
+      ? `The database ${path} cannot be opened: ${messageOf(error)}.`
+      : `The database ${path} cannot be opened. ${problem}`,
   );
 }
 
@@ -88,4 +106,13 @@ export function prepareRows(db: DatabaseSync, sql: string): StatementSync {
 /** Another connection holds a lock; the statement may be tried again. */
 export function isBusy(error: unknown): boolean {
   return /database (table )?is locked/.test(messageOf(error));
+}
+
+/** A lock of another program's is no fault of the request: it may be repeated. */
+export function unlessBusy(error: unknown): unknown {
+  return isBusy(error)
+    ? new UnavailableError(
+      "Another program holds the database locked. Nothing was changed; try again when it has let go.",
+    )
+    : error;
 }

@@ -173,3 +173,55 @@ for (
     assert.deepEqual(texts((await place.store.read([point("c")]))[0]), ["2"]);
   });
 }
+
+for (const isKilled of [false, true]) {
+  const how = isKilled ? "killed" : "stopped";
+  Deno.test(`the file is replaced by an older copy of itself while the server is ${how}: versions go on above`, async () => {
+    await using place = new Place();
+    await place.open();
+    await commit(place.store, [set("a", "old")]);
+    const old = await place.copy();
+    await many(place.store, 30);
+    await place.store.close();
+    await place.open();
+    const noted = place.store.stats().durableVersion;
+    const last = await many(place.store, 30);
+    // As a kill leaves it: nothing more is noted.
+    const lock = await Deno.readFile(`${place.path}-lock`);
+    await place.store.close();
+    if (isKilled) await Deno.writeFile(`${place.path}-lock`, lock);
+    await Deno.copyFile(old, place.path);
+
+    await place.open();
+    assert.ok(last > noted);
+    assert.ok(place.store.stats().durableVersion > last);
+    assert.match(place.warnings.join(), /older copy of itself/);
+    assert.ok(place.store.stats().log.floorVersion > last);
+    assert.deepEqual(texts((await place.store.read([point("a")]))[0]), ["old"]);
+    const next = await commit(place.store, [set("b", "1")]);
+    assert.ok(next > last && next < 2 ** 40);
+    // Said once: the next start finds its own trace.
+    place.warnings.length = 0;
+    await place.store.close();
+    await place.open();
+    assert.deepEqual(place.warnings, []);
+  });
+}
+
+Deno.test("another database in the file's place, or a lock file that says nothing, is no older copy", async () => {
+  await using place = new Place();
+  await place.open();
+  await many(place.store, 30);
+  await place.store.close();
+  Deno.removeSync(place.path);
+  await place.open();
+  await commit(place.store, [set("a", "1")]);
+  await place.store.close();
+  for (const note of ["", "nonsense", "x".repeat(100)]) {
+    await Deno.writeTextFile(`${place.path}-lock`, note);
+    await place.open();
+    await commit(place.store, [set("a", "1")]);
+    await place.store.close();
+  }
+  assert.deepEqual(place.warnings, []);
+});

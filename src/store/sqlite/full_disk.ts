@@ -5,7 +5,6 @@
 import { messageOf, UnavailableError } from "../../common/errors.ts";
 import { type AtomicWrite, MutationType } from "../../protocol/messages.ts";
 import type { DiskReserve } from "./disk_reserve.ts";
-import type { GroupCommit } from "./group_commit.ts";
 import type { WriteSession } from "./session.ts";
 
 /** As much as the largest atomic writes put into the log: the proof of room. */
@@ -52,7 +51,12 @@ export function mayCheckpoint(walBytes: number, reserve: DiskReserve): boolean {
 
 export interface RoomDeps {
   session: WriteSession;
-  writer: GroupCommit;
+  writer: {
+    /** Holds commits back until the returned function is called. */
+    hold(): () => void;
+    /** A commit of so many bytes that leaves nothing behind. */
+    probe(sizeBytes: number): void;
+  };
   reserve: DiskReserve;
   walBytes: number;
   /** Of the log, off this thread. */

@@ -16,7 +16,7 @@ import {
   type WriteOutcome,
 } from "../../protocol/messages.ts";
 import { LAST_INDEX } from "../../log/entry.ts";
-import { evaluate, type Row } from "../evaluate.ts";
+import { evaluate, type RowStamp } from "../evaluate.ts";
 import { isBusy } from "./connection.ts";
 import type { CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
 import { fullDisk, isDiskFull, noRoomAtAll, onlyDeletes } from "./full_disk.ts";
@@ -181,8 +181,7 @@ export class GroupCommit {
       this.commit(group);
       this.busySinceMs = undefined;
     } catch (error) {
-      this.session.rollback();
-      if (isBusy(error) && this.waitForLock(group)) return;
+      if (this.rollBack() && isBusy(error) && this.waitForLock(group)) return;
       this.failed(group, error);
     }
     this.schedule();
@@ -270,19 +269,25 @@ export class GroupCommit {
     changes: Changes,
   ): boolean {
     const { session } = this;
-    const readRow = (key: Bytes): Row | undefined => {
-      const row = session.reader.row(key);
-      return row === undefined ||
-          (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
+    const { reader } = session;
+    const live = <T extends RowStamp>(row: T | undefined): T | undefined =>
+      row === undefined || (row.expireAtMs >= 0 && row.expireAtMs <= nowMs)
         ? undefined
         : row;
-    };
-    const result = evaluate(write, version, 0, nowMs, readRow);
+    const result = evaluate(
+      write,
+      version,
+      0,
+      nowMs,
+      (key) => live(reader.row(key)),
+      (key) => live(reader.stamp(key)),
+    );
     if (result.status !== "ok") {
       item.outcome = result;
       return false;
     }
     const { log } = session;
+    changes.producedBytes += result.producedBytes;
     let left = result.effects.length + result.enqueues.length;
     for (let i = 0; i < result.effects.length; i++) {
       const effect = result.effects[i];
@@ -293,12 +298,12 @@ export class GroupCommit {
       log.encoder.append(version, 0, index, key, value, encoding, expireAtMs);
       // Not the effect itself: its value would be held until the sync.
       changes.keys.push(key);
-      if (value === null || expireAtMs !== NEVER_MS) changes.removals.push(key);
-      if (value !== null && expireAtMs !== NEVER_MS) {
-        changes.earliestExpiryMs = Math.min(
-          changes.earliestExpiryMs,
-          expireAtMs,
-        );
+      if (value === null) changes.removals.push(key);
+      else if (expireAtMs !== NEVER_MS) {
+        changes.removals.push(key);
+        if (expireAtMs < changes.earliestExpiryMs) {
+          changes.earliestExpiryMs = expireAtMs;
+        }
       }
     }
     for (const message of result.enqueues) {
@@ -317,7 +322,6 @@ export class GroupCommit {
       );
     }
     log.endCommit(version, nowMs);
-    changes.producedBytes += result.producedBytes;
     item.outcome = { status: "committed", version, order: 0 };
     return true;
   }
@@ -375,7 +379,7 @@ export class GroupCommit {
   /** Learns the log's length, and whether this commit began it anew. */
   private measureWal(): number {
     const { log } = this.session.walFrames();
-    if (log < this.walFrames) this.walRun++;
+    if (this.session.wal.hasBegunAnew() || log < this.walFrames) this.walRun++;
     this.walFrames = log;
     return log;
   }
@@ -397,6 +401,16 @@ export class GroupCommit {
     this.pending.unshift(...group);
     this.scheduled = clock.after(BUSY_RETRY_MS, this.flush);
     return true;
+  }
+
+  /** False where not even that is to be had: nobody may be left waiting. */
+  private rollBack(): boolean {
+    try {
+      this.session.rollback();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   private failed(group: WaitingWrite[], cause: unknown): void {

@@ -4,14 +4,27 @@
  * would drop SQLite's locks, which belong to the process and not to the
  * descriptor.
  */
+import { utf8 } from "../../common/bytes.ts";
 import { messageOf, StartupError } from "../../common/errors.ts";
 import { PRIVATE_FILE_MODE } from "../../common/files.ts";
 import { missingPermission } from "../../common/permissions.ts";
+import { placeProblem } from "./unopened.ts";
 
 export interface InstanceLock {
   /** Twice is harmless: whoever opens under a lock gives it back on failure. */
   release(): void;
+  /**
+   * Keeps a durable version of this database in the lock file, which an older
+   * copy that takes the database's place does not bring along.
+   */
+  noteVersion(databaseId: string, version: number): void;
+  /** What was last noted of it; undefined where nothing sensible was. */
+  notedVersion(databaseId: string): number | undefined;
 }
+
+/** A database id, and a version as 16 hexadecimal digits. */
+const NOTE = /^([0-9a-f-]{36}) ([0-9a-f]{16})\n/;
+const NOTE_BYTES = 54;
 
 /** The file whose lock stands for the database. */
 export function lockFile(databasePath: string): string {
@@ -32,10 +45,13 @@ export function lockInstance(databasePath: string): InstanceLock {
   } catch (error) {
     const missing = missingPermission(error);
     if (missing) throw new StartupError(`${missing} Nothing was opened.`);
+    const problem = placeProblem(databasePath);
     throw new StartupError(
-      `The lock file ${path} cannot be opened: ${
-        messageOf(error)
-      }. Nothing was opened; check that the folder exists and may be written.`,
+      problem === undefined
+        ? `The lock file ${path} cannot be opened: ${
+          messageOf(error)
+        }. Nothing was opened; the folder has to be writable.`
+        : `The database ${databasePath} cannot be opened. ${problem}`,
     );
   }
   if (!file.tryLockSync(true)) {
@@ -51,6 +67,24 @@ export function lockInstance(databasePath: string): InstanceLock {
     release() {
       if (isHeld) file.close();
       isHeld = false;
+    },
+    noteVersion(databaseId, version) {
+      const digits = version.toString(16).padStart(16, "0");
+      try {
+        file.seekSync(0, Deno.SeekMode.Start);
+        file.writeSync(utf8(`${databaseId} ${digits}\n`));
+      } catch {
+        // A full disk, say: then an older note stands, which is as true.
+      }
+    },
+    notedVersion(databaseId) {
+      const bytes = new Uint8Array(NOTE_BYTES);
+      file.seekSync(0, Deno.SeekMode.Start);
+      const length = file.readSync(bytes) ?? 0;
+      const note = NOTE.exec(
+        new TextDecoder().decode(bytes.subarray(0, length)),
+      );
+      return note?.[1] === databaseId ? parseInt(note[2], 16) : undefined;
     },
   };
 }

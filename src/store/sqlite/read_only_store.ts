@@ -3,7 +3,7 @@
  * that program has committed; what is durable is that program's business.
  */
 import type { Bytes } from "../../common/bytes.ts";
-import type { Clock, Timer } from "../../common/clock.ts";
+import type { Clock } from "../../common/clock.ts";
 import { UnavailableError } from "../../common/errors.ts";
 import { Histogram } from "../../common/histogram.ts";
 import type {
@@ -16,15 +16,15 @@ import { Pieces } from "./pieces.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import type { WatchRead } from "../key_watch.ts";
 import { WatchHub } from "../watch.ts";
+import { unlessBusy } from "./connection.ts";
+import { ForeignCommitWatch } from "./foreign_writes.ts";
+import type { Reader } from "./reader.ts";
 import {
   openReadSession,
   type ReadSession,
   type SessionOptions,
 } from "./session.ts";
 import { watchRead } from "./watch_read.ts";
-
-/** How often a file that another program writes is looked at for watches. */
-const POLL_INTERVAL_MS = 250;
 
 /** @throws StartupError where the file cannot be read */
 export function openReadOnlyStore(
@@ -41,8 +41,7 @@ class ReadOnlyStore implements Store {
   private readonly hub: WatchHub;
   private readonly pieces = new Pieces();
   private readonly largeReads: LargeReads;
-  private readonly poll: Timer;
-  private seenVersion: number;
+  private readonly foreign: ForeignCommitWatch;
 
   constructor(
     private readonly session: ReadSession,
@@ -57,27 +56,35 @@ class ReadOnlyStore implements Store {
       maxWatches,
       read: (keys) => this.readWatched(keys),
     });
-    this.seenVersion = session.dataVersion();
-    this.poll = clock.every(POLL_INTERVAL_MS, () => this.lookForCommits());
-  }
-
-  private lookForCommits(): void {
-    if (this.hub.size === 0) return;
-    this.session.reader.endTurn();
-    const version = this.session.dataVersion();
-    if (version === this.seenVersion) return;
-    this.seenVersion = version;
-    this.hub.allChanged();
+    this.foreign = new ForeignCommitWatch({
+      clock,
+      foreignCommits: () => session.foreignCommits(),
+      hasWatches: () => this.hub.size > 0,
+      onForeignCommit: () => this.hub.allChanged(),
+    });
   }
 
   read(ranges: readonly ReadRange[], maxBytes = Infinity): Entry[][] {
-    const { reader } = this.session;
-    reader.beginTurn();
-    try {
+    return this.inTurn((reader) => {
       const nowMs = this.clock.nowMs();
       return ranges.map((range) =>
         this.pieces.range(reader, range, nowMs, maxBytes)
       );
+    });
+  }
+
+  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
+    return this.largeReads.read(ranges);
+  }
+
+  /** @throws UnavailableError where another program has the file locked */
+  private inTurn<T>(read: (reader: Reader) => T): T {
+    const { reader } = this.session;
+    try {
+      reader.beginTurn();
+      return read(reader);
+    } catch (error) {
+      throw unlessBusy(error);
     } finally {
       // The next read may come after another program's commit, and has to see
       // it.
@@ -85,18 +92,8 @@ class ReadOnlyStore implements Store {
     }
   }
 
-  readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
-    return this.largeReads.read(ranges);
-  }
-
   private readWatched(keys: readonly Bytes[]): WatchRead {
-    const { reader } = this.session;
-    reader.beginTurn();
-    try {
-      return watchRead(reader, keys, this.clock.nowMs());
-    } finally {
-      reader.endTurn();
-    }
+    return this.inTurn((reader) => watchRead(reader, keys, this.clock.nowMs()));
   }
 
   write(): Promise<WriteOutcome> {
@@ -104,7 +101,9 @@ class ReadOnlyStore implements Store {
   }
 
   watch(keys: readonly Bytes[]): Watch {
-    return this.hub.watch(keys);
+    const watch = this.hub.watch(keys);
+    this.foreign.begin();
+    return watch;
   }
 
   /** A server that takes no writes by choice is healthy. */
@@ -139,7 +138,7 @@ class ReadOnlyStore implements Store {
   }
 
   async close(): Promise<void> {
-    this.poll.stop();
+    this.foreign.stop();
     this.hub.fail(
       new UnavailableError(
         "The server is stopping; nothing of the data was changed.",

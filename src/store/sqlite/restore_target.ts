@@ -351,7 +351,7 @@ export function inspectFile(path: string): LocalDatabase | undefined {
     const values = new Map<string, string>();
     for (
       const row of db.prepare(
-        "select k, cast(v as text) as v from denokv_state",
+        "select k, cast(v as text) as v from denokv_state where typeof(v) <> 'blob'",
       ).all()
     ) {
       values.set(String(row.k), String(row.v));

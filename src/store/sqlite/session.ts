@@ -31,7 +31,17 @@ export interface SessionOptions {
   logger: Logger;
   /** Default: see mutation_log.ts. */
   maxLogBytes?: number;
+  /** A version that this database has reached, kept outside of its file. */
+  notedVersion?(databaseId: string): number | undefined;
 }
+
+const OLDER_COPY =
+  "The database is an older copy of itself: it was put back while the server was stopped. It is taken as it is; versions go on above the ones already given out. Backups and followers of the log have to begin with a new snapshot.";
+const FOREIGN_WRITE =
+  "Another program has written to the database since this server last did; all its data are kept. Backups and followers of the log have to begin with a new snapshot.";
+
+/** Over every version that was issued after one was noted. */
+const ROLLBACK_LEAP = 2 ** 32;
 
 /** A session that only reads: what every server needs of the file. */
 export class ReadSession {
@@ -183,14 +193,16 @@ export class WriteSession extends ReadSession {
     }
     let id = this.identity.get("database_id");
     const version = this.fileVersion();
+    const noted = (id && this.options.notedVersion?.(id)) || 0;
+    const isOlder = version !== undefined && version < noted;
     const isForeign = version !== log.headVersion || !log.isSound ||
       (state.getText("queue_contents") ?? "0") !== this.queue.contents;
-    if (isForeign) {
-      const ourVersion = log.headVersion;
-      this.noteGap(0);
+    if (isOlder || isForeign) {
+      const ourVersion = Math.max(log.headVersion, noted);
+      this.noteGap(isOlder ? noted + ROLLBACK_LEAP : noted);
       if (id !== undefined) {
         this.options.logger.warn(
-          "Another program has written to the database since this server last did; all its data are kept. Backups and followers of the log have to begin with a new snapshot.",
+          isOlder ? OLDER_COPY : FOREIGN_WRITE,
           { ourVersion, version },
         );
       }

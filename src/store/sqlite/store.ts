@@ -20,6 +20,7 @@ import type { WatchRead } from "../key_watch.ts";
 import { WatchHub } from "../watch.ts";
 import { SqliteBackupSource } from "./backup_source.ts";
 import { databaseFile } from "./database_file.ts";
+import { ForeignCommitWatch } from "./foreign_writes.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import type { DurableHorizon } from "./durable_horizon.ts";
 import { LargeReads } from "./large_reads.ts";
@@ -76,6 +77,9 @@ export async function openSqliteStore(
   try {
     const writing = await Writing.open({
       ...session,
+      notedVersion: (databaseId) => lock.notedVersion(databaseId),
+      noteVersion: (databaseId, version) =>
+        lock.noteVersion(databaseId, version),
       durability: options.durability ?? localDurability,
       batchTimeoutMs: options.batchTimeoutMs ?? 0,
       maxWaitingBytes: options.maxWaitingBytes,
@@ -94,6 +98,7 @@ class SqliteStore implements Store {
   private readonly hub: WatchHub;
   private readonly pieces = new Pieces();
   private readonly largeReads: LargeReads;
+  private readonly foreign: ForeignCommitWatch;
   private closing: Promise<void> | undefined;
 
   constructor(
@@ -110,6 +115,12 @@ class SqliteStore implements Store {
       clock,
       maxWatches,
       read: (keys) => this.readWatched(keys),
+    });
+    this.foreign = new ForeignCommitWatch({
+      clock,
+      foreignCommits: () => writing.current().session.foreignCommits(),
+      hasWatches: () => this.hub.size > 0,
+      onForeignCommit: () => this.hub.allChanged(),
     });
     writing.onDurableKeys = (keys) => this.hub.changed(keys);
     writing.onForeignWrite = () => this.hub.allChanged();
@@ -182,7 +193,9 @@ class SqliteStore implements Store {
 
   watch(keys: readonly Bytes[]): Watch {
     if (this.closing) throw closed();
-    return this.hub.watch(keys);
+    const watch = this.hub.watch(keys);
+    this.foreign.begin();
+    return watch;
   }
 
   stats(): StoreStats {
@@ -200,6 +213,7 @@ class SqliteStore implements Store {
   close(): Promise<void> {
     this.closing ??= (async () => {
       this.hub.fail(closed());
+      this.foreign.stop();
       try {
         await this.largeReads.close();
         await this.writing.close();

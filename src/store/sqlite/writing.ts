@@ -47,6 +47,8 @@ const ROOM_INTERVAL_MS = 2000;
 const CHECKPOINT_RETRY_MS = 5000;
 
 export interface WritingOptions extends SessionOptions {
+  /** Told now and then, of a durable one: at the start, checkpoints, the end. */
+  noteVersion?(databaseId: string, version: number): void;
   durability: Durability;
   batchTimeoutMs: number;
   /** Default: see waiting_writes.ts. */
@@ -117,11 +119,13 @@ export class Writing {
       rejectPending: (error) => this.open?.writer.rejectPending(error),
     });
     this.checkpointer = new Checkpointer({
+      clock: options.clock,
       databasePath: options.path,
       holdCommits: () => this.open?.writer.hold() ?? (() => {}),
       walFrames: () =>
         this.open?.session.walFrames() ?? { log: 0, checkpointed: 0 },
       onFailure: (message) => this.onCheckpointFailure(message),
+      onCompleted: () => this.noteVersion(),
     });
     this.open = this.begin(session, session.walFrames().log);
   }
@@ -139,8 +143,14 @@ export class Writing {
       session = await openDurably(options);
     }
     const writing = new Writing(options, session, reserve);
+    writing.noteVersion();
     void writing.makeReserve();
     return writing;
+  }
+
+  private noteVersion(): void {
+    const { options, open, databaseId } = this;
+    if (open) options.noteVersion?.(databaseId, open.horizon.durableVersion);
   }
 
   /** Beside serving: writing it may take a moment. */
@@ -510,6 +520,7 @@ export class Writing {
     this.stalls.stop();
     await this.reserve.settled();
     await this.checkpointer.suspend();
+    this.noteVersion();
     this.open = undefined;
     if (this.needsReopening) return this.closeAndCut(open);
     try {
@@ -532,6 +543,9 @@ export class Writing {
   private closeAndCut({ session, writer }: Current): void {
     const { path } = this.options;
     try {
+      if (this.checkpointer.isHalfCopied) {
+        throw new Error("a checkpoint is still incomplete");
+      }
       requireAlone(session);
       cutLog(closeInDoubt(session, path, writer.certainFrames));
     } catch (error) {
