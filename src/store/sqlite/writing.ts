@@ -516,7 +516,7 @@ export class Writing {
     }
     open.sweeper.stop();
     // As long as writes are waited for, what holds them up is told.
-    if (!this.failure) await this.waiting.whenNone();
+    if (!this.failure || this.isDiskFull) await this.waiting.whenNone();
     this.stalls.stop();
     await this.reserve.settled();
     await this.checkpointer.suspend();
