@@ -66,8 +66,9 @@ async function writeUntilFull(
 async function isSteadilyFull(server: WatchedServer): Promise<boolean> {
   const untilMs = performance.now() + STEADY_MS;
   while (performance.now() < untilMs) {
-    const { status, reason } = await server.readiness();
+    const { status, cause, reason } = await server.readiness();
     if (status === 200) return false;
+    assert.equal(cause, "full");
     assert.match(reason!, /disk is full/);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

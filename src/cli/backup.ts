@@ -45,13 +45,15 @@ async function withPlace<T>(
 export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
   return withPlace(config, async (objects) => {
     const bucket = await bucketStatus(objects, systemClock, systemRandom);
-    const asked = await askServer(config.address);
+    const asked = await askServer(config);
     const found = asked.kind === "backup" ? asked.backup : undefined;
-    // Another database's server may be the one that answers there.
-    const server = found?.epoch === bucket?.epoch &&
-        found?.generation === bucket?.generation.name
-      ? found
-      : undefined;
+    // Another database's server may be the one that answers there. One that
+    // was not shown its secret does not tell; a false alarm is better then
+    // than none.
+    const isOther = found?.more !== undefined &&
+      (found.more.epoch !== bucket?.epoch ||
+        found.more.generation !== bucket?.generation.name);
+    const server = isOther ? undefined : found;
     if (bucket === undefined) {
       if (config.json) io.out(JSON.stringify({ state: "Empty" }));
       else io.out(`Empty: ${objects.url} holds no whole backup yet.`);
@@ -61,7 +63,11 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
     const state = server?.state ?? "Active";
     const isWell = state === "Active" && bucket.strays.length === 0;
     if (config.json) {
-      io.out(JSON.stringify({ state, url: objects.url, ...bucket, server }));
+      const { more, ...rest } = server ?? {};
+      const flat = server && { ...rest, ...more };
+      io.out(
+        JSON.stringify({ state, url: objects.url, ...bucket, server: flat }),
+      );
       return isWell ? 0 : 1;
     }
     const { generation, lastVerified } = bucket;
@@ -85,11 +91,15 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
           : "never"
       }`,
     ];
-    if (server) {
+    if (server?.more) {
       lines.push(
         `  server         ${server.lagMs} ms and ${
-          formatBytes(server.lagBytes)
+          formatBytes(server.more.lagBytes)
         } behind`,
+      );
+    } else if (server) {
+      lines.push(
+        `  server         ${server.lagMs} ms behind; whether it serves this backup it tells to the holder of its secret (DENO_KV_ACCESS_TOKEN or KVSTORE_SECRET)`,
       );
     } else {
       const why = asked.kind === "none"
@@ -137,9 +147,10 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         if (systemClock.monotonicMs() > deadlineMs) break;
         // The server knows: a commit that changed nothing is not shipped, nor
         // is the leap of versions after a restore.
-        const asked = await askServer(config.address);
-        if (asked.kind === "none") break;
-        if (versionOf(asked.backup.bucketVersion) >= primary.version) break;
+        const asked = await askServer(config);
+        if (asked.kind === "none" || asked.backup.lagMs === 0) break;
+        const reported = asked.backup.more?.bucketVersion;
+        if (reported && versionOf(reported) >= primary.version) break;
         await sleep(systemClock, REACH_POLL_MS);
       }
     }

@@ -66,6 +66,8 @@ export interface BackupConfig {
   /** Where a server may answer; never a wildcard. */
   address: Address;
   sqlitePath?: string;
+  /** Of that server; without one it tells less. */
+  secret?: string;
   json: boolean;
 }
 
@@ -209,6 +211,7 @@ export function backupConfig(settings: Settings): BackupConfig {
     place,
     address: loopbackOf(addressOf(settings)),
     sqlitePath: values.sqlitePath,
+    secret: accessTokenOf(settings) ?? values.restSecret,
     json: values.json!,
   };
 }

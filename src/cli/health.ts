@@ -31,7 +31,7 @@ export async function health(
   io.err(
     isOurs
       ? `not ready: ${url} answered ${status}: ${
-        member(json, "reason") ?? "it gave no reason"
+        member(json, "reason") ?? member(json, "cause") ?? "it gave no reason"
       }`
       : `not ready: ${url} answered ${status}, and not as a denokv server does. Another program may have this address; check --addr.`,
   );

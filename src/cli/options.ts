@@ -25,6 +25,8 @@ export const COMMANDS = {
     about: [
       "Looks into the bucket, and asks the server at --addr where one answers:",
       "`Active` is a backup that has everything, or is within its interval.",
+      "To the holder of its access token or KVSTORE_SECRET the server tells",
+      "which backup it serves, and how far behind that is.",
     ],
   },
   "backup verify": {
@@ -114,7 +116,7 @@ export const OPTIONS = {
     placeholder: "TOKEN",
     help:
       "The access token that opens KV Connect, and REST as a Bearer token; at least 12 characters. Without one, KV Connect is off. Prefer the environment or --access-token-file: other users of the machine can read a command line.",
-    commands: ["serve", "backup snapshot"],
+    commands: ["serve", ...BACKUP_COMMANDS],
     isSecret: true,
   },
   accessTokenFile: {
@@ -124,14 +126,14 @@ export const OPTIONS = {
     placeholder: "PATH",
     help:
       "A file that holds the access token; white space around it is ignored.",
-    commands: ["serve", "backup snapshot"],
+    commands: ["serve", ...BACKUP_COMMANDS],
   },
   restSecret: {
     env: "KVSTORE_SECRET",
     type: { kind: "string" },
     help:
       "The secret that opens REST and nothing else. Only from the environment.",
-    commands: ["serve", "backup snapshot"],
+    commands: ["serve", ...BACKUP_COMMANDS],
     isSecret: true,
   },
   publicReads: {

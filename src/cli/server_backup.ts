@@ -5,13 +5,17 @@ import type { BackupConfig } from "./config.ts";
 
 /** Members of `/-/ready`'s `backup`. */
 export interface ServerBackup {
-  epoch: number;
-  generation: string | null;
-  /** A versionstamp: everything up to it is in the bucket. */
-  bucketVersion: string;
   state: string;
+  /** 0 where everything that is durable on its disk is in the backup. */
   lagMs: number;
-  lagBytes: number;
+  /** Absent where the server was not shown its secret. */
+  more?: {
+    epoch: number;
+    generation: string | null;
+    /** A versionstamp: everything up to it is in the bucket. */
+    bucketVersion: string;
+    lagBytes: number;
+  };
 }
 
 export type Asked =
@@ -22,41 +26,49 @@ export type Asked =
 const TIMEOUT_MS = 3000;
 
 export async function askServer(
-  address: BackupConfig["address"],
+  { address, secret }: Pick<BackupConfig, "address" | "secret">,
 ): Promise<Asked> {
-  const url = `http://${formatAddress(address)}/-/ready`;
-  const reply = await ask(url, { timeoutMs: TIMEOUT_MS });
+  const at = formatAddress(address);
+  const reply = await ask(`http://${at}/-/ready`, {
+    headers: secret === undefined ? {} : { authorization: `Bearer ${secret}` },
+    timeoutMs: TIMEOUT_MS,
+  });
   const none = (why: string): Asked => ({ kind: "none", why });
   if (reply.kind !== "answer") {
     const why = reply.why.replace(/\.$/, "");
     return none(
       reply.kind === "notAllowed"
         ? `not asked: ${why}`
-        : `none answers at ${formatAddress(address)} (${why})`,
+        : `none answers at ${at} (${why})`,
     );
   }
   if (typeof member(reply.json, "status") !== "string") {
-    return none(
-      `what answers at ${formatAddress(address)} is no denokv server`,
-    );
+    return none(`what answers at ${at} is no denokv server`);
   }
-  const backup = member(reply.json, "backup");
-  if (backup === undefined) {
-    return none(`the one at ${formatAddress(address)} has no backup`);
-  }
-  return isServerBackup(backup) ? { kind: "backup", backup } : none(
-    `the one at ${
-      formatAddress(address)
-    } is of another version, and its answer is not understood`,
-  );
+  const said = member(reply.json, "backup");
+  if (said === undefined) return none(`the one at ${at} has no backup`);
+  const backup = backupOf(said);
+  return backup === undefined
+    ? none(
+      `the one at ${at} is of another version, and its answer is not understood`,
+    )
+    : { kind: "backup", backup };
 }
 
-function isServerBackup(json: unknown): json is ServerBackup {
+function backupOf(json: unknown): ServerBackup | undefined {
+  const state = member(json, "state");
+  const lagMs = member(json, "lagMs");
+  if (typeof state !== "string" || typeof lagMs !== "number") return undefined;
+  const epoch = member(json, "epoch");
+  if (epoch === undefined) return { state, lagMs };
   const generation = member(json, "generation");
-  return typeof member(json, "epoch") === "number" &&
-    (generation === null || typeof generation === "string") &&
-    /^[0-9a-f]{20}$/.test(String(member(json, "bucketVersion"))) &&
-    typeof member(json, "state") === "string" &&
-    typeof member(json, "lagMs") === "number" &&
-    typeof member(json, "lagBytes") === "number";
+  const bucketVersion = member(json, "bucketVersion");
+  const lagBytes = member(json, "lagBytes");
+  if (
+    typeof epoch !== "number" || typeof lagBytes !== "number" ||
+    generation !== null && typeof generation !== "string" ||
+    typeof bucketVersion !== "string" || !/^[0-9a-f]{20}$/.test(bucketVersion)
+  ) return undefined;
+  const more = { epoch, generation, bucketVersion, lagBytes };
+  return { state, lagMs, more };
 }

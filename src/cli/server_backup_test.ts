@@ -2,31 +2,40 @@ import assert from "node:assert/strict";
 import { askServer } from "./server_backup.ts";
 import { backupSnapshot } from "./backup.ts";
 
-const BACKUP = {
+const PUBLIC = { state: "Active", lagMs: 5 };
+const MORE = {
   epoch: 3,
   generation: "g",
   bucketVersion: "00000000000000070000",
-  state: "Active",
-  lagMs: 5,
   lagBytes: 0,
 };
+const BACKUP = { ...PUBLIC, ...MORE, durability: "local" };
 
-function serve(answer: () => Response) {
+function serve(answer: (request: Request) => Response) {
   return Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, answer);
 }
 
-async function asked(answer: () => Response) {
+async function asked(answer: (request: Request) => Response, secret?: string) {
   await using server = serve(answer);
-  return await askServer({ hostname: "127.0.0.1", port: server.addr.port });
+  const address = { hostname: "127.0.0.1", port: server.addr.port };
+  return await askServer({ address, secret });
 }
 
 Deno.test("what a server says of its backup is taken, and nothing that only looks like it", async () => {
   for (const status of ["ready", "not ready"]) {
     assert.deepEqual(
       await asked(() => Response.json({ status, backup: BACKUP })),
-      { kind: "backup", backup: BACKUP },
+      { kind: "backup", backup: { ...PUBLIC, more: MORE } },
+    );
+    assert.deepEqual(
+      await asked(() => Response.json({ status, backup: PUBLIC })),
+      { kind: "backup", backup: PUBLIC },
     );
   }
+  await asked((request) => {
+    assert.equal(request.headers.get("authorization"), "Bearer a secret");
+    return Response.json({ status: "ready", backup: BACKUP });
+  }, "a secret");
   for (
     const [answer, why] of [
       [{ status: "ready" }, /^the one at 127\.0\.0\.1:\d+ has no backup$/],
@@ -52,7 +61,7 @@ Deno.test("what a server says of its backup is taken, and nothing that only look
   const closed = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = closed.addr as Deno.NetAddr;
   closed.close();
-  const gone = await askServer({ hostname: "127.0.0.1", port });
+  const gone = await askServer({ address: { hostname: "127.0.0.1", port } });
   assert(gone.kind === "none");
   assert.match(
     gone.why,

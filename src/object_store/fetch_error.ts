@@ -5,7 +5,11 @@ import { messageOf } from "../common/errors.ts";
 export function withCause(error: unknown): string {
   const message = messageOf(error);
   const cause = error instanceof Error ? error.cause : undefined;
-  return cause instanceof Error ? `${message}: ${cause.message}` : message;
+  if (!(cause instanceof Error)) return message;
+  const address = /for url \((\w+:\/\/[^/)]+)/.exec(cause.message)?.[1];
+  return /connection refused/i.test(cause.message) && address !== undefined
+    ? `nothing listens at ${address}`
+    : `${message}: ${cause.message}`;
 }
 
 /** One refusal follows another until the whole list has been given. */

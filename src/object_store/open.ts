@@ -109,7 +109,9 @@ function bucketOf(url: string): { bucket: string; prefix: string } {
   const prefix = path.replace(/^\/+|\/+$/g, "");
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{1,221}$/.test(bucket)) {
     throw new UsageError(
-      `${shown(url)} names no bucket. Write it as ${scheme}://bucket/prefix; ` +
+      `${
+        shown(url)
+      } names no bucket that can be. Write it as ${scheme}://bucket/prefix; ` +
         "credentials and ports have their own settings.",
     );
   }

@@ -20,11 +20,13 @@ import {
   type ObjectHead,
   type ObjectInfo,
   type ObjectStore,
+  ObjectStoreRefusedError,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
   type WriteResult,
 } from "./object_store.ts";
+import { withCause } from "./fetch_error.ts";
 import { explain, isConflict, isMissing, isPastEnd } from "./s3_errors.ts";
 import { putInParts } from "./s3_parts.ts";
 import {
@@ -119,7 +121,14 @@ export class S3ObjectStore implements ObjectStore {
       const { name } = error as Error;
       if (name === "BucketAlreadyOwnedByYou") return;
       if (name === "BucketAlreadyExists") return;
-      throw explain(error, `Making the bucket ${this.#bucket}`);
+      const told = explain(error, `Making the bucket ${this.#bucket}`);
+      throw told instanceof UnavailableError
+        ? new ObjectStoreRefusedError(
+          `The bucket ${this.#bucket} could not be made: ${
+            withCause(error)
+          }. Is the object store running?`,
+        )
+        : told;
     }
   }
 

@@ -100,7 +100,10 @@ export function explain(error: unknown, what: string): unknown {
     /XML parse error/.test(message) || status === 404 && name === "NotFound"
   ) return notS3(what, status);
   const said = [status, name, message.trim().replace(/[.\s]+$/, "")]
-    .filter((part) => part !== undefined && part !== "" && part !== "Error")
+    // The names of the language's own errors say nothing to a person.
+    .filter((part) =>
+      part !== undefined && !["", "Error", "TypeError"].includes(`${part}`)
+    )
     .join(", ");
   if (isFinal(name, message, status)) {
     const advice = ADVICE[name] ??

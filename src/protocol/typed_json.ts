@@ -273,8 +273,10 @@ class Writer {
     const isWhole = names.length === length &&
       (length === 0 || names[length - 1] === String(length - 1));
     if (isWhole) return this.#elements(array);
-    // Nothing is written for a hole, but it was looked at.
-    this.#count(Math.max(0, length - names.length));
+    // Nothing is written for a hole, but it was looked at; and what would pass
+    // the limit within this array is refused before it is listed.
+    this.#count(Math.max(length, names.length));
+    this.#nodes -= names.length;
     const items = names.map((name) =>
       [name, (array as unknown as Record<string, unknown>)[name]] as const
     );

@@ -25,7 +25,8 @@ export class Cors {
     if (request.method !== "OPTIONS") return undefined;
     if (!headers.has("access-control-request-method")) return undefined;
     const answer = new Response(null, { status: 204 });
-    if (this.allow(request, answer.headers)) {
+    const origin = headers.get("origin");
+    if (origin !== null && this.isAllowed(origin)) {
       answer.headers.set("access-control-allow-methods", ALLOWED_METHODS);
       answer.headers.set("access-control-allow-headers", ALLOWED_HEADERS);
       answer.headers.set("access-control-max-age", String(MAX_AGE_SECONDS));
@@ -34,16 +35,17 @@ export class Cors {
   }
 
   /** Says in an answer whether the page that asked may read it. */
-  allow(request: Request, answer: Headers): boolean {
+  allow(request: Request, answer: Headers): void {
     const origin = request.headers.get("origin");
-    if (origin === null) return false;
-    if (!this.isOpen) {
-      // A cache must not give one origin's answer to another.
-      answer.append("vary", "origin");
-      if (!this.origins.has(origin)) return false;
-    }
+    if (origin === null) return;
+    // A cache must not give one origin's answer to another.
+    if (!this.isOpen) answer.append("vary", "origin");
+    if (!this.isAllowed(origin)) return;
     answer.set("access-control-allow-origin", this.isOpen ? "*" : origin);
     answer.set("access-control-expose-headers", EXPOSED_HEADERS);
-    return true;
+  }
+
+  private isAllowed(origin: string): boolean {
+    return this.isOpen || this.origins.has(origin);
   }
 }

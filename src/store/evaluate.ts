@@ -30,6 +30,11 @@ export interface Row {
 
 export type ReadRow = (key: Bytes) => Row | undefined;
 
+/** What a check asks of a row: a value may be 64 KiB, and is not looked at. */
+export type RowStamp = Pick<Row, "version" | "order" | "expireAtMs">;
+
+export type ReadStamp = (key: Bytes) => RowStamp | undefined;
+
 /**
  * One change of a key; `value` null is a deletion. Several sets of one key may
  * follow each other, the last one counts; what sums, minima and maxima do to a
@@ -60,6 +65,7 @@ export type Evaluation =
  * @param version, order the versionstamp the write will have if it commits
  * @param nowMs what is past its expiry now is absent for what follows
  * @param readRow the rows as of the commit before this one
+ * @param readStamp the same without their values, for checks
  */
 export function evaluate(
   write: AtomicWrite,
@@ -67,12 +73,13 @@ export function evaluate(
   order: number,
   nowMs: number,
   readRow: ReadRow,
+  readStamp: ReadStamp = readRow,
 ): Evaluation {
   const { checks, mutations } = write;
   let failedChecks: number[] | undefined;
   for (let i = 0; i < checks.length; i++) {
     const check = checks[i];
-    const row = readRow(check.key);
+    const row = readStamp(check.key);
     const holds = row === undefined
       ? check.version === ABSENT_VERSION
       : row.version === check.version && row.order === check.order;

@@ -185,6 +185,23 @@ Deno.test("every failed check is named, and a failed check leaves no effect", ()
   );
 });
 
+Deno.test("checks do not read values, which may be 64 KiB each", () => {
+  const write: AtomicWrite = {
+    checks: [{ key: A, version: 5, order: 0 }],
+    mutations: [],
+    enqueues: [],
+  };
+  const result = evaluate(
+    write,
+    VERSION,
+    ORDER,
+    NOW_MS,
+    () => assert.fail("a value was read"),
+    () => ({ version: 5, order: 0, expireAtMs: NEVER_MS }),
+  );
+  assert.equal(result.status, "ok");
+});
+
 Deno.test("a check that fails comes before a sum that cannot be", () => {
   const result = run([sum(1n)], { a: row(1) }, [
     { key: A, version: 99, order: 0 },

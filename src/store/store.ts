@@ -121,9 +121,18 @@ export class LargeReadError extends Error {
  * Why no writes are taken, in one word, which may be shown to anyone:
  * - `stopping`: the server ends
  * - `disk`: the disk does not take what is written, or does not answer
+ * - `full`: there is no room on the disk; deletions are taken
+ * - `lock`: another program holds the database locked
+ * - `backup`: the backup does not confirm
  * - `ownership`: another instance has the database, or may have it
  */
-export type NotWritableCause = "stopping" | "disk" | "ownership";
+export type NotWritableCause =
+  | "stopping"
+  | "disk"
+  | "full"
+  | "lock"
+  | "backup"
+  | "ownership";
 
 export type StoreHealth =
   | { writable: true }

@@ -105,14 +105,22 @@ export class WatchHub {
     }
     if (touched.size === 0) return;
     this.pending.clear();
-    for (const watch of touched) watch.touch();
+    this.touch(touched);
   }
 
   /** Anything may have changed: all watches look again. */
   allChanged(): void {
     this.shared.clear();
     this.pending.clear();
-    for (const watch of this.all) watch.touch();
+    this.touch(this.all);
+  }
+
+  /** Marks them all before the first of them looks. */
+  private touch(watches: Iterable<KeyWatch>): void {
+    this.isInSlice = true;
+    for (const watch of watches) watch.touch();
+    this.isInSlice = false;
+    if (this.slice === undefined) this.lookAfterSome();
   }
 
   /** Ends every watch with the error. */
@@ -210,11 +218,13 @@ export class WatchHub {
     this.expiryDueMs = Infinity;
     const nowMs = this.deps.clock.nowMs();
     let nextMs = Infinity;
+    const expired: KeyWatch[] = [];
     for (const watch of this.all) {
-      if (watch.expiryMs <= nowMs) watch.touch();
       // One that is slow to look waits with its flag set.
+      if (watch.expiryMs <= nowMs) expired.push(watch);
       else nextMs = Math.min(nextMs, watch.expiryMs);
     }
     if (nextMs !== Infinity) this.expectExpiry(nextMs);
+    this.touch(expired);
   }
 }

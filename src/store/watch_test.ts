@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { type Bytes, utf8 } from "../common/bytes.ts";
+import { systemClock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import { ManualClock } from "../common/manual_clock.ts";
 import { Encoding, type Entry } from "../protocol/messages.ts";
@@ -252,4 +253,120 @@ Deno.test("a watch too many is refused; a cancelled one makes room, once", () =>
   assert.equal(bench.hub.size, 1);
   bench.watch("b");
   assert.throws(() => bench.watch("c"), UnavailableError);
+});
+
+/** Resolves after some turns of the event loop: slices take one each. */
+async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    await new Promise<void>((resolve) => systemClock.endOfTurn(resolve));
+  }
+}
+
+Deno.test("a write that concerns many watches reads each key once, and lets others in between", async () => {
+  const bench = new Bench(10_000);
+  const watches = Array.from({ length: 1000 }, () => bench.watch("a", "b"));
+  const first = watches.map((watch) => watch.next());
+  await Promise.all(first);
+  bench.reads = 0;
+  let told = 0;
+  const states = watches.map((watch) => next(watch).then(() => told++));
+  bench.change({ a: 1 });
+  await Promise.resolve().then(() => {});
+  assert.ok(told > 0, "the first ones at once");
+  await turns(1);
+  assert.ok(told < 1000, `${told} in one turn`);
+  await Promise.all(states);
+  assert.equal(bench.reads, 1);
+  // The next change is read again.
+  const again = watches.map(next);
+  bench.change({ b: 5 });
+  for (const state of await Promise.all(again)) {
+    assert.deepEqual(state, [[1, 5], [false, true]]);
+  }
+  assert.equal(bench.reads, 2);
+});
+
+Deno.test("a change in the middle of the slices is seen by all that come after it", async () => {
+  const bench = new Bench(10_000);
+  const watches = Array.from({ length: 300 }, () => bench.watch("a", "b"));
+  for (const watch of watches) await watch.next();
+  const states = watches.map(next);
+  bench.change({ a: 1, b: 1 });
+  await turns(1);
+  bench.change({ a: 2 });
+  bench.change({ b: 2 });
+  const seen = await Promise.all(states);
+  assert.deepEqual(seen[0], [[1, 1], [true, true]]);
+  assert.deepEqual(seen.at(-1), [[2, 2], [true, true]]);
+  for (const state of seen) {
+    // One state, never a part of another.
+    assert.ok(
+      [[1, 1], [2, 2]].some((one) => String(one) === String(state![0])),
+    );
+  }
+});
+
+Deno.test("reads that wait for the same are one, until something changes", async () => {
+  const bench = new Bench();
+  const watches = [bench.watch("a"), bench.watch("a"), bench.watch("a", "b")];
+  for (const watch of watches) await watch.next();
+  bench.held = [];
+  const states = watches.map(next);
+  bench.change({ a: 1 });
+  assert.equal(bench.held.length, 2, "one for each set of keys");
+  const late = bench.watch("a");
+  const lateState = next(late);
+  assert.equal(bench.held.length, 2);
+  bench.change({ a: 2 });
+  const later = next(bench.watch("a"));
+  assert.equal(bench.held.length, 3, "what has changed is read anew");
+  bench.held.pop()!();
+  assert.deepEqual(await later, [[2], [true]]);
+  const held = bench.held.splice(0);
+  bench.held = undefined;
+  for (const answer of held) answer();
+  assert.deepEqual(await states[0], [[1], [true]]);
+  assert.deepEqual(await states[2], [[1, null], [true, false]]);
+  assert.deepEqual(await lateState, [[1], [true]]);
+  assert.deepEqual(await next(late), [[2], [true]]);
+});
+
+Deno.test("a consumer without room holds a flag, and gets the latest state when there is", async () => {
+  const bench = new Bench();
+  bench.change({ a: 1 });
+  const watch = bench.watch("a");
+  const room = Promise.withResolvers<void>();
+  const asked: (number | null)[] = [];
+  const state = watch.next((entries) => {
+    asked.push(entries[0] && entries[0].version);
+    return asked.length === 1 ? room.promise : undefined;
+  });
+  assert.deepEqual(asked, [1]);
+  const { reads } = bench;
+  bench.change({ a: 2 });
+  bench.change({ a: 3 });
+  assert.equal(bench.reads, reads, "nothing is read while it waits");
+  room.resolve();
+  assert.equal((await state)!.entries[0]!.version, 3);
+  assert.deepEqual(asked, [1, 3]);
+  // One that is cancelled while it waits is gone.
+  bench.change({ a: 4 });
+  const never = watch.next(() => new Promise<void>(() => {}));
+  watch.cancel();
+  assert.equal(await never, null);
+  assert.equal(bench.hub.size, 0);
+});
+
+Deno.test("a clock that is set forward makes entries expire within a second", async () => {
+  const bench = new Bench();
+  const dayMs = 86_400_000;
+  bench.change({ a: 1 }, bench.clock.nowMs() + 2 * dayMs);
+  const watch = bench.watch("a");
+  await watch.next();
+  const state = next(watch);
+  bench.clock.advance(10_000);
+  assert.ok(await isPending(state));
+  bench.clock.jump(3 * dayMs);
+  bench.clock.advance(1000);
+  assert.deepEqual(await state, [[null], [true]]);
 });

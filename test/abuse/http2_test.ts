@@ -56,6 +56,17 @@ const FLOODS: [name: string, start: Start][] = [
       }),
   ],
   [
+    "9,500 pages of metrics asked for at once",
+    (port) =>
+      Attack.start("shutWindows", port, {
+        connections: 50,
+        streams: 190,
+        window: 65_535,
+        method: "GET",
+        path: "/-/metrics",
+      }),
+  ],
+  [
     "3,800 answers in windows of one byte",
     (port) =>
       Attack.start("shutWindows", port, {

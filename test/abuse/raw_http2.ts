@@ -20,6 +20,8 @@ export const Frame = {
 export const END_STREAM = 1;
 export const END_HEADERS = 4;
 const ACK = 1;
+/** The error code of a RST_STREAM. */
+export const CANCEL = 8;
 const NAMES = Object.entries(Frame);
 
 export const Setting = {

@@ -11,7 +11,7 @@ import { http1 } from "../support/transport.ts";
 import { Attack } from "./attack.ts";
 import { attacked, CEILING_WITH_SECRET_MIB } from "./victim.ts";
 
-const READS = 40;
+const READS = 20;
 
 /** Tags of V8's format. */
 const HEADER = [0xff, 0x0f];

@@ -26,29 +26,29 @@ const longKey = (index: number) => `${index} `.padEnd(2000, "k");
 
 const WRITES: [name: string, body: Uint8Array<ArrayBuffer>, count: number][] = [
   [
-    "200 small writes in bodies of 4 MB, of unknown fields",
+    "120 small writes in bodies of 4 MB, of unknown fields",
     padded(encodeWrite(atomic([set("a", "1")]))),
-    200,
+    120,
   ],
   [
-    "200 writes of a check alone, in bodies of 4 MB",
+    "120 writes of a check alone, in bodies of 4 MB",
     padded(encodeWrite(atomic([del("b")], [check("absent", null)]))),
-    200,
+    120,
   ],
   [
-    "2,000 writes with 100 checks of 2 KB",
+    "1,500 writes with 100 checks of 2 KB",
     encodeWrite(atomic(
       [set("a", "1")],
       Array.from({ length: 100 }, (_, i) => check(longKey(i), null)),
     )),
-    2000,
+    1500,
   ],
   [
-    "1,000 writes of 780 KB",
+    "400 writes of 780 KB",
     encodeWrite(atomic(
       Array.from({ length: 12 }, (_, i) => set(`${i}`, "v".repeat(65_000))),
     )),
-    1000,
+    400,
   ],
 ];
 

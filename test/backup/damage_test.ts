@@ -9,7 +9,12 @@ import { set } from "../../src/store/contract/support.ts";
 import { type Faults, faultShim } from "../support/shim.ts";
 import { freePort } from "../support/child_server.ts";
 import { KvClient } from "../support/kv_client.ts";
-import { runCommand, ServerProcess, TestFolder } from "../support/server.ts";
+import {
+  REST_SECRET,
+  runCommand,
+  ServerProcess,
+  TestFolder,
+} from "../support/server.ts";
 import { http1 } from "../support/transport.ts";
 import { folderBackup, SHORT_LEASE } from "./support.ts";
 
@@ -243,12 +248,20 @@ Deno.test("the server of another database says nothing of a backup", async () =>
     args: ["--durability", "s3"],
   });
   const net = [new URL(other.url).host];
-  const { code, out } = await runCommand(
-    ["backup", "status", "--backup", backup.url, "--addr", net[0]],
-    { backup, net, folder: folder.path },
+  const status = async (env: Record<string, string>) => {
+    const { code, out } = await runCommand(
+      ["backup", "status", "--backup", backup.url, "--addr", net[0]],
+      { backup, net, folder: folder.path, env },
+    );
+    assert.equal(code, 0);
+    return out;
+  };
+  const KVSTORE_SECRET = REST_SECRET;
+  assert.match(
+    await status({ KVSTORE_SECRET }),
+    /the one at --addr does not serve this backup/,
   );
-  assert.equal(code, 0);
-  assert.match(out, /the one at --addr does not serve this backup/);
+  assert.match(await status({}), /it tells to the holder of its secret/);
 });
 
 Deno.test("a backup is restored to any versionstamp", async () => {

@@ -169,6 +169,28 @@ Deno.test("a restore to an earlier point with --same-database leaps over what ca
   assert.ok(version > later.version + LEAP);
 });
 
+Deno.test("with the old backup a file of the same database would be a fork: it is set aside, and kept", async () => {
+  await using world = await open();
+  const { folder, primary, backup } = world;
+  const restored = await restore(world, "restored.sqlite", "--same-database");
+  const inRestored = await writeOnce(restored.path);
+  assert.equal((await primary.stop()).code, 0);
+  await using server = await ServerProcess.start({
+    path: restored.path,
+    backup,
+    ...SERVED,
+  });
+  assert.match(
+    server.lastWords,
+    /was set aside; it is kept.*never served with/,
+  );
+  const kept = [...Deno.readDirSync(folder.path)].map(({ name }) => name)
+    .filter((name) => name.startsWith("restored.sqlite.epoch-none-"));
+  assert.equal(kept.length, 1);
+  // What it may have issued is leapt over as well.
+  assert.ok((await write(server, "5")).version > inRestored.version + LEAP / 2);
+});
+
 Deno.test("--same-database is refused where the backup may not be written, and nothing is left", async () => {
   await using world = await open();
   const { folder, place, backup } = world;

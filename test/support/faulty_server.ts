@@ -14,7 +14,7 @@ import {
   type ReadRange,
 } from "../../src/protocol/messages.ts";
 import { KvClient, RefusedError } from "./kv_client.ts";
-import { ServerProcess, TestFolder } from "./server.ts";
+import { ACCESS_TOKEN, ServerProcess, TestFolder } from "./server.ts";
 import { type FaultShim, faultShim } from "./shim.ts";
 import { http1 } from "./transport.ts";
 
@@ -119,10 +119,15 @@ export class WatchedServer implements AsyncDisposable {
     return entry && fromUtf8(entry.value);
   }
 
-  async readiness(): Promise<{ status: number; reason?: string }> {
-    const answer = await fetch(`${this.server.url}/-/ready`);
-    const { reason } = await answer.json();
-    return { status: answer.status, reason };
+  /** As its owner sees it; others are told the cause alone. */
+  async readiness(): Promise<
+    { status: number; cause?: string; reason?: string }
+  > {
+    const answer = await fetch(`${this.server.url}/-/ready`, {
+      headers: { authorization: `Bearer ${ACCESS_TOKEN}` },
+    });
+    const { cause, reason } = await answer.json();
+    return { status: answer.status, cause, reason };
   }
 
   async untilReadiness(status: number): Promise<void> {

@@ -4,6 +4,7 @@ import { compareBytes } from "../../common/bytes.ts";
 import { seededRandom } from "../../common/random.ts";
 import { encodeKey, type KeyPart } from "../../protocol/key.ts";
 import { Encoding, type Mutation } from "../../protocol/messages.ts";
+import { LargeReadError } from "../store.ts";
 import {
   type Bench,
   del,
@@ -182,5 +183,63 @@ export function readsContract(name: string, makePlace: MakePlace): void {
     await bench.commit(set("a", "2"));
     assert.deepEqual(texts([entry!]), ["1"]);
     assert.deepEqual(entry!.key, key("a"));
+  });
+
+  test("a read that takes more than it may is given up, and is the same in slices", async (bench) => {
+    const value = "x".repeat(10_000);
+    const names = Array.from(
+      { length: 300 },
+      (_, i) => `k${String(i).padStart(5, "0")}`,
+    );
+    for (let i = 0; i < names.length; i += 50) {
+      const some = names.slice(i, i + 50);
+      await bench.commit(...some.map((each) => set(each, each + value)));
+    }
+    const { store } = bench;
+    const ranges = [
+      everything({ limit: 1000 }),
+      everything({ limit: 7, reverse: true }),
+      range("k00010", "k00290", { limit: 250, reverse: true }),
+      range("z", "zz"),
+      point("k00003"),
+    ];
+    const whole = await store.read(ranges);
+    assert.equal(whole[0].length, 300);
+    await assert.rejects(
+      async () => await store.read(ranges, 1_000_000),
+      LargeReadError,
+    );
+    assert.deepEqual(await store.readLarge(ranges), whole);
+    // What fits is answered as ever.
+    const [some] = await store.read([everything({ limit: 20 })], 1_000_000);
+    assert.equal(some.length, 20);
+  });
+
+  test("a large read is one snapshot, whatever is written while it is read", async (bench) => {
+    const { store } = bench;
+    const names = Array.from({ length: 64 }, (_, i) => `k${i + 100}`);
+    const write = (round: number) =>
+      bench.commit(
+        ...names.map((each) => set(each, `${round} `.padEnd(12_000, "x"))),
+      );
+    await write(0);
+    let isDone = false;
+    let round = 0;
+    const writing = (async () => {
+      while (!isDone) await write(++round);
+    })();
+    const reads = await Promise.all(
+      Array.from({ length: 5 }, () => store.readLarge([everything()])),
+    );
+    isDone = true;
+    await writing;
+    for (const [entries] of reads) {
+      assert.equal(entries.length, names.length);
+      const rounds = new Set(texts(entries).map((text) => parseInt(text!)));
+      assert.equal(rounds.size, 1, `rounds ${[...rounds]}`);
+    }
+    // The next one sees what was acknowledged before it.
+    const [[entry]] = await store.readLarge([everything()]);
+    assert.equal(parseInt(texts([entry])[0]!), round);
   });
 }

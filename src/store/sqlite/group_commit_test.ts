@@ -44,7 +44,7 @@ const many = <T>(length: number, make: (i: number) => T): T[] =>
 const count = (list: readonly number[]) => list.reduce((a, b) => a + b, 0);
 
 Deno.test("writes that come together share a commit; a lonely one waits for nobody", () =>
-  withStore({}, async (store) => {
+  withStore({ clock: new ManualClock(START_MS) }, async (store) => {
     const { commits } = store.stats();
     await commit(store, [set("a", "1")]);
     assert.equal(store.stats().commits, commits + 1);

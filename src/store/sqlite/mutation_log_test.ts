@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { decodeLogEntries, LAST_INDEX, LogKind } from "../../log/entry.ts";
-import { systemClock } from "../../common/clock.ts";
+import { type Clock, systemClock } from "../../common/clock.ts";
+import { ManualClock } from "../../common/manual_clock.ts";
 import { silentLogger } from "../../common/log.ts";
 import { seededRandom } from "../../common/random.ts";
 import {
@@ -18,6 +19,7 @@ import {
   key,
   mutation,
   set,
+  START_MS,
   sum,
 } from "../contract/support.ts";
 import type { Store } from "../store.ts";
@@ -29,11 +31,18 @@ import { openSqliteStore } from "./store.ts";
 
 class Place implements AsyncDisposable {
   store!: Store;
-  private constructor(private readonly folder: string) {}
+  private constructor(
+    private readonly folder: string,
+    private readonly clock: Clock,
+  ) {}
 
-  static async open(maxLogBytes?: number): Promise<Place> {
+  static async open(
+    maxLogBytes?: number,
+    clock: Clock = systemClock,
+  ): Promise<Place> {
     const place = new Place(
       await Deno.makeTempDir({ prefix: "denokv-test-" }),
+      clock,
     );
     await place.open(maxLogBytes);
     return place;
@@ -44,7 +53,11 @@ class Place implements AsyncDisposable {
   }
 
   async open(maxLogBytes?: number): Promise<void> {
-    this.store = await openSqliteStore({ path: this.path, maxLogBytes });
+    this.store = await openSqliteStore({
+      path: this.path,
+      clock: this.clock,
+      maxLogBytes,
+    });
   }
 
   /** The rows of the log, as another connection of this process sees them. */
@@ -175,7 +188,9 @@ Deno.test("promise 5: a message is logged under a key of its own, last in its co
 });
 
 Deno.test("writes of one group share rows; each keeps whole commits", async () => {
-  await using place = await Place.open();
+  // Time stands still: a group ends at what it takes, not at how long.
+  const clock = new ManualClock(START_MS);
+  await using place = await Place.open(undefined, clock);
   const { store } = place;
   const before = place.rows().length;
   const text = "x".repeat(20_000);

@@ -16,7 +16,7 @@ import {
   NEVER_MS,
   type ReadRange,
 } from "../../protocol/messages.ts";
-import type { Row } from "../evaluate.ts";
+import type { Row, RowStamp } from "../evaluate.ts";
 import { prepareRows } from "./connection.ts";
 import { FOREIGN_COLUMNS, MAX_NUMBER } from "./foreign_rows.ts";
 
@@ -32,6 +32,7 @@ const COLUMNS = "v, v_encoding, version, expiration_ms";
 const LIVE = "(+expiration_ms < 0 or +expiration_ms > ?)";
 
 type PointRow = [Bytes, Encoding, number, number];
+type StampRow = [Encoding, number, number, number];
 type RangeRow = [Bytes, Bytes, Encoding, number];
 /** Nulls where it cannot be handed out. */
 type ForeignRow = [Bytes, ...PointRow] | [Bytes, null, null, null, null];
@@ -52,6 +53,7 @@ export class Reader {
   private readonly beginStatement: StatementSync;
   private readonly commitStatement: StatementSync;
   private readonly pointStatement: StatementSync;
+  private readonly stampStatement: StatementSync;
   private readonly forward: StatementSync;
   private readonly backward: StatementSync;
   private readonly packedForward: StatementSync;
@@ -71,6 +73,10 @@ export class Reader {
     this.pointStatement = prepareRows(
       db,
       `select ${COLUMNS} from kv where k = ?`,
+    );
+    this.stampStatement = prepareRows(
+      db,
+      "select v_encoding, version, expiration_ms, typeof(v) = 'blob' from kv where k = ?",
     );
     const range = (order: string) =>
       `select k, v, v_encoding, version from kv where k >= ? and k < ? and ${LIVE} order by k ${order} limit ?`;
@@ -136,6 +142,30 @@ export class Reader {
       value: row[0],
       encoding: row[1],
       version: row[2],
+      order: 0,
+      expireAtMs: expireAtMs < 0 ? NEVER_MS : expireAtMs,
+    };
+  }
+
+  /**
+   * The version and expiry of a key's row, without its value: a write may have
+   * 100 checks, whose values would be 6 MB.
+   */
+  stamp(key: Bytes): RowStamp | undefined {
+    let row: StampRow | undefined;
+    try {
+      row = this.stampStatement.get(key) as StampRow | undefined;
+    } catch {
+      return this.row(key);
+    }
+    if (row === undefined) return undefined;
+    const [encoding, version, expireAtMs, hasBlob] = row;
+    const isOurs = hasBlob === 1 && Number.isInteger(encoding) &&
+      Number.isInteger(version) && areInRange(encoding, version) &&
+      Number.isSafeInteger(expireAtMs);
+    if (!isOurs) return this.row(key);
+    return {
+      version,
       order: 0,
       expireAtMs: expireAtMs < 0 ? NEVER_MS : expireAtMs,
     };

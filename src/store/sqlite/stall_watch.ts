@@ -9,6 +9,7 @@
 import type { Clock, Timer } from "../../common/clock.ts";
 import { UnavailableError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
+import type { NotWritableCause } from "../store.ts";
 
 /** An answer that takes longer than this is a disk that hangs. */
 const MAX_DISK_SILENCE_MS = 2000;
@@ -28,34 +29,45 @@ export interface Waits {
 
 const STALLS: readonly {
   name: keyof Waits;
+  cause: NotWritableCause;
   afterMs: number;
   sentence: string;
 }[] = [
   {
     name: "sync",
+    cause: "disk",
     afterMs: MAX_DISK_SILENCE_MS,
     sentence:
       "The disk has not answered an fsync for more than 2 s. Writes wait for it and are not acknowledged; everything acknowledged is kept and can be read. Look at the disk.",
   },
   {
     name: "checkpoint",
+    cause: "disk",
     afterMs: MAX_DISK_SILENCE_MS,
     sentence:
       "A checkpoint has held writes back for more than 2 s, because the disk does not answer. Everything acknowledged is kept and can be read. Look at the disk.",
   },
   {
     name: "lock",
+    cause: "lock",
     afterMs: MAX_DISK_SILENCE_MS,
     sentence:
       "Another program has held the database locked for more than 2 s, and writes wait for it. Everything acknowledged is kept and can be read. Close that program.",
   },
   {
     name: "confirmation",
+    cause: "backup",
     afterMs: MAX_BACKUP_SILENCE_MS,
     sentence:
       "The backup has not confirmed writes for more than 10 s. They are on this machine's disk and are not acknowledged. Look at the backup.",
   },
 ];
+
+export interface Stall {
+  cause: NotWritableCause;
+  sentence: string;
+  forMs: number;
+}
 
 export interface StallWatchDeps {
   clock: Clock;
@@ -78,18 +90,14 @@ export class StallWatch {
     this.timer ??= this.deps.clock.after(LOOK_EVERY_MS, this.look);
   }
 
-  /** What is waited for too long at this moment, as a sentence. */
-  sentence(): string | undefined {
-    return this.present()?.sentence;
-  }
-
-  private present(): { sentence: string; forMs: number } | undefined {
+  /** What is waited for too long at this moment. */
+  present(): Stall | undefined {
     const nowMs = this.deps.clock.monotonicMs();
     const waits = this.deps.waits();
-    for (const { name, afterMs, sentence } of STALLS) {
+    for (const { name, cause, afterMs, sentence } of STALLS) {
       const sinceMs = waits[name];
       if (sinceMs !== undefined && nowMs - sinceMs >= afterMs) {
-        return { sentence, forMs: nowMs - sinceMs };
+        return { cause, sentence, forMs: nowMs - sinceMs };
       }
     }
   }

@@ -56,9 +56,9 @@ for (
     const bench = new Bench();
     bench.begin(what);
     bench.clock.advance(1999);
-    assert.equal(bench.watch.sentence(), undefined);
+    assert.equal(bench.watch.present()?.sentence, undefined);
     bench.clock.advance(1);
-    assert.match(bench.watch.sentence()!, words);
+    assert.match(bench.watch.present()!.sentence, words);
     bench.clock.advance(7000);
     assert.equal(bench.logged.length, 1);
     assert.match(bench.logged[0], words);
@@ -67,7 +67,7 @@ for (
     assert.match(bench.rejected[0], words);
     assert.match(bench.rejected[0], /Nothing of this write was applied/);
     bench.waits[what] = undefined;
-    assert.equal(bench.watch.sentence(), undefined);
+    assert.equal(bench.watch.present()?.sentence, undefined);
     bench.clock.advance(1000);
     assert.deepEqual(bench.logged.slice(1), ["info"]);
   });
@@ -77,9 +77,9 @@ Deno.test("stall: a backup may take longer than a disk", () => {
   const bench = new Bench();
   bench.begin("confirmation");
   bench.clock.advance(9999);
-  assert.equal(bench.watch.sentence(), undefined);
+  assert.equal(bench.watch.present()?.sentence, undefined);
   bench.clock.advance(1);
-  assert.match(bench.watch.sentence()!, /backup has not confirmed/);
+  assert.match(bench.watch.present()!.sentence, /backup has not confirmed/);
 });
 
 Deno.test("stall: no timer runs while nothing waits", () => {

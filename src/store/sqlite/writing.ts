@@ -449,10 +449,13 @@ export class Writing {
   // -------------------------------------------------------------- reporting
 
   health(): StoreHealth {
-    const reason = this.failure?.message ?? this.stalls.sentence();
-    return reason === undefined
-      ? { writable: true }
-      : { writable: false, cause: "disk", reason };
+    if (this.failure) {
+      const cause = this.isDiskFull ? "full" : "disk";
+      return { writable: false, cause, reason: this.failure.message };
+    }
+    const stall = this.stalls.present();
+    if (stall === undefined) return { writable: true };
+    return { writable: false, cause: stall.cause, reason: stall.sentence };
   }
 
   /** What openings before the present one have counted. */
@@ -513,7 +516,7 @@ export class Writing {
     }
     open.sweeper.stop();
     // As long as writes are waited for, what holds them up is told.
-    if (!this.failure) await this.waiting.whenNone();
+    if (!this.failure || this.isDiskFull) await this.waiting.whenNone();
     this.stalls.stop();
     await this.reserve.settled();
     await this.checkpointer.suspend();

@@ -2,6 +2,7 @@
 import type { AttackContext, Seen } from "../attacker.ts";
 import {
   type Bytes,
+  CANCEL,
   END_HEADERS,
   END_STREAM,
   Frame,
@@ -20,7 +21,6 @@ import {
   uint32,
 } from "../raw_http2.ts";
 
-const CANCEL = 8;
 /** What the server takes at once on a connection. */
 const STREAMS_AT_ONCE = 190;
 

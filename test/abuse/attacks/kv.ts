@@ -9,6 +9,16 @@ import {
   type Transport,
 } from "../../support/transport.ts";
 import type { AttackContext, Seen } from "../attacker.ts";
+import {
+  CANCEL,
+  END_HEADERS,
+  END_STREAM,
+  Frame,
+  frame,
+  RawHttp2,
+  requestBlock,
+  uint32,
+} from "../raw_http2.ts";
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -91,6 +101,44 @@ export async function calls(
       }
     })
   ));
+  await told;
+  return seen;
+}
+
+/** Calls of the data path that are given up as soon as they are sent. */
+export async function cancelledCalls(
+  { port, settings, underWay, told }: AttackContext<{
+    connections: number;
+    requestsEach: number;
+    call: string;
+    body: string;
+  }>,
+): Promise<Seen> {
+  const { connections, requestsEach, call, body } = settings;
+  const seen: Seen = {};
+  const bytes = bytesOf(body);
+  underWay();
+  await Promise.all(times(connections, async () => {
+    const { exchanged, path, headers } = await KvClient.open(
+      http1(url(port)),
+    );
+    const block = requestBlock("POST", `${path}/${call}`, {
+      ...headers,
+      authorization: `Bearer ${exchanged.token}`,
+    });
+    const raw = await RawHttp2.connect(port);
+    for (let i = 0; i < requestsEach && raw.isOpen; i++) {
+      const stream = raw.stream();
+      await raw.send(
+        frame(Frame.HEADERS, END_HEADERS, stream, block),
+        frame(Frame.DATA, END_STREAM, stream, bytes),
+      );
+      // Long enough for the server to have begun.
+      await pause(20);
+      await raw.send(frame(Frame.RST_STREAM, 0, stream, uint32(CANCEL)));
+      count(seen, "cancelled");
+    }
+  }));
   await told;
   return seen;
 }
