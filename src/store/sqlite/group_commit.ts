@@ -202,7 +202,9 @@ export class GroupCommit {
     const nowMs = deps.clock.nowMs();
     const ourVersion = this.version;
     const foreignCommits = session.foreignCommits();
-    const isForeign = foreignCommits !== this.foreignCommits;
+    const isForeign = foreignCommits !== this.foreignCommits &&
+      !session.isAsLeft(ourVersion);
+    if (!isForeign) this.foreignCommits = foreignCommits;
     const fileVersion = isForeign ? session.fileVersion() : this.version;
     // The other program's commits are taken as they are.
     const before = isForeign

@@ -98,16 +98,27 @@ export class MutationLog {
     return this.endBytes - this.floorBytes;
   }
 
-  private load(): void {
-    const { state } = this;
-    const floor = state.getNumber("log_floor");
-    const floorBytes = state.getNumber("log_floor_bytes");
-    const newest = prepareRows(
+  /** Whether the file's newest row is the one that this has written. */
+  isAsLeft(): boolean {
+    const [head, endBytes] = this.newest() ?? [this.floor, this.floorBytes];
+    return head === this.head && endBytes === this.endBytes;
+  }
+
+  /** Its version and end; undefined: the log is empty. */
+  private newest(): [number | null, number | null] | undefined {
+    return prepareRows(
       this.db,
       `select case when ${isCount("version")} then version end, case when ${
         isCount("end_bytes")
       } then end_bytes end from denokv_log order by version desc limit 1`,
     ).get() as [number | null, number | null] | undefined;
+  }
+
+  private load(): void {
+    const { state } = this;
+    const floor = state.getNumber("log_floor");
+    const floorBytes = state.getNumber("log_floor_bytes");
+    const newest = this.newest();
     this.isSound = (newest === undefined || !newest.includes(null)) &&
       (floor ?? 0) >= 0 && (floorBytes ?? 0) >= 0 &&
       (floor !== undefined) === (state.getText("log_floor") !== undefined);

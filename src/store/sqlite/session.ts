@@ -223,6 +223,21 @@ export class WriteSession extends ReadSession {
   }
 
   /**
+   * Whether version, log and id are as our last commit left them. Programs that
+   * keep tables of their own in the file (Litestream does), or begin its
+   * write-ahead log anew, touch nothing of this.
+   */
+  isAsLeft(version: number): boolean {
+    try {
+      return this.fileVersion() === version && this.log.isAsLeft() &&
+        this.state.getText("database_id") === this.databaseId;
+    } catch {
+      // A table is missing, say.
+      return false;
+    }
+  }
+
+  /**
    * Within a transaction: a version of our own stands for what the other
    * program did, and the log begins anew behind it. The file may be an older
    * one now, or another database: the version is above every one that was
