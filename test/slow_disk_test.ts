@@ -231,6 +231,39 @@ Deno.test("waiting writes are bounded by what they hold; one more is refused at 
   client.close();
 });
 
+Deno.test("an fsync that hangs for 10 s: writes in no transaction yet are answered, and were not applied", async () => {
+  await using faulty = await FaultyServer.open();
+  if (!faulty) return;
+  const { shim } = faulty;
+  await faulty.put({ stable: "1" });
+  shim.set({ holdFsync: true, suffix: "-wal" });
+  const answers: Promise<string>[] = [];
+  // One after the other: at most four syncs run, so the last ones have to wait.
+  for (let i = 0; i < 8; i++) {
+    answers.push(
+      faulty.client.commit([set(`key ${i}`, "x")]).then(
+        () => "committed",
+        (error) => String(error),
+      ),
+    );
+    await until(
+      "the write",
+      async () => await faulty.metric("denokv_waiting_writes") === i + 1,
+    );
+  }
+  const sentence = await answers[7];
+  assert.match(sentence, /503: .*fsync.*Nothing of this write was applied/);
+  assert.equal((await faulty.readiness()).status, 503);
+  shim.set({});
+  const outcomes = await Promise.all(answers);
+  assert.equal(outcomes[0], "committed");
+  for (let i = 0; i < 8; i++) {
+    const isThere: boolean = await faulty.get(`key ${i}`) !== undefined;
+    assert.deepEqual(isThere, outcomes[i] === "committed");
+  }
+  await faulty.untilReadiness(200);
+});
+
 Deno.test("SIGTERM while an fsync hangs: the server ends within 10 s, and nothing acknowledged is lost", async () => {
   await using faulty = await FaultyServer.open();
   if (!faulty) return;
