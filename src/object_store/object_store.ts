@@ -24,7 +24,8 @@
  *   later**. After a `create` or `replace`, read the object and look for the
  *   nonce; this holds for a conflict too where an earlier try of the same
  *   write got no answer. Implementations never send a request twice by
- *   themselves, so a conflict never comes from a hidden second try.
+ *   themselves, unless the store said that it did not carry it out (a token
+ *   that was revoked), so a conflict never comes from a hidden second try.
  * - `ObjectStoreRefusedError` (denied, no such bucket, no credentials): it
  *   stays wrong until a person changes something. It was not carried out.
  * - the reason of the caller's own `AbortSignal`: as for `UnavailableError`.
