@@ -93,7 +93,9 @@ Deno.test("a server behind a link keeps its log beside the file itself", async (
   await server.start();
   await server.putNext("a", "1");
   const names = [...Deno.readDirSync(`${folder.path}/real`)]
-    .map((entry) => entry.name).sort();
+    .map((entry) => entry.name)
+    // Made in its own time.
+    .filter((name) => !name.endsWith("-reserve")).sort();
   assert.deepEqual(
     names,
     ["", "-lock", "-shm", "-wal"].map((suffix) => `data.sqlite${suffix}`),

@@ -77,6 +77,11 @@ export class Budget {
     });
   }
 
+  /** Takes so much in any case: for whoever has it already. */
+  takeAnyway(sizeBytes: number): void {
+    this.used += sizeBytes;
+  }
+
   /** Gives back what was taken, or a part of it. */
   give(sizeBytes: number): void {
     this.used -= sizeBytes;

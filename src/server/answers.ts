@@ -21,6 +21,11 @@ const MAX_PRESSED_WHOLE_BYTES = 512;
 const USUAL_RESIDENT_BYTES = 224 * 1024 * 1024;
 /** How old the last look at the resident memory may be. */
 const RESIDENT_LOOK_MS = 1000;
+/**
+ * What one turn of the serving thread reads at most: about a millisecond.
+ * Whatever is larger is read in slices, others in between.
+ */
+export const MAX_TURN_BYTES = 1024 * 1024;
 /** One piece of an answer. */
 export const PIECE_BYTES = 64 * 1024;
 /** A client that takes nothing for this long is cut off… */
@@ -97,13 +102,40 @@ export class Answers {
     return sizeBytes <= MAX_WHOLE_ANSWER_BYTES && !this.isMemoryShort();
   }
 
-  /** The answer with this body, now or when its turn comes. */
-  respond(body: Bytes, init: ResponseInit): Response | Promise<Response> {
+  /**
+   * What may be read for an answer that has no room of its own yet. While
+   * others wait for theirs, nothing large is read to wait with them: it takes
+   * its place in line first.
+   */
+  get maxReadBytes(): number {
+    return this.budget.waiting > 0 ? MAX_WHOLE_ANSWER_BYTES : MAX_TURN_BYTES;
+  }
+
+  /**
+   * The answer with this body, now or when its turn comes.
+   * @param reservedBytes what the caller has taken from the budget for it
+   */
+  respond(
+    body: Bytes,
+    init: ResponseInit,
+    reservedBytes = 0,
+  ): Response | Promise<Response> {
     const sizeBytes = body.length;
-    if (this.isSmall(sizeBytes)) return new Response(body, init);
+    const { budget } = this;
+    if (this.isSmall(sizeBytes)) {
+      if (reservedBytes > 0) budget.give(reservedBytes);
+      return new Response(body, init);
+    }
     const answer = () => this.inPieces(slices(body), sizeBytes, init);
-    if (this.budget.tryTake(sizeBytes)) return answer();
-    return this.budget.take(sizeBytes).then(answer);
+    if (reservedBytes > 0) {
+      // It stands in memory already; waiting for more would help nobody.
+      const more = sizeBytes - reservedBytes;
+      if (more > 0) budget.takeAnyway(more);
+      else budget.give(-more);
+      return answer();
+    }
+    if (budget.tryTake(sizeBytes)) return answer();
+    return budget.take(sizeBytes).then(answer);
   }
 
   /**

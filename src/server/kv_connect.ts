@@ -18,7 +18,7 @@ import {
 import * as limits from "../protocol/limits.ts";
 import type { Entry, ReadRange, WriteOutcome } from "../protocol/messages.ts";
 import { LargeReadError, type Store } from "../store/store.ts";
-import { type Answers, PIECE_BYTES } from "./answers.ts";
+import { type Answers, MAX_TURN_BYTES, PIECE_BYTES } from "./answers.ts";
 import type { Bodies } from "./body.ts";
 import { DataTokens } from "./data_token.ts";
 import { bearerOf, Secret } from "./secret.ts";
@@ -161,12 +161,12 @@ export class KvConnect {
   }
 
   private snapshotRead(request: Request): Promise<Response> {
-    const { bodies, store } = this.deps;
+    const { bodies, store, answers } = this.deps;
     return bodies.read(request, limits.MAX_READ_BODY_BYTES).then((body) => {
       const ranges = decodeSnapshotRead(body);
       let answer: Entry[][] | Promise<Entry[][]>;
       try {
-        answer = store.read(ranges, MAX_TURN_BYTES);
+        answer = store.read(ranges, answers.maxReadBytes);
       } catch (error) {
         return this.largeRead(ranges, error);
       }
@@ -179,15 +179,18 @@ export class KvConnect {
     });
   }
 
-  private readResponse(ranges: Entry[][]): Response | Promise<Response> {
+  private readResponse(
+    ranges: Entry[][],
+    reservedBytes?: number,
+  ): Response | Promise<Response> {
     const body = encodeSnapshotReadOutput(ranges);
-    return this.deps.answers.respond(body, PROTOBUF);
+    return this.deps.answers.respond(body, PROTOBUF, reservedBytes);
   }
 
   /**
-   * A read that is too large for one turn of the serving thread: it waits
-   * until there is room for as much as it might be, is read in slices, and
-   * its answer is made as the client takes it.
+   * A read whose answer is large: it waits until there is room for as much as
+   * it might be. What is too much for one turn of the serving thread is then
+   * read in slices, and its answer is made as the client takes it.
    */
   private async largeRead(
     ranges: readonly ReadRange[],
@@ -200,6 +203,8 @@ export class KvConnect {
     await budget.take(mostBytes);
     let output: LargeReadOutput;
     try {
+      const entries = await readInTurn(store, ranges);
+      if (entries) return await this.readResponse(entries, mostBytes);
       output = new LargeReadOutput(await store.readLarge(ranges));
     } catch (error) {
       budget.give(mostBytes);
@@ -231,11 +236,18 @@ export class KvConnect {
   }
 }
 
-/**
- * What one turn of the serving thread reads at most: about a millisecond.
- * Whatever is larger is read in slices, others in between.
- */
-const MAX_TURN_BYTES = 1024 * 1024;
+/** Undefined where it takes more than a turn. */
+async function readInTurn(
+  store: Store,
+  ranges: readonly ReadRange[],
+): Promise<Entry[][] | undefined> {
+  try {
+    return await store.read(ranges, MAX_TURN_BYTES);
+  } catch (error) {
+    if (error instanceof LargeReadError) return undefined;
+    throw error;
+  }
+}
 
 /** The largest answer that these ranges can have, framing included. */
 function mostBytesOf(ranges: readonly ReadRange[]): number {

@@ -14,6 +14,7 @@ import {
   type Entry,
   MutationType,
   NEVER_MS,
+  type ReadRange,
 } from "../protocol/messages.ts";
 import { UnreadableValueError } from "../protocol/stored_value.ts";
 import { toJson, TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
@@ -26,7 +27,7 @@ import {
 } from "../protocol/v8_string.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import type { Store } from "../store/store.ts";
+import { LargeReadError, type Store } from "../store/store.ts";
 import type { Access } from "./access.ts";
 import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
@@ -62,8 +63,11 @@ export interface RestDeps {
   store: Pick<Store, "read" | "write" | "isReadOnly">;
   access: Access;
   bodies: Pick<Bodies, "read">;
-  answers: Pick<Answers, "respond">;
+  answers: AnswersOfRest;
 }
+
+type AnswersOfRest = Pick<Answers, "respond" | "maxReadBytes" | "budget">;
+type Answer = Response | Promise<Response>;
 
 export interface Rest {
   /**
@@ -95,16 +99,40 @@ export function createRest(deps: RestDeps): Rest {
     const key = keyOfPath(rawPath);
     const end = new Uint8Array(key.length + 1);
     end.set(key);
-    const found = store.read([
-      { start: key, end, limit: 1, reverse: false, isPoint: true },
-    ]);
+    const range = { start: key, end, limit: 1, reverse: false, isPoint: true };
     const condition = request.headers.get("if-none-match");
+    const reply = (found: Entry[][], reservedBytes?: number) =>
+      answer(answers, found[0][0], condition, isHead, reservedBytes);
+    let found: Entry[][] | Promise<Entry[][]>;
+    try {
+      // An answer to HEAD is small whatever is stored.
+      found = store.read([range], isHead ? undefined : answers.maxReadBytes);
+    } catch (error) {
+      return readInTurn(range, reply, error);
+    }
     // No promise where the store has the answer at hand: most reads.
     return found instanceof Promise
-      ? found.then(([entries]) =>
-        answer(answers, entries[0], condition, isHead)
-      )
-      : answer(answers, found[0][0], condition, isHead);
+      ? found.then(reply, (error) => readInTurn(range, reply, error))
+      : reply(found);
+  }
+
+  /** A large value while others wait for theirs: read when its turn comes. */
+  async function readInTurn(
+    range: ReadRange,
+    reply: (found: Entry[][], reservedBytes: number) => Answer,
+    cause: unknown,
+  ): Promise<Response> {
+    if (!(cause instanceof LargeReadError)) throw cause;
+    const { budget } = answers;
+    await budget.take(MAX_VALUE_BYTES);
+    let found: Entry[][];
+    try {
+      found = await store.read([range]);
+    } catch (error) {
+      budget.give(MAX_VALUE_BYTES);
+      throw error;
+    }
+    return await reply(found, MAX_VALUE_BYTES);
   }
 
   async function write(
@@ -304,27 +332,38 @@ function written(versionstamp: string): Response {
 }
 
 function answer(
-  answers: Pick<Answers, "respond">,
+  answers: AnswersOfRest,
   entry: Entry | undefined,
   ifNoneMatch: string | null,
   isHead: boolean,
-): Response | Promise<Response> {
-  if (entry === undefined) return text(404, "There is no value at this key.");
+  reservedBytes = 0,
+): Answer {
+  const small = (response: Response) => {
+    if (reservedBytes > 0) answers.budget.give(reservedBytes);
+    return response;
+  };
+  if (entry === undefined) {
+    return small(text(404, "There is no value at this key."));
+  }
   const etag = `"${versionstampHex(entry.version, entry.order)}"`;
   if (ifNoneMatch !== null && names(ifNoneMatch, etag)) {
-    return new Response(null, {
-      status: 304,
-      headers: [["etag", etag], ["cache-control", "no-cache"]],
-    });
+    return small(
+      new Response(null, {
+        status: 304,
+        headers: [["etag", etag], ["cache-control", "no-cache"]],
+      }),
+    );
   }
   let shown: Shown;
   try {
     shown = show(entry);
   } catch (error) {
     if (!(error instanceof UnreadableValueError)) throw error;
-    return text(
-      422,
-      `${error.message} It is kept as it is; it can be read over KV Connect, overwritten or deleted.`,
+    return small(
+      text(
+        422,
+        `${error.message} It is kept as it is; it can be read over KV Connect, overwritten or deleted.`,
+      ),
     );
   }
   const headers: [string, string][] = [
@@ -336,9 +375,9 @@ function answer(
     ["x-content-type-options", "nosniff"],
     ["content-security-policy", "sandbox; default-src 'none'"],
   ];
-  if (!isHead) return answers.respond(shown.body, { headers });
+  if (!isHead) return answers.respond(shown.body, { headers }, reservedBytes);
   headers.push(["content-length", String(shown.body.length)]);
-  return new Response(null, { headers });
+  return small(new Response(null, { headers }));
 }
 
 /** Whether an If-None-Match header names the tag; weak tags count as well. */

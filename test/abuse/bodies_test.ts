@@ -21,11 +21,11 @@ for (
     number,
   ][]
 ) {
-  const http2 = `8,000 HTTP/2 streams that claim ${size} without a secret`;
+  const http2 = `6,000 HTTP/2 streams that claim ${size} without a secret`;
   Deno.test(`${http2}: no memory, and the neighbour is answered`, () =>
     attacked({ name: http2, ceilingMib }, async ({ server, neighbour }) => {
       await using attack = await Attack.start("claimedStreams", server.port, {
-        connections: 40,
+        connections: 30,
         streams: 200,
         path: "/v2/snapshot_read",
         claimBytes,
@@ -49,14 +49,14 @@ for (
     }));
 }
 
-const unfinished = "200 authorised writes of 4 MiB that stop before their end";
+const unfinished = "150 authorised writes of 4 MiB that stop before their end";
 Deno.test(`${unfinished}: bounded memory, and small bodies are taken`, () =>
   attacked(
     { name: unfinished, ceilingMib: CEILING_WITH_SECRET_MIB },
     async ({ server, neighbour }) => {
       const client = await KvClient.open(http1Transport(server.url));
       await using attack = await Attack.start("claimedBodies", server.port, {
-        connections: 200,
+        connections: 150,
         paths: [`${client.path}/atomic_write`],
         claimBytes: 4_194_304,
         sentBytes: 4_000_000,
@@ -68,13 +68,13 @@ Deno.test(`${unfinished}: bounded memory, and small bodies are taken`, () =>
     },
   ));
 
-const sent = "100 whole bodies of 4 MiB with a wrong token";
+const sent = "50 whole bodies of 4 MiB with a wrong token";
 Deno.test(`${sent}: no memory, and the neighbour is answered`, () =>
   attacked(
     { name: sent, ceilingMib: CEILING_WITHOUT_SECRET_MIB },
     async ({ server, neighbour }) => {
       await using attack = await Attack.start("claimedBodies", server.port, {
-        connections: 100,
+        connections: 50,
         paths: PATHS,
         claimBytes: 4_194_304,
         sentBytes: 4_194_304,

@@ -56,10 +56,10 @@ const FLOODS: [name: string, start: Start][] = [
       }),
   ],
   [
-    "9,500 pages of metrics asked for at once",
+    "5,700 pages of metrics asked for at once",
     (port) =>
       Attack.start("shutWindows", port, {
-        connections: 50,
+        connections: 30,
         streams: 190,
         window: 65_535,
         method: "GET",

@@ -26,7 +26,7 @@ export const AIM_MS = 250;
 /** Resident, whatever is sent without a secret. */
 export const CEILING_WITHOUT_SECRET_MIB = 400;
 /** Resident, whatever is sent with one, under the default budgets. */
-export const CEILING_WITH_SECRET_MIB = 600;
+export const CEILING_WITH_SECRET_MIB = 500;
 /** Of the log, whatever is sent: who can fill it, fills the disk. */
 const MAX_LOGGED_LINES = 200;
 

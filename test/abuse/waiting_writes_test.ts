@@ -1,6 +1,6 @@
 /** Writes that wait while an fsync hangs. */
 import assert from "node:assert/strict";
-import { atomic, check, del, set } from "../../src/store/contract/support.ts";
+import { atomic, check, set } from "../../src/store/contract/support.ts";
 import { until } from "../support/faulty_server.ts";
 import { encodeWrite, message } from "../support/kv_messages.ts";
 import { TestFolder } from "../support/server.ts";
@@ -27,12 +27,7 @@ const longKey = (index: number) => `${index} `.padEnd(2000, "k");
 const WRITES: [name: string, body: Uint8Array<ArrayBuffer>, count: number][] = [
   [
     "120 small writes in bodies of 4 MB, of unknown fields",
-    padded(encodeWrite(atomic([set("a", "1")]))),
-    120,
-  ],
-  [
-    "120 writes of a check alone, in bodies of 4 MB",
-    padded(encodeWrite(atomic([del("b")], [check("absent", null)]))),
+    padded(encodeWrite(atomic([set("a", "1")], [check("absent", null)]))),
     120,
   ],
   [
@@ -44,11 +39,11 @@ const WRITES: [name: string, body: Uint8Array<ArrayBuffer>, count: number][] = [
     1500,
   ],
   [
-    "400 writes of 780 KB",
+    "200 writes of 780 KB",
     encodeWrite(atomic(
       Array.from({ length: 12 }, (_, i) => set(`${i}`, "v".repeat(65_000))),
     )),
-    400,
+    200,
   ],
 ];
 

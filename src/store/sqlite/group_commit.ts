@@ -288,6 +288,7 @@ export class GroupCommit {
       item.outcome = result;
       return false;
     }
+    changes.producedBytes += result.producedBytes;
     const { log } = session;
     let left = result.effects.length + result.enqueues.length;
     for (let i = 0; i < result.effects.length; i++) {

@@ -178,6 +178,30 @@ Deno.test("what waiting writes hold is counted, whatever of it is kept", async (
   });
 });
 
+Deno.test("closing waits for the last answer without a turn of the loop", async () => {
+  class CountingClock extends ManualClock {
+    turns = 0;
+    override endOfTurn(fire: () => void) {
+      this.turns++;
+      return super.endOfTurn(fire);
+    }
+  }
+  const clock = new CountingClock(START_MS);
+  const durability = new HeldDurability();
+  await withStore({ clock, durability }, async (store) => {
+    durability.hold();
+    const write = commit(store, [set("a", "x")]);
+    await eventually("the commit", () => store.stats().commits === 1);
+    const before = clock.turns;
+    const closing = store.close();
+    await turns(100);
+    assert.equal(await isSettled(closing), false);
+    assert.equal(clock.turns, before);
+    durability.release();
+    await Promise.all([write, closing]);
+  });
+});
+
 Deno.test("a gathering time holds writes back together, and no longer", async () => {
   const clock = new ManualClock(START_MS);
   await withStore({ clock, batchTimeoutMs: 10 }, async (store) => {

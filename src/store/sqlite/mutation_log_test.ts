@@ -81,7 +81,7 @@ class Place implements AsyncDisposable {
 }
 
 Deno.test("promise 5: a commit's entries name what came of it, under its versionstamp", async () => {
-  await using place = await Place.open();
+  await using place = await Place.open(undefined, new ManualClock(START_MS));
   const { store } = place;
   await commit(store, [sum("n", 2)]);
   const version = await commit(store, [

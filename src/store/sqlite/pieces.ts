@@ -21,7 +21,7 @@ export class Pieces {
   private entryBytes = USUAL_ENTRY_BYTES;
 
   /**
-   * The live entries of a range.
+   * The live entries of a range, and their size.
    * @throws LargeReadError once they take more than `maxBytes`
    */
   range(
@@ -29,20 +29,19 @@ export class Pieces {
     range: ReadRange,
     nowMs: number,
     maxBytes: number,
-  ): Entry[] {
-    const first = this.next(reader, range, nowMs, range.limit);
-    // Most ranges end here.
-    if (first.isLast) return first.entries;
-    const all = first.entries;
-    let sizeBytes = first.sizeBytes;
-    let rest = restOf(range, all);
+  ): Piece {
+    const whole = this.next(reader, range, nowMs, range.limit);
+    const { entries } = whole;
+    let last = whole;
+    let rest = range;
     while (true) {
-      if (sizeBytes > maxBytes) throw new LargeReadError();
-      const piece = this.next(reader, rest, nowMs, range.limit - all.length);
-      for (const entry of piece.entries) all.push(entry);
-      if (piece.isLast) return all;
-      sizeBytes += piece.sizeBytes;
-      rest = restOf(rest, piece.entries);
+      if (whole.sizeBytes > maxBytes) throw new LargeReadError();
+      // Most ranges end here, with the first piece.
+      if (last.isLast) return whole;
+      rest = restOf(rest, last.entries);
+      last = this.next(reader, rest, nowMs, range.limit - entries.length);
+      for (const entry of last.entries) entries.push(entry);
+      whole.sizeBytes += last.sizeBytes;
     }
   }
 
@@ -54,7 +53,6 @@ export class Pieces {
       nowMs,
     );
     const isLast = entries.length < rows || rows === limit;
-    // The size matters where more follows, and to learn from.
     let sizeBytes = 0;
     for (let i = 0; i < entries.length; i++) {
       const { key, value } = entries[i];

@@ -67,9 +67,12 @@ class ReadOnlyStore implements Store {
   read(ranges: readonly ReadRange[], maxBytes = Infinity): Entry[][] {
     return this.inTurn((reader) => {
       const nowMs = this.clock.nowMs();
-      return ranges.map((range) =>
-        this.pieces.range(reader, range, nowMs, maxBytes)
-      );
+      let leftBytes = maxBytes;
+      return ranges.map((range) => {
+        const piece = this.pieces.range(reader, range, nowMs, leftBytes);
+        leftBytes -= piece.sizeBytes;
+        return piece.entries;
+      });
     });
   }
 

@@ -15,7 +15,13 @@ import type {
 } from "../../protocol/messages.ts";
 import type { BackupSource } from "../backup_source.ts";
 import { type Durability, localDurability } from "../durability.ts";
-import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
+import {
+  LargeReadError,
+  type Store,
+  type StoreHealth,
+  type StoreStats,
+  type Watch,
+} from "../store.ts";
 import type { WatchRead } from "../key_watch.ts";
 import { WatchHub } from "../watch.ts";
 import { SqliteBackupSource } from "./backup_source.ts";
@@ -139,12 +145,16 @@ class SqliteStore implements Store {
     reader.beginTurn();
     const nowMs = this.clock.nowMs();
     let isSettled = true;
+    let leftBytes = maxBytes;
     const answer: Entry[][] = new Array(ranges.length);
     for (let i = 0; i < ranges.length; i++) {
       const range = ranges[i];
       if (range.isPoint) {
         const row = reader.row(range.start);
         isSettled &&= horizon.isSettled(range.start, row?.version);
+        if (row !== undefined && (leftBytes -= row.value.length) < 0) {
+          throw new LargeReadError();
+        }
         answer[i] = row !== undefined && isLive(row.expireAtMs, nowMs)
           ? [{
             key: range.start,
@@ -156,7 +166,13 @@ class SqliteStore implements Store {
           : [];
         continue;
       }
-      const entries = this.pieces.range(reader, range, nowMs, maxBytes);
+      const { entries, sizeBytes } = this.pieces.range(
+        reader,
+        range,
+        nowMs,
+        leftBytes,
+      );
+      leftBytes -= sizeBytes;
       isSettled &&= isListSettled(horizon, range, entries);
       answer[i] = entries;
     }
