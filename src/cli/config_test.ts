@@ -72,9 +72,27 @@ Deno.test("a backup is named by its URL, or by its bucket and prefix", () => {
     () => place(["--backup", url, "--s3-bucket=other"]),
     /named twice/,
   );
+  assert.equal(
+    place(["--backup=gs://bucket/app", "--gcs-endpoint=http://localhost:4443"])
+      ?.gcsEndpoint,
+    "http://localhost:4443",
+  );
   refused(() => place(["--s3-prefix=app"]), /needs --s3-bucket/);
   refused(() => place(["--durability=s3"]), /needs a backup/);
   refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
+});
+
+Deno.test("a lease that Google's pace does not allow is refused", () => {
+  const lease = (url: string, lease: string) =>
+    serve([
+      "--access-token",
+      TOKEN,
+      `--backup=${url}`,
+      `--backup-lease=${lease}`,
+    ]).backup?.leaseMs;
+  assert.equal(lease("s3://bucket", "1s"), 1000);
+  assert.equal(lease("gs://bucket", "5s"), 5000);
+  refused(() => lease("gs://bucket", "4s"), /one write a second.*5s or more/);
 });
 
 Deno.test("--dev sets what nothing else sets", () => {

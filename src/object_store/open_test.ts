@@ -82,19 +82,27 @@ Deno.test("a URL that is none says how to write one, without its secrets", async
     );
   }
   for (
-    const s3Endpoint of [
+    const endpoint of [
       "localhost:9000",
       "ftp://localhost",
       "http://user:hunter2-secret@localhost:9000",
     ]
   ) {
-    await assert.rejects(
-      openObjectStore("s3://bucket", { ...options, s3Endpoint }),
-      (error) => {
-        assert.ok(error instanceof UsageError, `${s3Endpoint}: ${error}`);
-        assert.ok(!error.message.includes("hunter2"));
-        return true;
-      },
-    );
+    for (
+      const [url, given, flag] of [
+        ["s3://bucket", { s3Endpoint: endpoint }, "--s3-endpoint"],
+        ["gs://bucket", { gcsEndpoint: endpoint }, "--gcs-endpoint"],
+      ] as const
+    ) {
+      await assert.rejects(
+        openObjectStore(url, { ...options, ...given }),
+        (error) => {
+          assert.ok(error instanceof UsageError, `${endpoint}: ${error}`);
+          assert.ok(!error.message.includes("hunter2"));
+          assert.ok(error.message.includes(flag), error.message);
+          return true;
+        },
+      );
+    }
   }
 });
