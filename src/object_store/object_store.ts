@@ -81,6 +81,13 @@ export interface ObjectStore {
   /** What is opened, for messages; holds no credentials. */
   readonly url: string;
 
+  /**
+   * Tells this place from others of the same URL, such as the folder below the
+   * mount point of a share; undefined where nothing was ever written to it, or
+   * where its URL says it all.
+   */
+  readonly placeId?: string | undefined;
+
   /** The whole object, or undefined where it is missing. */
   get(key: string, options?: RequestOptions): Promise<StoredObject | undefined>;
 

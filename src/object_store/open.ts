@@ -124,7 +124,9 @@ function bucketOf(url: string): { bucket: string; prefix: string } {
 
 function folderOf(url: string): string {
   try {
-    return fileURLToPath(url).replace(/(?<=.)\/+$/, "");
+    // Both are ordinary in a folder's name, and nothing else is meant by them.
+    const path = url.replaceAll("#", "%23").replaceAll("?", "%3F");
+    return fileURLToPath(path).replace(/(?<=.)\/+$/, "");
   } catch {
     throw new UsageError(
       `${shown(url)} names no folder. Write three slashes before an absolute ` +

@@ -32,6 +32,20 @@ Deno.test("a URL opens the store of its kind, and says what it is", async () => 
     const file = await openObjectStore(`file://${folder}`, options);
     await file.put("a/b", utf8("x"));
     assert.equal(await Deno.readTextFile(`${folder}/a/b`), "x");
+    // What a person writes is the folder's name, and what is shown opens it.
+    const odd = `${folder}/50% #1?`;
+    await Deno.mkdir(odd);
+    const shown = `file://${folder}/50%25 %231%3F`;
+    for (const url of [`file://${folder}/50%25 #1?`, shown]) {
+      const store = await openObjectStore(url, options);
+      assert.equal(store.url, shown);
+      await store.put("x", utf8(url));
+      assert.equal(await Deno.readTextFile(`${odd}/x`), url);
+    }
+    await assert.rejects(
+      openObjectStore(`file://${folder}?mode=rw`, options),
+      ObjectStoreRefusedError,
+    );
     await assert.rejects(
       openObjectStore(`file://${folder}/missing`, options),
       ObjectStoreRefusedError,
