@@ -118,7 +118,7 @@ export class GcsHttp {
     try {
       return new Headers(await auth.getRequestHeaders(url.href));
     } catch (error) {
-      const missing = missingPermission(error);
+      const missing = missingPermission(permissionError(error));
       if (missing !== undefined) {
         throw new ObjectStoreRefusedError(
           `${what} needs credentials, which could not be looked for. ${missing} ${ALL_PERMISSIONS}`,
@@ -230,6 +230,15 @@ function text(answer: GcsAnswer): string {
 
 function oneLine(message: string): string {
   return message.replace(/\p{Cc}+/gu, " ").trim().replace(/[.\s]+$/, "");
+}
+
+/** The runtime's refusal, out of an error of the library that quotes it. */
+function permissionError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  if (error instanceof Deno.errors.NotCapable) return error;
+  const quoted = /Requires \w+ access.*--allow-\w+/s.exec(error.message)?.[0];
+  if (quoted !== undefined) return new Deno.errors.NotCapable(quoted);
+  return error.cause === undefined ? error : permissionError(error.cause);
 }
 
 /** A failure to get a token that may pass: no answer, 429 or 5xx. */

@@ -10,7 +10,12 @@ import { SqliteLocalEngine } from "../../src/store/sqlite/local_engine.ts";
 import { startFakeGcs } from "../support/fake_gcs.ts";
 import { OneWriteASecond } from "../support/gcs_limits.ts";
 import { startHttpProxy } from "../support/http_proxy.ts";
-import { TestFolder } from "../support/server.ts";
+import {
+  backupArgs,
+  runCommand,
+  ServerProcess,
+  TestFolder,
+} from "../support/server.ts";
 
 Deno.test("gs: a database comes back from its bucket, and its owner is fenced there", async () => {
   const gcs = await startFakeGcs();
@@ -64,5 +69,37 @@ Deno.test("gs: a database comes back from its bucket, and its owner is fenced th
     await b.close();
   } finally {
     await proxy.stop().finally(() => gcs.stop());
+  }
+});
+
+Deno.test("gs: the server and the commands reach an endpoint, with the least permissions", async () => {
+  const gcs = await startFakeGcs();
+  if (gcs === undefined) return;
+  await using folder = await TestFolder.make();
+  const own = `${folder.path}/own`;
+  await Deno.mkdir(own);
+  const backup = { url: "gs://denokv-test/app", endpoint: gcs.endpoint };
+  try {
+    await gcs.createBucket("denokv-test");
+    await using server = await ServerProcess.start({
+      path: folder.database,
+      backup,
+      args: ["--durability", "s3"],
+    });
+    assert.equal((await server.stop()).code, 0);
+    for (const command of ["status", "verify"]) {
+      const { code, out, err } = await runCommand(
+        ["backup", command, ...backupArgs(backup)],
+        { folder: own, backup },
+      );
+      assert.equal(code, 0, out + err);
+    }
+    const { code, err } = await runCommand([
+      ...["restore", "--from", backup.url, "--gcs-endpoint", backup.endpoint],
+      ...["-o", `${own}/restored.sqlite`],
+    ], { folder: own, backup });
+    assert.equal(code, 0, err);
+  } finally {
+    await gcs.stop();
   }
 });
