@@ -322,7 +322,7 @@ export class LocalFolderStore implements ObjectStore {
       try {
         // What may be taken back by a power cut is told to nobody.
         await this.#names.settle();
-        await refuseLinks(this.#folder, path);
+        await refuseLinks(this.#folder, this.#place.realFolder, path);
         return await work(join(this.#folder, path), signal);
       } catch (error) {
         throw this.#explain(error, doing, key);

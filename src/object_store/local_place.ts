@@ -5,14 +5,13 @@
  * place does, and goes along where the folder is copied.
  */
 import { join } from "node:path";
-import { fromUtf8, utf8 } from "../common/bytes.ts";
+import { utf8 } from "../common/bytes.ts";
 import { UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import {
   isMissing,
   linkNew,
   makeFolder,
-  readVersion,
   syncFolder,
   writeSynced,
 } from "./local_files.ts";
@@ -21,11 +20,13 @@ import { ObjectStoreRefusedError } from "./object_store.ts";
 
 const MARKER = "place";
 const ID_BYTES = 16;
-const MAX_MARKER_BYTES = 200;
+const MAX_MARKER_CHARS = 200;
 const NOT_THERE = "its files are not there";
 
 export class LocalPlace {
   readonly folder: string;
+  /** Without symbolic links, as it was opened. */
+  readonly realFolder: string;
   readonly #random: Random;
   #id: string | undefined;
   #root: Deno.FileInfo;
@@ -33,21 +34,23 @@ export class LocalPlace {
 
   private constructor(
     folder: string,
+    realFolder: string,
     random: Random,
     root: Deno.FileInfo,
-    id: string | undefined,
   ) {
     this.folder = folder;
+    this.realFolder = realFolder;
     this.#random = random;
     this.#root = root;
-    this.#id = id;
   }
 
   /** Looks at a folder, and writes nothing. */
   static async open(folder: string, random: Random): Promise<LocalPlace> {
     const root = await Deno.stat(folder);
     if (!root.isDirectory) throw new Error("it is not a folder");
-    const place = new LocalPlace(folder, random, root, undefined);
+    const realFolder = await Deno.realPath(folder);
+    const place = new LocalPlace(folder, realFolder, random, root);
+    await place.#refuseOwnLink();
     place.#id = await place.#read();
     return place;
   }
@@ -127,13 +130,21 @@ export class LocalPlace {
 
   async #read(): Promise<string | undefined> {
     try {
-      const { isSymlink } = await Deno.lstat(join(this.folder, OWN_FOLDER));
-      if (isSymlink) throw linkRefusal(this.folder, OWN_FOLDER);
-      const { data } = await readVersion(this.#marker);
-      return fromUtf8(data.subarray(0, MAX_MARKER_BYTES))?.trim() || undefined;
+      // In one call of the runtime: every request comes by here.
+      const id = await Deno.readTextFile(this.#marker);
+      return id.slice(0, MAX_MARKER_CHARS).trim() || undefined;
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;
+    }
+  }
+
+  async #refuseOwnLink(): Promise<void> {
+    try {
+      const { isSymlink } = await Deno.lstat(join(this.folder, OWN_FOLDER));
+      if (isSymlink) throw linkRefusal(this.folder, OWN_FOLDER);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
     }
   }
 
@@ -165,10 +176,23 @@ function isSame(a: Deno.FileInfo, b: Deno.FileInfo): boolean {
 /**
  * Refuses a path below the folder that leads over a symbolic link. What lies
  * behind it is not in the listing of the place and not under its lock.
+ * @param realFolder the folder without symbolic links, when it was opened
  * @param path with "/"
  * @throws ObjectStoreRefusedError
  */
-export async function refuseLinks(folder: string, path: string): Promise<void> {
+export async function refuseLinks(
+  folder: string,
+  realFolder: string,
+  path: string,
+): Promise<void> {
+  try {
+    // One call where the object is there; the rest is for all other cases.
+    if (await Deno.realPath(join(folder, path)) === join(realFolder, path)) {
+      return;
+    }
+  } catch {
+    // It is missing, or a link leads out of what may be read.
+  }
   const names = path.split("/");
   for (let count = 1; count <= names.length; count++) {
     const part = names.slice(0, count).join("/");
