@@ -48,8 +48,10 @@ export async function requirePlace(
   if (known && !(isBegun && placeId === undefined)) {
     throw new StartupError(
       `${url} is not the place that this database was backed up to: ${
-        isBegun ? "it holds another backup" : "it holds no backup"
-      }. Mount the share that it lies on, and start again; nothing was written. If the backup is gone for good, give --backup another URL: a new one begins there.`,
+        isBegun
+          ? "it holds another backup. Mount the share with its own; or, where this backup is the right one, move the local file away to restore it"
+          : "it holds no backup. Mount the share with it; or, where it is gone for good, give --backup another URL, in which a new one begins"
+      }. Nothing was written.`,
     );
   }
   if (!isBegun) {
