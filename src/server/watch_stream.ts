@@ -126,7 +126,11 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
    * be too late: another could have taken the room, or let go of a piece that
    * was counted as its own.
    */
-  private admit(entries: readonly (Entry | null)[]): void | Promise<void> {
+  private admit(
+    entries: readonly (Entry | null)[] | null,
+  ): void | Promise<void> {
+    // Deleted again while it waited, say.
+    if (entries === null) return this.giveReserved();
     const { frames } = this.answers;
     const newBytes = this.frames.newBytes(entries);
     // What it has waited for, and what has become of it since.
