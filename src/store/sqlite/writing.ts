@@ -349,8 +349,11 @@ export class Writing {
       if (this.isClosing || this.isRefused) return;
       try {
         if (this.needsReopening) await this.reopen();
+        const wasFull = this.isDiskFull;
         await this.probe();
         if (this.isRefused) return;
+        // What failed meanwhile, the probe has not tried.
+        if (this.needsReopening || this.isDiskFull !== wasFull) continue;
         this.failure = undefined;
         // It stands then; more of it would take the room that is there.
         if (!this.isDiskFull) void this.makeReserve();
