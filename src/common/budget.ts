@@ -1,10 +1,11 @@
 /**
  * A number of bytes that many holders share: who finds it spent waits in
- * line, for a bounded time. Nobody overtakes, so that a large request is not
- * starved by small ones.
+ * line, for a bounded time. Owners take turns, and nobody overtakes, so that
+ * a large claim is not starved by small ones.
  */
 import type { Clock, Timer } from "./clock.ts";
 import { UnavailableError } from "./errors.ts";
+import { FairLine } from "./fair_line.ts";
 
 export interface BudgetOptions {
   clock: Clock;
@@ -16,10 +17,17 @@ export interface BudgetOptions {
   refusal?: string;
 }
 
+/** Who waits, and until when. */
+export interface Claim {
+  /** Those of one name take turns with the others as one. */
+  who?: string;
+  /** Aborted: nobody wants it any more. */
+  signal?: AbortSignal;
+}
+
 interface Waiting {
   sizeBytes: number;
   resolve(): void;
-  reject(error: Error): void;
   timer: Timer | undefined;
 }
 
@@ -27,7 +35,7 @@ export class Budget {
   /** Refused because the line was full, or because its turn did not come. */
   refusals = 0;
   private used = 0;
-  private readonly line: Waiting[] = [];
+  private readonly line = new FairLine<Waiting>();
 
   constructor(private readonly options: BudgetOptions) {}
 
@@ -40,40 +48,59 @@ export class Budget {
   }
 
   get waiting(): number {
-    return this.line.length;
+    return this.line.size;
   }
 
   /** Takes so much at once, or nothing. */
   tryTake(sizeBytes: number): boolean {
-    if (this.line.length > 0 || !this.fits(sizeBytes)) return false;
+    if (this.line.size > 0 || !this.fits(sizeBytes)) return false;
     this.used += sizeBytes;
     return true;
   }
 
   /**
    * Takes so much, now or when it is free.
-   * @throws UnavailableError where the line is full or the time is over
+   * @throws UnavailableError where the line is full, the time is over, or
+   *   nobody wants it any more
    */
-  async take(sizeBytes: number): Promise<void> {
+  async take(sizeBytes: number, claim: Claim = {}): Promise<void> {
     if (this.tryTake(sizeBytes)) return;
-    const { clock, maxWaitMs, maxWaiting = Infinity } = this.options;
-    if (this.line.length >= maxWaiting) throw this.refused();
-    await new Promise<void>((resolve, reject) => {
+    const { maxWaiting = Infinity } = this.options;
+    if (this.line.size >= maxWaiting) throw this.refused();
+    await this.wait(sizeBytes, claim);
+  }
+
+  private wait(
+    sizeBytes: number,
+    { who = "", signal }: Claim,
+  ): Promise<void> {
+    const { clock, maxWaitMs } = this.options;
+    return new Promise((resolve, reject) => {
+      const leave = (error: Error) => {
+        this.line.remove(who, waiting);
+        end();
+        reject(error);
+        // A large one at the head may have held smaller ones back.
+        this.serve();
+      };
+      const onAbort = () => leave(new UnavailableError("No longer wanted."));
+      const end = () => {
+        waiting.timer?.stop();
+        signal?.removeEventListener("abort", onAbort);
+      };
       const waiting: Waiting = {
         sizeBytes,
-        resolve,
-        reject,
-        timer: maxWaitMs === undefined ? undefined : clock.after(
-          maxWaitMs,
-          () => {
-            this.line.splice(this.line.indexOf(waiting), 1);
-            reject(this.refused());
-            // A large one at the head may have held smaller ones back.
-            this.serve();
-          },
-        ),
+        resolve() {
+          end();
+          resolve();
+        },
+        timer: maxWaitMs === undefined
+          ? undefined
+          : clock.after(maxWaitMs, () => leave(this.refused())),
       };
-      this.line.push(waiting);
+      this.line.push(who, waiting);
+      signal?.addEventListener("abort", onAbort);
+      if (signal?.aborted) onAbort();
     });
   }
 
@@ -94,11 +121,12 @@ export class Budget {
   }
 
   private serve(): void {
-    while (this.line.length > 0 && this.fits(this.line[0].sizeBytes)) {
-      const next = this.line.shift()!;
-      next.timer?.stop();
+    let next = this.line.peek();
+    while (next !== undefined && this.fits(next.sizeBytes)) {
+      this.line.shift();
       this.used += next.sizeBytes;
       next.resolve();
+      next = this.line.peek();
     }
   }
 

@@ -76,3 +76,37 @@ Deno.test("when a large one gives up, the smaller ones behind it go on", async (
   await small;
   assert.equal(budget.usedBytes, 100);
 });
+
+Deno.test("one who has many claims in line takes turns with the others", async () => {
+  const { budget } = budgetOf(100);
+  assert.ok(budget.tryTake(100));
+  const order: string[] = [];
+  const claims = ["a", "a", "a", "b"].map((who, i) =>
+    budget.take(100, { who }).then(() => {
+      order.push(`${who}${i}`);
+      budget.give(100);
+    })
+  );
+  budget.give(100);
+  await Promise.all(claims);
+  assert.deepEqual(order, ["a0", "b3", "a1", "a2"]);
+});
+
+Deno.test("a claim that nobody wants any more leaves the line", async () => {
+  const { budget } = budgetOf(100);
+  assert.ok(budget.tryTake(90));
+  const gone = new AbortController();
+  const large = assert.rejects(
+    budget.take(50, { signal: gone.signal }),
+    UnavailableError,
+  );
+  const small = budget.take(10);
+  gone.abort();
+  await large;
+  await small;
+  assert.equal(budget.waiting, 0);
+  assert.equal(budget.refusals, 0, "nobody was refused");
+  const late = budget.take(50, { signal: gone.signal });
+  await assert.rejects(late, UnavailableError);
+  assert.equal(budget.usedBytes, 100);
+});

@@ -4,6 +4,10 @@
  * counts against one number of bytes for all connections, and a client that
  * takes nothing is cut off; where others wait, so is one that takes too little.
  *
+ * The last two pieces of an answer are in the runtime's hands before the
+ * client has taken them: they count until it says that they are gone, and can
+ * be cut off no more.
+ *
  * Small answers go out whole (a stream costs 20 µs, as much as everything
  * else of a small request), and nobody learns when the client has taken them.
  * While the process holds much more memory than it should, they go out as
@@ -12,6 +16,7 @@
 import { Budget } from "../common/budget.ts";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
+import { type Client, nameOf } from "./client.ts";
 
 /** Up to here an answer goes out whole. */
 export const MAX_WHOLE_ANSWER_BYTES = 32 * 1024;
@@ -28,6 +33,8 @@ const RESIDENT_LOOK_MS = 1000;
 export const MAX_TURN_BYTES = 1024 * 1024;
 /** One piece of an answer. */
 export const PIECE_BYTES = 64 * 1024;
+/** What the runtime takes of a stream before the client does, about. */
+const READ_AHEAD_BYTES = 2 * PIECE_BYTES;
 /** A client that takes nothing for this long is cut off… */
 const MAX_STALL_MS = 10_000;
 /** …and, while others wait for room, one that has taken less than this. */
@@ -35,7 +42,7 @@ const MIN_BYTES_PER_SECOND = 256 * 1024;
 const LOOK_EVERY_MS = 1000;
 /** How long an answer waits for its turn, and how many may wait. */
 const MAX_WAIT_MS = 15_000;
-const MAX_WAITING = 4096;
+const MAX_WAITING = 1024;
 
 /** The share of the whole that frames of watches may have. */
 const FRAMES_SHARE = 1 / 4;
@@ -112,12 +119,28 @@ export class Answers {
   }
 
   /**
+   * Waits for room for an answer; each connection gets its turn. A client that
+   * goes away leaves the line.
+   */
+  async take(
+    sizeBytes: number,
+    request: Request,
+    client: Client,
+  ): Promise<void> {
+    if (this.budget.tryTake(sizeBytes)) return;
+    const { signal } = request;
+    await this.budget.take(sizeBytes, { who: nameOf(client), signal });
+  }
+
+  /**
    * The answer with this body, now or when its turn comes.
    * @param reservedBytes what the caller has taken from the budget for it
    */
   respond(
     body: Bytes,
     init: ResponseInit,
+    request: Request,
+    client: Client,
     reservedBytes = 0,
   ): Response | Promise<Response> {
     const sizeBytes = body.length;
@@ -126,7 +149,7 @@ export class Answers {
       if (reservedBytes > 0) budget.give(reservedBytes);
       return new Response(body, init);
     }
-    const answer = () => this.inPieces(slices(body), sizeBytes, init);
+    const answer = () => this.inPieces(slices(body), sizeBytes, init, client);
     if (reservedBytes > 0) {
       // It stands in memory already; waiting for more would help nobody.
       const more = sizeBytes - reservedBytes;
@@ -135,7 +158,7 @@ export class Answers {
       return answer();
     }
     if (budget.tryTake(sizeBytes)) return answer();
-    return budget.take(sizeBytes).then(answer);
+    return this.take(sizeBytes, request, client).then(answer);
   }
 
   /**
@@ -146,6 +169,7 @@ export class Answers {
     pieces: Iterator<Bytes>,
     sizeBytes: number,
     init: ResponseInit,
+    client: Client,
   ): Response {
     const headers = new Headers(init.headers);
     headers.set("content-length", String(sizeBytes));
@@ -159,6 +183,10 @@ export class Answers {
       controller.error(new NotTakenError());
       give(held);
     });
+    const over = () => {
+      this.leave(taker);
+      give(held);
+    };
     let controller: ReadableStreamDefaultController<Bytes>;
     const stream = new ReadableStream<Bytes>({
       start: (given) => {
@@ -166,21 +194,19 @@ export class Answers {
       },
       pull: () => {
         this.taken(taker, pending);
-        give(pending);
+        // The runtime has it, and keeps it until the client takes it.
+        if (held - pending >= READ_AHEAD_BYTES) give(pending);
         const next = pieces.next();
         pending = next.done ? 0 : next.value.length;
-        if (next.done) {
-          this.leave(taker);
-          give(held);
-          return controller.close();
-        }
-        controller.enqueue(next.value);
-      },
-      cancel: () => {
+        if (!next.done) return controller.enqueue(next.value);
+        // From here on it cannot be cut off any more.
         this.leave(taker);
-        give(held);
+        controller.close();
       },
+      cancel: over,
     }, NOTHING_AHEAD);
+    // Only now nothing of it is kept.
+    client.completed.then(over, over);
     return new Response(stream, { ...init, headers });
   }
 

@@ -13,6 +13,7 @@ import {
 import type { Logger } from "../common/log.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
 import { BodyTimeoutError, discardBody } from "./body.ts";
+import { type Client, nameOf } from "./client.ts";
 import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
@@ -20,6 +21,7 @@ import type { Endpoint, RequestMetrics } from "./metrics.ts";
 import { text } from "./responses.ts";
 import type { BackupControl, Service } from "./service.ts";
 import { type Target, targetOf } from "./target.ts";
+import type { Turns } from "./turns.ts";
 
 /** The REST API, as the door needs it. */
 export interface RestEntrance {
@@ -31,6 +33,7 @@ export interface RestEntrance {
     request: Request,
     rawPath: string,
     rawQuery: string,
+    client: Client,
   ): Response | Promise<Response>;
 }
 
@@ -45,6 +48,7 @@ export interface DoorDeps {
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
   backup: Pick<BackupControl, "durableVersions"> | undefined;
+  turns: Turns;
   /** One line of the log for each request. */
   logsAccess: boolean;
 }
@@ -61,10 +65,21 @@ export type Handler = (
 ) => Response | Promise<Response>;
 
 export function createDoor(deps: DoorDeps): Handler {
-  const { clock, logger, metrics, denials, cors, backup, logsAccess } = deps;
+  const { clock, logger, metrics, denials, cors, backup, turns, logsAccess } =
+    deps;
 
   return function handle(request, info) {
     const startedMs = clock.monotonicMs();
+    return turns.isOver(startedMs)
+      ? turns.later(nameOf(info), () => answer(request, info, startedMs))
+      : answer(request, info, startedMs);
+  };
+
+  function answer(
+    request: Request,
+    info: Info,
+    startedMs: number,
+  ): Response | Promise<Response> {
     const target = targetOf(request.url, request.headers.get("host"));
     const endpoint = target === undefined
       ? "service"
@@ -107,7 +122,7 @@ export function createDoor(deps: DoorDeps): Handler {
     } catch (error) {
       return failed(error);
     }
-  };
+  }
 
   function route(
     endpoint: Endpoint,
@@ -117,7 +132,7 @@ export function createDoor(deps: DoorDeps): Handler {
   ): Response | Promise<Response> {
     if (endpoint === "rest") {
       return cors.preflight(request) ??
-        deps.rest.handle(request, path, query);
+        deps.rest.handle(request, path, query, info);
     }
     if (endpoint === "service") return deps.service.handle(request, path);
     const { kvConnect } = deps;
@@ -128,18 +143,12 @@ export function createDoor(deps: DoorDeps): Handler {
       );
     }
     if (endpoint === "exchange") return kvConnect.exchange(request);
-    return kvConnect.data(request, callOf(path), () => nameOf(info));
+    return kvConnect.data(request, callOf(path), info);
   }
 }
 
 const NO_HOST =
   "The Host header names no host, or the request's address is none of http or https. Nothing was done.";
-
-/** The client's address and port: one connection. */
-function nameOf(info: Info): string {
-  const { hostname, port } = info.remoteAddr;
-  return `${hostname}:${port}`;
-}
 
 /** Up to where every commit is durable, on this disk and in the bucket. */
 function tellDurable(

@@ -20,6 +20,7 @@ import type { Entry, ReadRange, WriteOutcome } from "../protocol/messages.ts";
 import { LargeReadError, type Store } from "../store/store.ts";
 import { type Answers, MAX_TURN_BYTES, PIECE_BYTES } from "./answers.ts";
 import type { Bodies } from "./body.ts";
+import { type Client, nameOf } from "./client.ts";
 import { DataTokens } from "./data_token.ts";
 import { bearerOf, Secret } from "./secret.ts";
 import { text } from "./responses.ts";
@@ -103,37 +104,36 @@ export class KvConnect {
 
   // -------------------------------------------------------------- data path
 
-  /** @param connection names the client's connection, for the watch limit */
   data(
     request: Request,
     call: string,
-    connection: () => string,
+    client: Client,
   ): Response | Promise<Response> {
     if (request.method !== "POST") {
       return text(405, "The data path takes POST only.", [["allow", "POST"]]);
     }
     const { headers } = request;
     const isKnown = this.tokens.check(headers.get("authorization"));
-    if (isKnown === true) return this.authorized(request, call, connection);
+    if (isKnown === true) return this.authorized(request, call, client);
     if (isKnown === false) return badToken();
     return isKnown.then((isGood) =>
-      isGood ? this.authorized(request, call, connection) : badToken()
+      isGood ? this.authorized(request, call, client) : badToken()
     );
   }
 
   private authorized(
     request: Request,
     call: string,
-    connection: () => string,
+    client: Client,
   ): Response | Promise<Response> {
     this.checkHeaders(request.headers);
     switch (call) {
       case "snapshot_read":
-        return this.snapshotRead(request);
+        return this.snapshotRead(request, client);
       case "atomic_write":
         return this.atomicWrite(request);
       case "watch":
-        return this.watch(request, connection());
+        return this.watch(request, nameOf(client));
       default:
         return text(
           404,
@@ -160,7 +160,7 @@ export class KvConnect {
     }
   }
 
-  private snapshotRead(request: Request): Promise<Response> {
+  private snapshotRead(request: Request, client: Client): Promise<Response> {
     const { bodies, store, answers } = this.deps;
     return bodies.read(request, limits.MAX_READ_BODY_BYTES).then((body) => {
       const ranges = decodeSnapshotRead(body);
@@ -168,23 +168,26 @@ export class KvConnect {
       try {
         answer = store.read(ranges, answers.maxReadBytes);
       } catch (error) {
-        return this.largeRead(ranges, error);
+        return this.largeRead(ranges, error, request, client);
       }
       return answer instanceof Promise
         ? answer.then(
-          (entries) => this.readResponse(entries),
-          (error) => this.largeRead(ranges, error),
+          (entries) => this.readResponse(entries, request, client),
+          (error) => this.largeRead(ranges, error, request, client),
         )
-        : this.readResponse(answer);
+        : this.readResponse(answer, request, client);
     });
   }
 
   private readResponse(
     ranges: Entry[][],
+    request: Request,
+    client: Client,
     reservedBytes?: number,
   ): Response | Promise<Response> {
+    const { answers } = this.deps;
     const body = encodeSnapshotReadOutput(ranges);
-    return this.deps.answers.respond(body, PROTOBUF, reservedBytes);
+    return answers.respond(body, PROTOBUF, request, client, reservedBytes);
   }
 
   /**
@@ -195,16 +198,20 @@ export class KvConnect {
   private async largeRead(
     ranges: readonly ReadRange[],
     cause: unknown,
+    request: Request,
+    client: Client,
   ): Promise<Response> {
     if (!(cause instanceof LargeReadError)) throw cause;
     const { answers, store } = this.deps;
     const { budget } = answers;
     const mostBytes = mostBytesOf(ranges);
-    await budget.take(mostBytes);
+    await answers.take(mostBytes, request, client);
     let output: LargeReadOutput;
     try {
       const entries = await readInTurn(store, ranges);
-      if (entries) return await this.readResponse(entries, mostBytes);
+      if (entries) {
+        return await this.readResponse(entries, request, client, mostBytes);
+      }
       output = new LargeReadOutput(await store.readLarge(ranges));
     } catch (error) {
       budget.give(mostBytes);
@@ -212,7 +219,7 @@ export class KvConnect {
     }
     budget.give(mostBytes - output.sizeBytes);
     const pieces = output.pieces(PIECE_BYTES);
-    return answers.inPieces(pieces, output.sizeBytes, PROTOBUF);
+    return answers.inPieces(pieces, output.sizeBytes, PROTOBUF, client);
   }
 
   private atomicWrite(request: Request): Promise<Response> {

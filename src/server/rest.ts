@@ -31,6 +31,7 @@ import { LargeReadError, type Store } from "../store/store.ts";
 import type { Access } from "./access.ts";
 import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
+import type { Client } from "./client.ts";
 import { isMetadataExchange } from "./exchange.ts";
 import { text } from "./responses.ts";
 import { keyOfPath } from "./rest_key.ts";
@@ -66,8 +67,10 @@ export interface RestDeps {
   answers: AnswersOfRest;
 }
 
-type AnswersOfRest = Pick<Answers, "respond" | "maxReadBytes" | "budget">;
-type Answer = Response | Promise<Response>;
+type AnswersOfRest = Pick<
+  Answers,
+  "respond" | "take" | "maxReadBytes" | "budget"
+>;
 
 export interface Rest {
   /**
@@ -80,6 +83,7 @@ export interface Rest {
     request: Request,
     rawPath: string,
     rawQuery: string,
+    client: Client,
   ): Response | Promise<Response>;
 }
 
@@ -90,6 +94,7 @@ export function createRest(deps: RestDeps): Rest {
     request: Request,
     rawPath: string,
     rawQuery: string,
+    client: Client,
     isHead: boolean,
   ): Response | Promise<Response> {
     if (!access.mayRead(request)) {
@@ -101,35 +106,52 @@ export function createRest(deps: RestDeps): Rest {
     end.set(key);
     const range = { start: key, end, limit: 1, reverse: false, isPoint: true };
     const condition = request.headers.get("if-none-match");
-    const reply = (found: Entry[][], reservedBytes?: number) =>
-      answer(answers, found[0][0], condition, isHead, reservedBytes);
     let found: Entry[][] | Promise<Entry[][]>;
+    const later = (error: unknown) =>
+      readInTurn(range, condition, request, client, error);
     try {
       // An answer to HEAD is small whatever is stored.
       found = store.read([range], isHead ? undefined : answers.maxReadBytes);
     } catch (error) {
-      return readInTurn(range, reply, error);
+      return later(error);
     }
+    const reply = ([[entry]]: Entry[][]) => {
+      const made = answer(entry, condition, isHead);
+      return made instanceof Response
+        ? made
+        : answers.respond(made.body, made, request, client);
+    };
     // No promise where the store has the answer at hand: most reads.
-    return found instanceof Promise
-      ? found.then(reply, (error) => readInTurn(range, reply, error))
-      : reply(found);
+    return found instanceof Promise ? found.then(reply, later) : reply(found);
   }
 
   /** A large value while others wait for theirs: read when its turn comes. */
   async function readInTurn(
     range: ReadRange,
-    reply: (found: Entry[][], reservedBytes: number) => Answer,
+    condition: string | null,
+    request: Request,
+    client: Client,
     cause: unknown,
   ): Promise<Response> {
     if (!(cause instanceof LargeReadError)) throw cause;
-    const { budget } = answers;
-    await budget.take(MAX_VALUE_BYTES);
+    await answers.take(MAX_VALUE_BYTES, request, client);
     try {
-      return await reply(await store.read([range]), MAX_VALUE_BYTES);
+      const [[entry]] = await store.read([range]);
+      const made = answer(entry, condition, false);
+      if (!(made instanceof Response)) {
+        const { body } = made;
+        return await answers.respond(
+          body,
+          made,
+          request,
+          client,
+          MAX_VALUE_BYTES,
+        );
+      }
+      answers.budget.give(MAX_VALUE_BYTES);
+      return made;
     } catch (error) {
-      // It fails before it has anything to hold: no room is given back twice.
-      budget.give(MAX_VALUE_BYTES);
+      answers.budget.give(MAX_VALUE_BYTES);
       throw error;
     }
   }
@@ -187,12 +209,12 @@ export function createRest(deps: RestDeps): Rest {
   }
 
   return {
-    handle(request, rawPath, rawQuery) {
+    handle(request, rawPath, rawQuery, client) {
       switch (request.method) {
         case "GET":
-          return read(request, rawPath, rawQuery, false);
+          return read(request, rawPath, rawQuery, client, false);
         case "HEAD":
-          return read(request, rawPath, rawQuery, true);
+          return read(request, rawPath, rawQuery, client, true);
         case "POST":
         case "PUT":
           return write(request, rawPath, rawQuery, false);
@@ -330,39 +352,33 @@ function written(versionstamp: string): Response {
   });
 }
 
+/** A value as it is shown, still to be sent. */
+interface ToSend {
+  body: Bytes;
+  headers: [string, string][];
+}
+
 function answer(
-  answers: AnswersOfRest,
   entry: Entry | undefined,
   ifNoneMatch: string | null,
   isHead: boolean,
-  reservedBytes = 0,
-): Answer {
-  const small = (response: Response) => {
-    if (reservedBytes > 0) answers.budget.give(reservedBytes);
-    return response;
-  };
-  if (entry === undefined) {
-    return small(text(404, "There is no value at this key."));
-  }
+): Response | ToSend {
+  if (entry === undefined) return text(404, "There is no value at this key.");
   const etag = `"${versionstampHex(entry.version, entry.order)}"`;
   if (ifNoneMatch !== null && names(ifNoneMatch, etag)) {
-    return small(
-      new Response(null, {
-        status: 304,
-        headers: [["etag", etag], ["cache-control", "no-cache"]],
-      }),
-    );
+    return new Response(null, {
+      status: 304,
+      headers: [["etag", etag], ["cache-control", "no-cache"]],
+    });
   }
   let shown: Shown;
   try {
     shown = show(entry);
   } catch (error) {
     if (!(error instanceof UnreadableValueError)) throw error;
-    return small(
-      text(
-        422,
-        `${error.message} It is kept as it is; it can be read over KV Connect, overwritten or deleted.`,
-      ),
+    return text(
+      422,
+      `${error.message} It is kept as it is; it can be read over KV Connect, overwritten or deleted.`,
     );
   }
   const headers: [string, string][] = [
@@ -374,9 +390,9 @@ function answer(
     ["x-content-type-options", "nosniff"],
     ["content-security-policy", "sandbox; default-src 'none'"],
   ];
-  if (!isHead) return answers.respond(shown.body, { headers }, reservedBytes);
+  if (!isHead) return { body: shown.body, headers };
   headers.push(["content-length", String(shown.body.length)]);
-  return small(new Response(null, { headers }));
+  return new Response(null, { headers });
 }
 
 /** Whether an If-None-Match header names the tag; weak tags count as well. */

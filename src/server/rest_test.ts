@@ -17,9 +17,14 @@ import { decodeValue } from "../protocol/v8_value.ts";
 import { createAccess } from "./access.ts";
 import { Answers } from "./answers.ts";
 import { Bodies } from "./body.ts";
+import type { Client } from "./client.ts";
 import { text } from "./responses.ts";
 import { createRest, type RestDeps } from "./rest.ts";
 
+const CLIENT: Client = {
+  remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 1 },
+  completed: Promise.resolve(),
+};
 const SECRET = "denorocks";
 const TOKEN = "an access token";
 
@@ -100,6 +105,7 @@ async function serve(
           request,
           path,
           at < 0 ? "" : target.slice(at + 1),
+          CLIENT,
         );
       } catch (error) {
         if (error instanceof InvalidRequestError) {

@@ -13,6 +13,7 @@ import { Listener } from "./listener.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { createRest } from "./rest.ts";
 import { type BackupControl, Service } from "./service.ts";
+import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
 export interface ServerOptions {
@@ -93,6 +94,7 @@ export async function startServer(
       answers,
     }),
     backup,
+    turns: new Turns(clock),
     logsAccess: options.logsAccess,
   });
   const listener: Listener = new Listener(options, handler);

@@ -54,6 +54,7 @@ export class Reader {
   private readonly commitStatement: StatementSync;
   private readonly pointStatement: StatementSync;
   private readonly stampStatement: StatementSync;
+  private readonly sizeStatement: StatementSync;
   private readonly forward: StatementSync;
   private readonly backward: StatementSync;
   private readonly packedForward: StatementSync;
@@ -77,6 +78,10 @@ export class Reader {
     this.stampStatement = prepareRows(
       db,
       "select v_encoding, version, expiration_ms, typeof(v) = 'blob' from kv where k = ?",
+    );
+    this.sizeStatement = prepareRows(
+      db,
+      "select octet_length(v) from kv where k = ?",
     );
     const range = (order: string) =>
       `select k, v, v_encoding, version from kv where k >= ? and k < ? and ${LIVE} order by k ${order} limit ?`;
@@ -123,6 +128,12 @@ export class Reader {
     this.isInTurn = false;
     // Should it fail, the next turn goes on with the transaction that is open.
     if (this.db.isOpen && this.db.isTransaction) this.commitStatement.run();
+  }
+
+  /** What the value of a key takes, without reading it; 0 where it is absent. */
+  valueBytes(key: Bytes): number {
+    const row = this.sizeStatement.get(key) as [number | null] | undefined;
+    return row?.[0] ?? 0;
   }
 
   /** The row of a key, expired or not. */

@@ -7,6 +7,7 @@ import { type Clock, systemClock } from "../../common/clock.ts";
 import { StartupError, UnavailableError } from "../../common/errors.ts";
 import { type Logger, silentLogger } from "../../common/log.ts";
 import { type Random, systemRandom } from "../../common/random.ts";
+import { MAX_VALUE_BYTES } from "../../protocol/limits.ts";
 import type {
   AtomicWrite,
   Entry,
@@ -150,11 +151,14 @@ class SqliteStore implements Store {
     for (let i = 0; i < ranges.length; i++) {
       const range = ranges[i];
       if (range.isPoint) {
+        // A value that may not be read is not even taken into memory.
+        if (
+          leftBytes < MAX_VALUE_BYTES &&
+          reader.valueBytes(range.start) > leftBytes
+        ) throw new LargeReadError();
         const row = reader.row(range.start);
         isSettled &&= horizon.isSettled(range.start, row?.version);
-        if (row !== undefined && (leftBytes -= row.value.length) < 0) {
-          throw new LargeReadError();
-        }
+        if (row !== undefined) leftBytes -= row.value.length;
         answer[i] = row !== undefined && isLive(row.expireAtMs, nowMs)
           ? [{
             key: range.start,
