@@ -121,20 +121,12 @@ function renderServer(
   out: Exposition,
   { answers, bodies, denials, listener }: ServerCounts,
 ): void {
-  const gauge = (name: string, help: string, value: number) => {
-    out.family(name, "gauge", help);
-    out.sample(name, {}, value);
-  };
-  const counter = (name: string, help: string, value: number) => {
-    out.family(name, "counter", help);
-    out.sample(name, {}, value);
-  };
-  gauge(
+  out.gauge(
     "denokv_accepting",
     "1 while new connections are accepted.",
     listener.isAccepting ? 1 : 0,
   );
-  counter(
+  out.counter(
     "denokv_accept_failures_total",
     "How often the system refused to accept a connection.",
     listener.acceptFailures,
@@ -147,13 +139,13 @@ function renderServer(
   for (const kind of ["missing", "wrong"] as const) {
     out.sample("denokv_unauthorized_total", { secret: kind }, denials[kind]);
   }
-  gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
-  gauge(
+  out.gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
+  out.gauge(
     "denokv_body_bytes",
     "Memory held for bodies on their way, those above 4 KiB.",
     bodies.heldBytes,
   );
-  counter(
+  out.counter(
     "denokv_bodies_shed_total",
     "Bodies given up because all of them took too much memory.",
     bodies.shed,
@@ -174,12 +166,12 @@ function renderServer(
   for (const [kind, budget] of Object.entries(kinds)) {
     out.sample(waiting, { kind }, budget.waiting);
   }
-  counter(
+  out.counter(
     "denokv_answers_refused_total",
     "Answers whose turn did not come in time.",
     answers.budget.refusals,
   );
-  counter(
+  out.counter(
     "denokv_answers_cut_total",
     "Clients cut off because they did not take their answer.",
     answers.cut,
@@ -187,14 +179,6 @@ function renderServer(
 }
 
 function renderStore(out: Exposition, stats: StoreStats): void {
-  const gauge = (name: string, help: string, value: number) => {
-    out.family(name, "gauge", help);
-    out.sample(name, {}, value);
-  };
-  const counter = (name: string, help: string, value: number) => {
-    out.family(name, "counter", help);
-    out.sample(name, {}, value);
-  };
   out.family(
     "denokv_atomic_writes_total",
     "counter",
@@ -205,7 +189,7 @@ function renderStore(out: Exposition, stats: StoreStats): void {
   for (const [outcome, count] of Object.entries(outcomes)) {
     out.sample("denokv_atomic_writes_total", { outcome }, count);
   }
-  counter("denokv_commits_total", "Group commits.", stats.commits);
+  out.counter("denokv_commits_total", "Group commits.", stats.commits);
   out.family(
     "denokv_commit_group_size",
     "histogram",
@@ -218,72 +202,76 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "Time that fsync of the write-ahead log took.",
   );
   out.histogram("denokv_sync_seconds", {}, stats.syncSeconds);
-  gauge(
+  out.gauge(
     "denokv_sync_pending_seconds",
     "How long the oldest fsync that runs has been running.",
     stats.syncPendingSeconds,
   );
-  counter("denokv_sync_failures_total", "Failed fsyncs.", stats.syncFailures);
-  counter(
+  out.counter(
+    "denokv_sync_failures_total",
+    "Failed fsyncs.",
+    stats.syncFailures,
+  );
+  out.counter(
     "denokv_commit_failures_total",
     "Commits that the disk refused.",
     stats.commitFailures,
   );
-  counter("denokv_checkpoints_total", "Checkpoints.", stats.checkpoints);
-  gauge(
+  out.counter("denokv_checkpoints_total", "Checkpoints.", stats.checkpoints);
+  out.gauge(
     "denokv_waiting_writes",
     "Writes that wait for their answer.",
     stats.waitingWrites,
   );
-  gauge(
+  out.gauge(
     "denokv_waiting_write_bytes",
     "What writes hold in memory until they are answered.",
     stats.waitingBytes,
   );
-  counter(
+  out.counter(
     "denokv_refused_writes_total",
     "Writes refused because too many were waiting.",
     stats.refusedWrites,
   );
-  gauge("denokv_wal_bytes", "Write-ahead log in use.", stats.walBytes);
-  gauge(
+  out.gauge("denokv_wal_bytes", "Write-ahead log in use.", stats.walBytes);
+  out.gauge(
     "denokv_database_bytes",
     "Database, without pages that wait for reuse.",
     stats.databaseBytes,
   );
-  gauge(
+  out.gauge(
     "denokv_disk_reserve_bytes",
     "Room kept on the disk for deletions; 0 while it is given up.",
     stats.reserveBytes,
   );
-  gauge("denokv_watches", "Watches open.", stats.watches);
-  gauge(
+  out.gauge("denokv_watches", "Watches open.", stats.watches);
+  out.gauge(
     "denokv_expiry_backlog",
     "Expired entries not yet deleted, counted up to 10000.",
     stats.expiryBacklog,
   );
-  counter(
+  out.counter(
     "denokv_expired_deleted_total",
     "Expired entries deleted.",
     stats.expiredDeleted,
   );
-  counter(
+  out.counter(
     "denokv_unreadable_rows_total",
     "Rows met that another program wrote and that cannot be read.",
     stats.unreadableRows,
   );
-  gauge("denokv_log_bytes", "Mutation log.", stats.log.sizeBytes);
-  gauge(
+  out.gauge("denokv_log_bytes", "Mutation log.", stats.log.sizeBytes);
+  out.gauge(
     "denokv_log_floor_version",
     "Every commit after this version is in the mutation log.",
     stats.log.floorVersion,
   );
-  gauge(
+  out.gauge(
     "denokv_log_head_version",
     "The newest commit in the mutation log.",
     stats.log.headVersion,
   );
-  gauge(
+  out.gauge(
     "denokv_durable_version",
     "The newest durable commit: its versionstamp's first 8 bytes as a number.",
     stats.durableVersion,
@@ -291,79 +279,60 @@ function renderStore(out: Exposition, stats: StoreStats): void {
 }
 
 function renderBackup(out: Exposition, report: BackupReport): void {
-  const one = (
-    name: string,
-    type: "gauge" | "counter",
-    help: string,
-    value: number,
-  ) => {
-    out.family(name, type, help);
-    out.sample(name, {}, value);
-  };
   const { state, durability } = report;
   const name = "denokv_backup_active";
   out.family(name, "gauge", "1 while the backup is up to date.");
   out.sample(name, { state, durability }, state === "Active" ? 1 : 0);
-  one("denokv_backup_epoch", "gauge", "The fencing epoch.", report.epoch);
-  one(
+  out.gauge("denokv_backup_epoch", "The fencing epoch.", report.epoch);
+  out.gauge(
     "denokv_backup_local_version",
-    "gauge",
     "The newest commit that is durable on this machine's disk.",
     report.localVersion,
   );
-  one(
+  out.gauge(
     "denokv_backup_version",
-    "gauge",
     "The newest commit that is durable in the backup.",
     report.bucketVersion,
   );
-  one(
+  out.gauge(
     "denokv_backup_lag_seconds",
-    "gauge",
     "Age of the oldest commit that is not in the backup.",
     report.lagMs / 1000,
   );
-  one(
+  out.gauge(
     "denokv_backup_max_lag_seconds",
-    "gauge",
     "The largest lag since the start.",
     report.maxLagMs / 1000,
   );
-  one(
+  out.gauge(
     "denokv_backup_lag_bytes",
-    "gauge",
     "Log that is not in the backup.",
     report.lagBytes,
   );
-  one(
+  out.counter(
     "denokv_backup_segments_total",
-    "counter",
     "Log segments shipped.",
     report.segments,
   );
-  one(
+  out.counter(
     "denokv_backup_shipped_bytes_total",
-    "counter",
     "Bytes of log segments shipped.",
     report.shippedBytes,
   );
-  one(
+  out.counter(
     "denokv_backup_failures_total",
-    "counter",
     "Tries to ship that failed.",
     report.failures,
   );
   if (report.verifiedAgeMs !== undefined) {
-    one(
+    out.gauge(
       "denokv_backup_verified_age_seconds",
-      "gauge",
       "Since the backup was last restored and compared.",
       report.verifiedAgeMs / 1000,
     );
   }
-  one(
+  out.gauge(
     "denokv_backup_verify_failed",
-    "gauge",
     "1 where the last verification failed.",
     report.verifyFailure === undefined ? 0 : 1,
   );
@@ -375,6 +344,16 @@ class Exposition {
 
   family(name: string, type: string, help: string): void {
     this.text += `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
+  }
+
+  gauge(name: string, help: string, value: number): void {
+    this.family(name, "gauge", help);
+    this.sample(name, {}, value);
+  }
+
+  counter(name: string, help: string, value: number): void {
+    this.family(name, "counter", help);
+    this.sample(name, {}, value);
   }
 
   comment(sentence: string): void {

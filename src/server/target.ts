@@ -11,6 +11,10 @@ export interface Target {
   query: string;
 }
 
+const SLASH = 0x2f;
+const QUESTION_MARK = 0x3f;
+const HASH = 0x23;
+
 /** A name, an IPv4 or a bracketed IPv6 address, and perhaps a port (RFC 3986). */
 const HOST = /^(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?$/;
 const MAX_HOST_CHARS = 262;
@@ -39,8 +43,11 @@ export function targetOf(url: string, host: string | null): Target | undefined {
     : -1;
   if (start < 0) return undefined;
   // A target may carry an authority of its own, and HTTP/2 does.
-  const pathAt = endOfAuthority(url, start);
-  if (!isHost(url.slice(start, pathAt))) return undefined;
+  let pathAt = start + goodHost.length;
+  if (url.charCodeAt(pathAt) !== SLASH || !url.startsWith(goodHost, start)) {
+    pathAt = endOfAuthority(url, start);
+    if (!isHost(url.slice(start, pathAt))) return undefined;
+  }
   if (pathAt === url.length) return { path: "/", query: "" };
   if (url[pathAt] !== "/") return undefined;
   const queryAt = url.indexOf("?", pathAt);
@@ -50,11 +57,9 @@ export function targetOf(url: string, host: string | null): Target | undefined {
 }
 
 function endOfAuthority(url: string, start: number): number {
-  const known = start + goodHost.length;
-  if (url[known] === "/" && url.startsWith(goodHost, start)) return known;
   for (let at = start; at < url.length; at++) {
     const code = url.charCodeAt(at);
-    if (code === 0x2f || code === 0x3f || code === 0x23) return at;
+    if (code === SLASH || code === QUESTION_MARK || code === HASH) return at;
   }
   return url.length;
 }

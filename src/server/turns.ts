@@ -10,24 +10,26 @@ import { FairLine } from "../common/fair_line.ts";
 
 /** How long requests may be answered in one turn. */
 const MAX_TURN_MS = 20;
+/**
+ * How often a turn's end is looked for. A look costs a microsecond, so not
+ * every request begins one.
+ */
+const LOOK_EVERY_MS = 10;
 
 export class Turns {
-  private startedMs = -1;
+  /** When the look began that has not seen the turn's end yet. */
+  private lookingSinceMs: number | undefined;
+  private lookedMs = -Infinity;
   private readonly line = new FairLine<() => void>();
 
   constructor(private readonly clock: Clock) {}
 
-  /** Requests that wait for a turn. */
-  get waiting(): number {
-    return this.line.size;
-  }
-
   /** Whether a request that comes now has to wait. */
   isOver(nowMs: number): boolean {
-    if (this.startedMs >= 0) {
-      return this.line.size > 0 || nowMs - this.startedMs > MAX_TURN_MS;
+    if (this.lookingSinceMs !== undefined) {
+      return this.line.size > 0 || nowMs - this.lookingSinceMs > MAX_TURN_MS;
     }
-    this.begin(nowMs);
+    if (nowMs - this.lookedMs >= LOOK_EVERY_MS) this.look(nowMs);
     return false;
   }
 
@@ -39,16 +41,18 @@ export class Turns {
     return new Promise((resolve) => this.line.push(who, () => resolve(run())));
   }
 
-  private begin(nowMs: number): void {
-    this.startedMs = nowMs;
-    this.clock.endOfTurn(this.end);
+  private look(nowMs: number): void {
+    this.lookingSinceMs = nowMs;
+    this.lookedMs = nowMs;
+    this.clock.endOfTurn(this.onEnd);
   }
 
-  private readonly end = () => {
-    this.startedMs = -1;
+  private readonly onEnd = () => {
+    this.lookingSinceMs = undefined;
     if (this.line.size === 0) return;
     const startedMs = this.clock.monotonicMs();
-    this.begin(startedMs);
+    // Whoever comes meanwhile stands behind those who wait.
+    this.look(startedMs);
     do this.line.shift()!(); while (
       this.line.size > 0 &&
       this.clock.monotonicMs() - startedMs < MAX_TURN_MS
