@@ -5,8 +5,10 @@
  * takes nothing is cut off; where others wait, so is one that takes too little.
  *
  * The last two pieces of an answer are in the runtime's hands before the
- * client has taken them: they count until it says that they are gone, and can
- * be cut off no more.
+ * client has taken them, and can be cut off no more: they count until it says
+ * that they are gone, for a while against the whole (a client that takes
+ * nothing gives its room to others then) and to the end against what one
+ * connection may have (connection_rooms.ts).
  *
  * Small answers go out whole (a stream costs 20 µs, as much as everything
  * else of a small request), and nobody learns when the client has taken them.
@@ -17,6 +19,7 @@ import { Budget } from "../common/budget.ts";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
 import { type Client, nameOf } from "./client.ts";
+import { ConnectionRooms } from "./connection_rooms.ts";
 
 /** Up to here an answer goes out whole. */
 export const MAX_WHOLE_ANSWER_BYTES = 32 * 1024;
@@ -79,11 +82,13 @@ export class Answers {
   private readonly clock: Clock;
   private readonly pressedBytes: number;
   private readonly residentBytes: () => number;
+  private readonly rooms: ConnectionRooms;
   private isPressed = false;
   private lookedMs = -Infinity;
 
   constructor({ clock, maxBytes, residentBytes }: AnswersOptions) {
     this.clock = clock;
+    this.rooms = new ConnectionRooms(clock);
     this.residentBytes = residentBytes ?? (() => Deno.memoryUsage().rss);
     this.pressedBytes = USUAL_RESIDENT_BYTES + maxBytes;
     const framesBytes = Math.floor(maxBytes * FRAMES_SHARE);
@@ -114,8 +119,10 @@ export class Answers {
    * others wait for theirs, nothing large is read to wait with them: it takes
    * its place in line first.
    */
-  get maxReadBytes(): number {
-    return this.budget.waiting > 0 ? MAX_WHOLE_ANSWER_BYTES : MAX_TURN_BYTES;
+  maxReadBytes(client: Client): number {
+    return this.budget.waiting > 0 || this.rooms.isSpent(client)
+      ? MAX_WHOLE_ANSWER_BYTES
+      : MAX_TURN_BYTES;
   }
 
   /**
@@ -127,6 +134,10 @@ export class Answers {
     request: Request,
     client: Client,
   ): Promise<void> {
+    const aheadBytes = Math.min(sizeBytes, READ_AHEAD_BYTES);
+    if (!this.rooms.tryTake(client, aheadBytes)) {
+      await this.rooms.take(client, aheadBytes, request.signal);
+    }
     if (this.budget.tryTake(sizeBytes)) return;
     const { signal } = request;
     await this.budget.take(sizeBytes, { who: nameOf(client), signal });
@@ -157,7 +168,10 @@ export class Answers {
       else budget.give(-more);
       return answer();
     }
-    if (budget.tryTake(sizeBytes)) return answer();
+    const aheadBytes = Math.min(sizeBytes, READ_AHEAD_BYTES);
+    if (
+      this.rooms.tryTake(client, aheadBytes) && budget.tryTake(sizeBytes)
+    ) return answer();
     return this.take(sizeBytes, request, client).then(answer);
   }
 
@@ -179,8 +193,9 @@ export class Answers {
       this.budget.give(count);
     };
     let pending = 0;
+    let isClosed = false;
     const taker = this.track(this.budget, false, () => {
-      controller.error(new NotTakenError());
+      if (!isClosed) controller.error(new NotTakenError());
       give(held);
     });
     const over = () => {
@@ -199,8 +214,8 @@ export class Answers {
         const next = pieces.next();
         pending = next.done ? 0 : next.value.length;
         if (!next.done) return controller.enqueue(next.value);
-        // From here on it cannot be cut off any more.
-        this.leave(taker);
+        // From here on it cannot be cut off any more, but its room can go.
+        isClosed = true;
         controller.close();
       },
       cancel: over,

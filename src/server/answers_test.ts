@@ -82,13 +82,13 @@ Deno.test("an answer for which there is no room waits until another is taken", a
   const second = answers.respond(bytes(2 * MIB), {}, request, other);
   assert.ok(second instanceof Promise);
   assert.equal(answers.budget.waiting, 1);
-  assert.ok(answers.maxReadBytes <= MAX_WHOLE_ANSWER_BYTES);
+  assert.ok(answers.maxReadBytes(client(3)) <= MAX_WHOLE_ANSWER_BYTES);
   assert.equal((await first.bytes()).length, 2 * MIB);
   assert.equal((await (await second).bytes()).length, 2 * MIB);
   await one.isDone();
   await other.isDone();
   assert.equal(answers.budget.usedBytes, 0);
-  assert.ok(answers.maxReadBytes > MAX_WHOLE_ANSWER_BYTES);
+  assert.ok(answers.maxReadBytes(client(3)) > MAX_WHOLE_ANSWER_BYTES);
 });
 
 Deno.test("a client that takes nothing is cut off, one that takes its time is not", async () => {
@@ -109,6 +109,20 @@ Deno.test("a client that takes nothing is cut off, one that takes its time is no
   assert.ok(answers.budget.usedBytes < MIB, "its room is free again");
   await taken.cancel();
   assert.equal(answers.budget.usedBytes, 0);
+});
+
+Deno.test("a client that leaves an answer in the runtime's hands keeps no room from others", async () => {
+  const { answers, clock } = answersOf(4 * MIB);
+  const one = client();
+  const left = await answers.respond(bytes(60_000), {}, request, one);
+  const reader = left.body!.getReader();
+  while (!(await reader.read()).done);
+  assert.equal(answers.budget.usedBytes, 60_000, "it may still be there");
+  clock.advance(12_000);
+  assert.equal(answers.budget.usedBytes, 0);
+  assert.equal(answers.cut, 1);
+  await one.isDone();
+  assert.equal(answers.budget.usedBytes, 0, "it is given back once");
 });
 
 Deno.test("where others wait, whoever takes too little is cut off", async () => {

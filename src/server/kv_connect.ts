@@ -166,7 +166,7 @@ export class KvConnect {
       const ranges = decodeSnapshotRead(body);
       let answer: Entry[][] | Promise<Entry[][]>;
       try {
-        answer = store.read(ranges, answers.maxReadBytes);
+        answer = store.read(ranges, answers.maxReadBytes(client));
       } catch (error) {
         return this.largeRead(ranges, error, request, client);
       }

@@ -1,5 +1,6 @@
 /** Large answers that nobody takes. */
 import assert from "node:assert/strict";
+import { MAX_VALUE_BYTES } from "../../src/protocol/limits.ts";
 import { range } from "../../src/store/contract/support.ts";
 import { KvClient } from "../support/kv_client.ts";
 import { encodeRead } from "../support/kv_messages.ts";
@@ -10,6 +11,7 @@ import {
   attacked,
   CEILING_WITH_SECRET_MIB,
   CEILING_WITHOUT_SECRET_MIB,
+  STALL_MS,
 } from "./victim.ts";
 
 /** 62.5 MiB as one answer. */
@@ -64,6 +66,32 @@ Deno.test("answers of 62 MiB that are given up while they are made", () => {
     client.close();
   });
 });
+
+const hoard = "1,710 public reads of 64 KiB on nine connections";
+Deno.test(`${hoard} that nobody takes: others get theirs`, () =>
+  attacked({
+    name: hoard,
+    ceilingMib: CEILING_WITHOUT_SECRET_MIB,
+    args: ["--public-reads"],
+    prepare: (database) => fill(database, largeValues(1)),
+  }, async ({ server }) => {
+    const path = `/${encodeURIComponent(largeName(0))}`;
+    await using attack = await Attack.start("shutWindows", server.port, {
+      connections: 9,
+      streams: 190,
+      window: 0,
+      method: "GET",
+      path,
+    });
+    for (let i = 0; i < 20; i++) {
+      const startedMs = performance.now();
+      const answer = await fetch(`${server.url}${path}`);
+      assert.equal((await answer.bytes()).length, MAX_VALUE_BYTES);
+      const tookMs = performance.now() - startedMs;
+      assert.ok(tookMs < STALL_MS, `a read of 64 KiB took ${tookMs} ms`);
+    }
+    await attack.end();
+  }));
 
 for (
   const [how, start] of [
