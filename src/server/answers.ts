@@ -47,8 +47,13 @@ const LOOK_EVERY_MS = 1000;
 const MAX_WAIT_MS = 15_000;
 const MAX_WAITING = 1024;
 
-/** The share of the whole that frames of watches may have. */
+/**
+ * The shares of the whole. Reads of more than a turn have half of it, and a
+ * line of their own: each takes up to 64 MiB, and an answer of 40 KB waited
+ * 15 s behind two of them that nobody took.
+ */
 const FRAMES_SHARE = 1 / 4;
+const LARGE_READS_SHARE = 1 / 2;
 
 export interface AnswersOptions {
   clock: Clock;
@@ -71,8 +76,10 @@ export interface Taker {
 }
 
 export class Answers {
-  /** For answers. */
+  /** For answers that one turn makes. */
   readonly budget: Budget;
+  /** For those that take more than a turn. */
+  readonly largeReads: Budget;
   /** For frames of watches, so that neither keeps the other waiting. */
   readonly frames: Budget;
   /** Clients that were cut off because they did not take their answer. */
@@ -94,13 +101,18 @@ export class Answers {
     const framesBytes = Math.floor(maxBytes * FRAMES_SHARE);
     // Watches wait as long as it takes, each with a flag and no frame.
     this.frames = new Budget({ clock, limitBytes: framesBytes });
-    this.budget = new Budget({
+    const largeBytes = Math.floor(maxBytes * LARGE_READS_SHARE);
+    const line = {
       clock,
-      limitBytes: maxBytes - framesBytes,
       maxWaitMs: MAX_WAIT_MS,
       maxWaiting: MAX_WAITING,
       refusal:
         "More answers are on their way than this server keeps in memory. Nothing was changed; ask again, or for less at once (a smaller limit). The operator can raise --max-in-flight-mib.",
+    };
+    this.largeReads = new Budget({ ...line, limitBytes: largeBytes });
+    this.budget = new Budget({
+      ...line,
+      limitBytes: maxBytes - framesBytes - largeBytes,
     });
   }
 
@@ -133,14 +145,15 @@ export class Answers {
     sizeBytes: number,
     request: Request,
     client: Client,
+    budget = this.budget,
   ): Promise<void> {
     const aheadBytes = Math.min(sizeBytes, READ_AHEAD_BYTES);
     if (!this.rooms.tryTake(client, aheadBytes)) {
       await this.rooms.take(client, aheadBytes, request.signal);
     }
-    if (this.budget.tryTake(sizeBytes)) return;
+    if (budget.tryTake(sizeBytes)) return;
     const { signal } = request;
-    await this.budget.take(sizeBytes, { who: nameOf(client), signal });
+    await budget.take(sizeBytes, { who: nameOf(client), signal });
   }
 
   /**
@@ -160,7 +173,8 @@ export class Answers {
       if (reservedBytes > 0) budget.give(reservedBytes);
       return new Response(body, init);
     }
-    const answer = () => this.inPieces(slices(body), sizeBytes, init, client);
+    const answer = () =>
+      this.inPieces(slices(body), sizeBytes, init, client, budget);
     if (reservedBytes > 0) {
       // It stands in memory already; waiting for more would help nobody.
       const more = sizeBytes - reservedBytes;
@@ -176,7 +190,7 @@ export class Answers {
   }
 
   /**
-   * An answer of exactly `sizeBytes`, which the caller has taken from the
+   * An answer of exactly `sizeBytes`, which the caller has taken from this
    * budget; they are given back as the client takes them.
    */
   inPieces(
@@ -184,17 +198,18 @@ export class Answers {
     sizeBytes: number,
     init: ResponseInit,
     client: Client,
+    budget: Budget,
   ): Response {
     const headers = new Headers(init.headers);
     headers.set("content-length", String(sizeBytes));
     let held = sizeBytes;
     const give = (count: number) => {
       held -= count;
-      this.budget.give(count);
+      budget.give(count);
     };
     let pending = 0;
     let isClosed = false;
-    const taker = this.track(this.budget, false, () => {
+    const taker = this.track(budget, false, () => {
       if (!isClosed) controller.error(new NotTakenError());
       give(held);
     });

@@ -75,7 +75,7 @@ Deno.test("a small answer goes out whole, a large one in pieces that count until
 });
 
 Deno.test("an answer for which there is no room waits until another is taken", async () => {
-  const { answers } = answersOf(4 * MIB);
+  const { answers } = answersOf(12 * MIB);
   const one = client();
   const other = client(2);
   const first = await answers.respond(bytes(2 * MIB), {}, request, one);
@@ -92,7 +92,7 @@ Deno.test("an answer for which there is no room waits until another is taken", a
 });
 
 Deno.test("a client that takes nothing is cut off, one that takes its time is not", async () => {
-  const { answers, clock } = answersOf(4 * MIB);
+  const { answers, clock } = answersOf(8 * MIB);
   const one = client();
   const taken = (await answers.respond(bytes(MIB), {}, request, one)).body!
     .getReader();
@@ -141,6 +141,22 @@ Deno.test("where others wait, whoever takes too little is cut off", async () => 
   assert.equal(answers.cut, 1);
   await assert.rejects(slow.read(), NotTakenError);
   assert.equal((await (await next).bytes()).length, 3 * MIB);
+});
+
+Deno.test("what waits behind a large read is a large read: other answers have a line of their own", async () => {
+  const { answers } = answersOf(4 * MIB);
+  const { largeReads } = answers;
+  await largeReads.take(64 * MIB);
+  const next = largeReads.take(64 * MIB);
+  assert.equal(largeReads.waiting, 1);
+  const one = client();
+  assert.ok(answers.maxReadBytes(one) > MAX_WHOLE_ANSWER_BYTES);
+  const answer = await answers.respond(bytes(MIB), {}, request, one);
+  assert.equal((await answer.bytes()).length, MIB);
+  await one.isDone();
+  assert.equal(answers.budget.usedBytes, 0);
+  largeReads.give(64 * MIB);
+  await next;
 });
 
 Deno.test("while memory is short, small answers count and can be cut off too", async () => {
