@@ -89,6 +89,8 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
   /** Taken from the budget for a frame that is yet to be made. */
   private reservedBytes = 0;
   private taker: Taker | undefined;
+  /** Takes it out of the line for room. */
+  private waiting: AbortController | undefined;
 
   constructor(
     private readonly watch: Watch,
@@ -137,7 +139,8 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
     const more = newBytes - this.reservedBytes;
     if (more > 0 && !frames.tryTake(more)) {
       this.giveReserved();
-      return frames.take(newBytes).then(() => {
+      const { signal } = this.waiting = new AbortController();
+      return frames.take(newBytes, { signal }).then(() => {
         this.reservedBytes = newBytes;
         if (!this.isOpen) this.giveReserved();
       });
@@ -210,6 +213,7 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
     this.letGo();
     this.giveReserved();
     this.watch.cancel();
+    this.waiting?.abort();
     this.onLeave();
   }
 }

@@ -48,6 +48,24 @@ class Bench {
 
 const turn = () => new Promise((resolve) => setTimeout(resolve));
 
+Deno.test("a watch that is left while it waits for room leaves the line", async () => {
+  const bench = new Bench();
+  const budget = bench.answers.frames;
+  const reader = bench.watch();
+  await reader.read();
+  const next = reader.read();
+  assert.ok(budget.tryTake(budget.limitBytes));
+  bench.set(1, 60_000);
+  await turn();
+  assert.equal(budget.waiting, 1);
+  await reader.cancel();
+  assert.ok((await next).done);
+  assert.equal(budget.waiting, 0);
+  budget.give(budget.limitBytes);
+  await turn();
+  assert.equal(budget.usedBytes, 0);
+});
+
 Deno.test("a watch that waited for room gives it back where there is nothing to show any more", async () => {
   const bench = new Bench();
   const budget = bench.answers.frames;
