@@ -3,7 +3,8 @@
  * rests on. A store that takes a conditional write and ignores the condition
  * looks well in every other way, until two instances overwrite each other.
  */
-import { utf8 } from "../common/bytes.ts";
+import { fromUtf8, utf8 } from "../common/bytes.ts";
+import { UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore, RequestOptions } from "./object_store.ts";
 
@@ -60,7 +61,7 @@ async function problemOfCreate(
   options: RequestOptions | undefined,
 ): Promise<string | undefined> {
   const first = await store.create(key, utf8("first"), options);
-  if (!first.written) return notCreated(store);
+  if (!first.written) return await notCreated(store, key, options);
   const again = await store.create(key, utf8("again"), options);
   if (!again.written) return undefined;
   return `${store.url} created an object that was already there: it ` +
@@ -73,9 +74,10 @@ async function problemOfReplace(
   options: RequestOptions | undefined,
 ): Promise<string | undefined> {
   const first = await store.create(key, utf8("first"), options);
-  if (!first.written) return notCreated(store);
+  if (!first.written) return await notCreated(store, key, options);
   const second = await store.replace(key, utf8("second"), first.tag, options);
   if (!second.written) {
+    await requireAbsence(store, key, "second", options);
     return `${store.url} refused to replace an object whose version had not ` +
       "changed, so a backup could not change hands in it.";
   }
@@ -91,7 +93,7 @@ async function problemOfRace(
   options: RequestOptions | undefined,
 ): Promise<string | undefined> {
   const first = await store.create(key, utf8("first"), options);
-  if (!first.written) return notCreated(store);
+  if (!first.written) return await notCreated(store, key, options);
   const race = await Promise.allSettled(
     Array.from(
       { length: RACERS },
@@ -122,7 +124,30 @@ async function problemOfReading(
     "so a restore from it could miss data.";
 }
 
-function notCreated(store: ObjectStore): string {
+async function notCreated(
+  store: ObjectStore,
+  key: string,
+  options: RequestOptions | undefined,
+): Promise<string> {
+  await requireAbsence(store, key, "first", options);
   return `${store.url} refused to create an object that was not there, so ` +
     "no backup can be begun in it.";
+}
+
+/**
+ * The runtime may repeat a request whose answer was lost: the conflict is then
+ * with its own first attempt, and says nothing of the store.
+ * @throws UnavailableError where what the probe wrote is there
+ */
+async function requireAbsence(
+  store: ObjectStore,
+  key: string,
+  text: string,
+  options: RequestOptions | undefined,
+): Promise<void> {
+  const found = await store.get(key, options);
+  if (found === undefined || fromUtf8(found.data) !== text) return;
+  throw new UnavailableError(
+    `An answer of ${store.url} was lost while it was tried out; nothing is proven yet.`,
+  );
 }
