@@ -32,7 +32,7 @@ export function optionsPage(): string {
     `${
       [
         ...NOT_BUILT_COMMANDS.map((name) => `\`${name}\``),
-        ...NOT_BUILT_FLAGS.map((flag) => `\`--${flag}\``),
+        ...Object.keys(NOT_BUILT_FLAGS).map((flag) => `\`--${flag}\``),
       ].join(", ")
     }: refused with a sentence and exit code 2.`,
     "",

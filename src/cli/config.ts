@@ -165,6 +165,7 @@ function serveBackupOf(
   { values }: Settings,
   isDevelopment: boolean,
 ): ServeBackupConfig | undefined {
+  refuseSourceAlone(values);
   const place = backupPlaceOf(values.backup, values);
   if (place === undefined) {
     if (values.durability === "s3") {
@@ -196,6 +197,23 @@ function serveBackupOf(
     verifyEveryMs: values.verifyEveryMs ?? 0,
     allowUnfenced: values.allowUnfencedBackup!,
   };
+}
+
+/**
+ * With the Rust server these name a place to read from; a backup is written
+ * to. What stands there must not get a second history because of a flag that
+ * was left out.
+ */
+function refuseSourceAlone(values: OptionValues): void {
+  if (values.backup !== undefined) return;
+  const { s3Bucket, s3Prefix, s3Endpoint } = values;
+  if ((s3Bucket ?? s3Prefix ?? s3Endpoint) === undefined) return;
+  throw new UsageError(
+    "--s3-bucket, --s3-prefix and --s3-endpoint (or their DENO_KV_S3_… variables) are given without --backup. " +
+      "For the Rust server they name a place to read from, so this one does not take them as a place to write to. " +
+      "Nothing was opened or changed. To get a database out of that place: denokv restore --from s3://bucket/prefix -o FILE. " +
+      `To back this one up: --backup s3://bucket/another-prefix, a place of its own. ${ENVIRONMENT_HINT}`,
+  );
 }
 
 /** @throws UsageError */

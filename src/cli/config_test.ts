@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { UsageError } from "../common/errors.ts";
-import { healthConfig, serveConfig, startConfig } from "./config.ts";
+import {
+  backupConfig,
+  healthConfig,
+  restoreConfig,
+  serveConfig,
+  startConfig,
+} from "./config.ts";
 import { parseCommandLine } from "./parse.ts";
 
 const TOKEN = "a-token-that-is-long";
@@ -50,31 +56,55 @@ Deno.test("serve, with nothing but what is needed", () => {
   });
 });
 
-Deno.test("a backup is named by its URL, or by its bucket and prefix", () => {
+Deno.test("a backup that is written to is named by its URL alone", () => {
   const place = (args: string[], env = {}) =>
     serve(["--access-token", TOKEN, ...args], env).backup?.place;
   const url = "s3://bucket/app";
   assert.equal(place(["--backup", url])?.url, url);
-  assert.equal(place(["--s3-bucket=bucket", "--s3-prefix=app/"])?.url, url);
   assert.equal(
     place([], {
-      DENO_KV_S3_BUCKET: "bucket",
-      DENO_KV_S3_PREFIX: "/app",
+      DENO_KV_BACKUP: url,
       DENO_KV_S3_ENDPOINT: "http://localhost:9000",
     })?.s3Endpoint,
     "http://localhost:9000",
   );
   assert.equal(
-    place(["--backup", url, "--s3-bucket=bucket", "--s3-prefix=app"])?.url,
+    place(["--backup", url, "--s3-bucket=bucket", "--s3-prefix=/app/"])?.url,
     url,
   );
   refused(
     () => place(["--backup", url, "--s3-bucket=other"]),
     /named twice/,
   );
-  refused(() => place(["--s3-prefix=app"]), /needs --s3-bucket/);
+  refused(
+    () => place(["--backup", url, "--s3-prefix=app"]),
+    /needs --s3-bucket/,
+  );
   refused(() => place(["--durability=s3"]), /needs a backup/);
   refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
+});
+
+Deno.test("what the Rust server reads from is not written to because --backup is missing", () => {
+  const refusal = (args: string[], env = {}) =>
+    refused(
+      () => serve(["--access-token", TOKEN, ...args], env),
+      /without --backup.*place to read from.*Nothing was opened or changed.*denokv restore --from/,
+    );
+  refusal(["--s3-bucket=bucket", "--s3-prefix=app/"]);
+  refusal(["--s3-bucket=bucket"]);
+  refusal(["--s3-prefix=app"]);
+  refusal(["--s3-endpoint=http://localhost:9000"]);
+  refusal([], { DENO_KV_S3_BUCKET: "bucket", DENO_KV_S3_PREFIX: "app" });
+  refusal(["--dev", "--s3-bucket=bucket"]);
+  // Commands that only read take the place in either way.
+  const { place } = backupConfig(
+    settings(["backup", "status", "--s3-bucket=bucket", "--s3-prefix=app/"]),
+  );
+  assert.equal(place.url, "s3://bucket/app");
+  const from = restoreConfig(
+    settings(["restore", "--s3-bucket=bucket", "-o", "x"]),
+  );
+  assert.equal(from.place.url, "s3://bucket");
 });
 
 Deno.test("--dev sets what nothing else sets", () => {

@@ -300,7 +300,8 @@ export const OPTIONS = {
     env: "DENO_KV_S3_BUCKET",
     type: { kind: "string" },
     placeholder: "BUCKET",
-    help: "With --s3-prefix another way to say --backup s3://bucket/prefix.",
+    help:
+      "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup only: for the Rust server it is a place to read from.",
     commands: ["serve", ...BACKUP_COMMANDS, "restore"],
   },
   s3Prefix: {
@@ -466,9 +467,12 @@ export function environmentOf(command: CommandName): string[] {
 
 /**
  * What the Rust server has and this one has not: named, so that a person who
- * comes from there reads why instead of "unknown option".
+ * comes from there reads why instead of "unknown option". Beside a flag: what
+ * to do instead.
  */
-export const NOT_BUILT_FLAGS: readonly string[] = [
-  "sync-from-s3",
-];
+export const NOT_BUILT_FLAGS: Readonly<Record<string, string>> = {
+  // Without it the other flags would name a place to write to.
+  "sync-from-s3":
+    " What the place holds now can be had with: denokv restore --from s3://bucket/prefix -o FILE. Never name the place that it reads from with --backup: a backup is written there.",
+};
 export const NOT_BUILT_COMMANDS: readonly string[] = ["pitr"];
