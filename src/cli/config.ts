@@ -45,6 +45,8 @@ export interface ServeConfig {
   version: string;
   /** Absent: the database is in its file alone. */
   backup?: ServeBackupConfig;
+  /** Names that the runtime hides from it, in few words. Absent: none. */
+  hiddenVariables?: string;
   /** `--dev`: the settings are known to everyone. */
   isDevelopment?: boolean;
 }

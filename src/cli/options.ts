@@ -461,8 +461,13 @@ export function isCommand(word: string): word is CommandName {
 }
 
 /** The environment variables that a command reads, in the table's order. */
-export function environmentOf(command: CommandName): string[] {
-  return optionsOf(command).flatMap(([, spec]) => spec.env ?? []);
+export function environmentOf(
+  command: CommandName,
+  isMeant: (name: OptionName) => boolean = () => true,
+): string[] {
+  return optionsOf(command).flatMap(([name, spec]) =>
+    isMeant(name) ? spec.env ?? [] : []
+  );
 }
 
 /**

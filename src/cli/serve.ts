@@ -14,6 +14,7 @@ import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
+import { startingFields } from "./starting.ts";
 
 /**
  * Closing the store syncs and copies a bounded log; a dying disk may hang. It
@@ -49,6 +50,8 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     );
   });
   const signal = firstSignal(logger);
+  const announce = announcer(config);
+  announce("Starting.", startingFields(config));
   if (config.isDevelopment) {
     logger.warn(
       "Development settings: every secret of this server is known to everyone, and anyone may read. Never use --dev where others can reach it.",
@@ -71,7 +74,6 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     close: (withinMs) =>
       backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
   };
-  const announce = announcer(config);
   announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
   try {
@@ -127,14 +129,13 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
 }
 
 /**
- * Says what programs around the server wait for on standard error, as the Rust
- * server's do: as events of the log, with the address at the end of its line,
- * and whatever `--log-level` says.
+ * Says what it starts with, and what programs around the server wait for on
+ * standard error, as the Rust server's do: as events of the log, with the
+ * address at the end of its line, and whatever `--log-level` says.
  */
-function announcer(config: ServeConfig): (message: string) => void {
+function announcer(config: ServeConfig): Logger["info"] {
   const { logFormat: format } = config;
-  const logger = createLogger({ format, level: "info", clock: systemClock });
-  return (message) => logger.info(message);
+  return createLogger({ format, level: "info", clock: systemClock }).info;
 }
 
 /**
