@@ -273,13 +273,29 @@ function restorePointOf(text: string | undefined): RestorePoint {
     const version = Number(BigInt(`0x${text.slice(0, 16)}`));
     return { kind: "version", version };
   }
-  const timeMs = /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
-  if (Number.isNaN(timeMs)) {
+  const timeMs = timeOf(text);
+  if (timeMs === undefined) {
     throw new UsageError(
-      `--at needs a versionstamp of 20 hexadecimal digits or a time such as 2026-01-31T12:00:00Z, but got '${text}'.`,
+      `--at needs a versionstamp of 20 hexadecimal digits, a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
     );
   }
   return { kind: "time", timeMs };
+}
+
+/** Without a zone it is UTC, as all times that this program prints. */
+function timeOf(text: string): number | undefined {
+  const match =
+    /^(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-]\d\d:\d\d)?)?$/
+      .exec(text);
+  if (match === null) return undefined;
+  const [, day, time = "00:00", zone = "Z"] = match;
+  const dayMs = Date.parse(`${day}T00:00Z`);
+  // The 30th of February is none in March.
+  if (
+    Number.isNaN(dayMs) || !new Date(dayMs).toISOString().startsWith(day)
+  ) return undefined;
+  const timeMs = Date.parse(`${day}T${time}${zone}`);
+  return Number.isNaN(timeMs) ? undefined : timeMs;
 }
 
 /** @throws UsageError */

@@ -107,6 +107,38 @@ Deno.test("what the Rust server reads from is not written to because --backup is
   assert.equal(from.place.url, "s3://bucket");
 });
 
+Deno.test("--at takes a day, and a time without a zone is UTC", () => {
+  const point = (at: string) =>
+    restoreConfig(
+      settings(["restore", "--from=file:///b", "-o", "x", `--at=${at}`]),
+    ).point;
+  const time = (iso: string) => ({ kind: "time", timeMs: Date.parse(iso) });
+  for (
+    const [at, iso] of [
+      ["2026-11-21", "2026-11-21T00:00:00.000Z"],
+      ["2026-11-21T06:15", "2026-11-21T06:15:00.000Z"],
+      ["2026-11-21T06:15:30", "2026-11-21T06:15:30.000Z"],
+      ["2026-11-21T06:15:30.25Z", "2026-11-21T06:15:30.250Z"],
+      ["2026-11-21T06:15:30+02:00", "2026-11-21T04:15:30.000Z"],
+    ]
+  ) assert.deepEqual(point(at), time(iso), at);
+  assert.deepEqual(point("00000000000000a80000"), {
+    kind: "version",
+    version: 0xa8,
+  });
+  for (
+    const bad of [
+      "2026-02-30",
+      "2026-13-01",
+      "2026-11-21T25:00Z",
+      "2026-11-21T06:15 CET",
+      "2026-11",
+      "21.11.2026",
+      "yesterday",
+    ]
+  ) refused(() => point(bad), /--at needs a versionstamp.*or a day/);
+});
+
 Deno.test("--dev sets what nothing else sets", () => {
   const config = serveConfig(
     settings(["serve", "--dev"]),

@@ -276,7 +276,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "POINT",
     help:
-      "Restore the state at a versionstamp (20 hexadecimal digits) or a time (as 2026-01-31T12:00:00Z).",
+      "Restore the state at a versionstamp (20 hexadecimal digits) or a time (as 2026-01-31T12:00:00Z; UTC where no zone is named). A day, as 2026-01-31, is its midnight in UTC.",
     commands: ["restore"],
   },
   output: {
@@ -338,7 +338,7 @@ export const OPTIONS = {
     placeholder: "TIME",
     default: "1s",
     help:
-      "How far the backup may be behind with --durability local: what losing the machine with its disk can cost.",
+      "How far the backup may be behind with --durability local: what losing the machine with its disk can cost. While the object store does not answer it is more: all that waits, up to --backup-max-log-mib.",
     commands: ["serve"],
   },
   backupRetentionMs: {
@@ -358,7 +358,7 @@ export const OPTIONS = {
     placeholder: "MIB",
     default: 1024,
     help:
-      "What may wait on this machine's disk while the object store does not answer. Past it the backup begins anew with a whole snapshot when it does; at 80 % the log says so.",
+      "What may wait on this machine's disk while the object store does not answer; losing the machine then costs all of it. Past it the backup begins anew with a whole snapshot when it does; at 80 % the log says so.",
     commands: ["serve"],
   },
   backupLeaseMs: {
