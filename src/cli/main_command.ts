@@ -98,7 +98,7 @@ async function run(
       return await start(config, io, commands.serve);
     }
     case "backup status": {
-      const { backupStatus } = await import("./backup.ts");
+      const { backupStatus } = await import("./backup_status.ts");
       return await backupStatus(backupConfig(invocation), io);
     }
     case "backup verify": {

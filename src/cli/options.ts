@@ -27,6 +27,10 @@ export const COMMANDS = {
       "`Active` is a backup that has everything, or is within its interval.",
       "To the holder of its access token or KVSTORE_SECRET the server tells",
       "which backup it serves, and how far behind that is.",
+      "Exit codes: 0 `Active`; 1 `Behind`, `Empty`, or objects that are not",
+      "history, or the command failed; 5 `Stopped`; 6 `Unreachable`: the",
+      "object store does not answer; 7 `Unknown`: the lease has run out and no",
+      "server was found that is well.",
     ],
   },
   "backup verify": {
