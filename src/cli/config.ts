@@ -73,6 +73,11 @@ export interface BackupConfig {
   json: boolean;
 }
 
+export interface ListConfig {
+  place: BackupPlace;
+  json: boolean;
+}
+
 export interface SnapshotConfig {
   address: Address;
   secret: string;
@@ -219,20 +224,24 @@ function refuseSourceAlone(values: OptionValues): void {
 }
 
 /** @throws UsageError */
-export function backupConfig(settings: Settings): BackupConfig {
-  const { values } = settings;
+export function listConfig({ values }: Settings): ListConfig {
   const place = backupPlaceOf(values.backup, values);
   if (place === undefined) {
     throw new UsageError(
       `--backup (or DENO_KV_BACKUP) is missing: which backup to look at. ${ENVIRONMENT_HINT}`,
     );
   }
+  return { place, json: values.json! };
+}
+
+/** @throws UsageError */
+export function backupConfig(settings: Settings): BackupConfig {
+  const { values } = settings;
   return {
-    place,
+    ...listConfig(settings),
     address: loopbackOf(addressOf(settings)),
     sqlitePath: values.sqlitePath,
     secret: accessTokenOf(settings) ?? values.restSecret,
-    json: values.json!,
   };
 }
 

@@ -13,6 +13,7 @@ import {
 import {
   backupConfig,
   healthConfig,
+  listConfig,
   restoreConfig,
   type ServeConfig,
   serveConfig,
@@ -100,6 +101,10 @@ async function run(
     case "backup status": {
       const { backupStatus } = await import("./backup_status.ts");
       return await backupStatus(backupConfig(invocation), io);
+    }
+    case "backup list": {
+      const { backupList } = await import("./backup_list.ts");
+      return await backupList(listConfig(invocation), io);
     }
     case "backup verify": {
       const { backupVerify } = await import("./backup.ts");

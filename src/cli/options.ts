@@ -33,6 +33,13 @@ export const COMMANDS = {
       "server was found that is well.",
     ],
   },
+  "backup list": {
+    help: "List the points that a backup can be restored to",
+    about: [
+      "Each generation with its time and versionstamp, and the newest point,",
+      "out of the manifest alone. All between them can be restored as well.",
+    ],
+  },
   "backup verify": {
     help: "Restore the backup into a scratch file and compare it",
     about: [
@@ -101,6 +108,9 @@ const BACKUP_COMMANDS = [
   "backup verify",
   "backup snapshot",
 ] as const;
+
+/** Those that read a place; `backup list` asks no server. */
+const PLACE_COMMANDS = [...BACKUP_COMMANDS, "backup list"] as const;
 
 export const OPTIONS = {
   sqlitePath: {
@@ -265,7 +275,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Back the database up to this place, and come back from it: s3://bucket/prefix, gs://bucket/prefix or file:///folder.",
-    commands: ["serve", ...BACKUP_COMMANDS],
+    commands: ["serve", ...PLACE_COMMANDS],
   },
   restoreFrom: {
     flag: "from",
@@ -306,7 +316,7 @@ export const OPTIONS = {
     placeholder: "BUCKET",
     help:
       "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup only: for the Rust server it is a place to read from.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   s3Prefix: {
     flag: "s3-prefix",
@@ -314,7 +324,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "PREFIX",
     help: "See --s3-bucket; a slash at its end makes no difference.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   s3Endpoint: {
     flag: "s3-endpoint",
@@ -323,7 +333,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where an S3 that is not Amazon's answers, such as http://localhost:9000.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   durability: {
     flag: "durability",
@@ -407,7 +417,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help: "Print one JSON object instead of lines for people.",
-    commands: [...BACKUP_COMMANDS, "restore"],
+    commands: [...PLACE_COMMANDS, "restore"],
   },
   logFormat: {
     flag: "log-format",

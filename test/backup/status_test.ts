@@ -127,3 +127,96 @@ Deno.test("in an outage of the object store the server is asked, and the answer 
   });
   assert.match(told.reason, /\S/);
 });
+
+Deno.test("the points that can be restored are listed out of the manifest alone", async () => {
+  await using folder = await TestFolder.make();
+  const place = `${folder.path}/backup`;
+  await Deno.mkdir(place);
+  const backup = folderBackup(place);
+  await using server = await ServerProcess.start({
+    path: folder.database,
+    backup,
+    args: ["--durability", "s3"],
+  });
+  const write = async () => {
+    const answer = await fetch(`${server.url}/a`, {
+      method: "POST",
+      body: "b",
+      headers: { authorization: `Bearer ${ACCESS_TOKEN}` },
+    });
+    return (await answer.json()).versionstamp as string;
+  };
+  const first = await write();
+  const address = `127.0.0.1:${server.port}`;
+  const snapshot = await runCommand(
+    ["backup", "snapshot", "--addr", address],
+    { folder: folder.path, net: [address], env: SECRET },
+  );
+  assert.equal(snapshot.code, 0, snapshot.err);
+  const last = await write();
+  const list = async (...args: string[]) => {
+    const { code, out, err } = await runCommand(
+      ["backup", "list", "--backup", backup.url, ...args],
+      { folder: folder.path },
+    );
+    assert.equal(code, 0, err);
+    return out;
+  };
+  const serving = JSON.parse(await list("--json"));
+  assert.equal(serving.url, backup.url);
+  assert.equal(serving.generations.length, 2);
+  const [former, present] = serving.generations;
+  assert(former.startedMs <= present.startedMs);
+  assert(former.endedMs >= present.startedMs);
+  assert.equal(present.endedMs, null);
+  assert(former.versionstamp < first);
+  assert(present.versionstamp >= first);
+  assert.equal(serving.newest.isExact, false);
+  assert(serving.newest.versionstamp < last);
+  assert.match(
+    await list(),
+    new RegExp(`newest +at least ${present.versionstamp}`),
+  );
+  assert.equal((await server.stop()).code, 0);
+  const { newest } = JSON.parse(await list("--json"));
+  assert.deepEqual(newest, { versionstamp: last, isExact: true });
+  const lines = (await list()).split("\n");
+  assert.equal(lines[0], backup.url);
+  for (const { name, startedMs, versionstamp } of serving.generations) {
+    const time = new Date(startedMs).toISOString();
+    assert(
+      lines.some((line) =>
+        [name, time, versionstamp].every((text) => line.includes(text))
+      ),
+      lines.join("\n"),
+    );
+  }
+  assert.match(lines.join("\n"), new RegExp(`newest +${last}`));
+  // What is listed can be restored.
+  for (const at of [former.versionstamp, present.versionstamp, last]) {
+    const { code, err } = await runCommand(
+      [
+        "restore",
+        "--from",
+        backup.url,
+        "--at",
+        at,
+        "-o",
+        `${folder.path}/at-${at}.sqlite`,
+      ],
+      { folder: folder.path },
+    );
+    assert.equal(code, 0, err);
+  }
+});
+
+Deno.test("a place without a backup has no points to list", async () => {
+  await using folder = await TestFolder.make();
+  const { code, out, err } = await runCommand(
+    ["backup", "list", "--backup", `file://${folder.path}`],
+    { folder: folder.path },
+  );
+  assert.equal(code, 1);
+  assert.equal(out, "");
+  assert.match(err, /There is no backup in file:.*check the URL/);
+});
