@@ -10,6 +10,7 @@ import { withBackupPlace } from "./backup_place.ts";
 import type { BackupConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
 import { formatBytes } from "./progress.ts";
+import { requestRate, requestText } from "./request_cost.ts";
 import { type Asked, askServer, type ServerBackup } from "./server_backup.ts";
 
 /**
@@ -76,6 +77,9 @@ export async function backupStatus(
         ? serverText(server)
         : `${notAsked}; the bucket alone was looked at`,
     ),
+    ...(server?.more?.requests
+      ? [line("requests", requestText(server.more.requests, url))]
+      : []),
     ...bucket.strays.map((key) => line("not history", key)),
   ];
   if (state === "Unknown") {
@@ -183,7 +187,8 @@ function serverText({ lagMs, more }: ServerBackup): string {
 function flat(server: ServerBackup | undefined) {
   if (server === undefined) return undefined;
   const { more, ...rest } = server;
-  return { ...rest, ...more };
+  const rate = more?.requests && requestRate(more.requests);
+  return { ...rest, ...more, ...rate };
 }
 
 function line(name: string, text: string): string {

@@ -57,6 +57,12 @@ Deno.test("a server that is paused, killed or stopped is not Active, and each ha
     state: "Active",
     server: { state: "Active" },
   });
+  const { requests } = (await status(server)).server;
+  assert(requests.put > 0 && requests.get > 0 && requests.forMs > 0);
+  const counted = (await server.metrics()).get(
+    'denokv_backup_requests_total{kind="put"}',
+  );
+  assert(counted! >= requests.put);
   server.signal("SIGSTOP");
   const paused = await afterLease(server);
   assert.partialDeepStrictEqual(paused, { code: 7, state: "Unknown" });
@@ -219,4 +225,28 @@ Deno.test("a place without a backup has no points to list", async () => {
   assert.equal(code, 1);
   assert.equal(out, "");
   assert.match(err, /There is no backup in file:.*check the URL/);
+});
+
+Deno.test("a start that hangs on the object store says at intervals what it waits for", async () => {
+  await using folder = await TestFolder.make();
+  // Takes connections, and never says a word.
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr as Deno.NetAddr;
+  const endpoint = `http://127.0.0.1:${port}`;
+  await using server = ServerProcess.starting({
+    path: folder.database,
+    backup: {
+      url: "s3://bucket/app",
+      endpoint,
+      env: {
+        AWS_ACCESS_KEY_ID: "id",
+        AWS_SECRET_ACCESS_KEY: "secret",
+        AWS_EC2_METADATA_DISABLED: "true",
+      },
+    },
+  });
+  await server.logged(
+    /WARN {2}The object store has not answered; it is waited for\. waitingFor="\w+ \S+" store=s3:\/\/bucket\/app endpoint=\S+ forMs=\d+/,
+  );
+  assert.match(server.lastWords, /backup=s3:\/\/bucket\/app/);
 });
