@@ -174,7 +174,9 @@ export class CountedObjectStore implements ObjectStore {
   delete(keys: readonly string[], options?: RequestOptions): Promise<void> {
     return this.watch(
       "delete",
-      `deleting ${keys.length} objects`,
+      keys.length === 1
+        ? `deleting ${keys[0]}`
+        : `deleting ${keys.length} objects`,
       () => this.inner.delete(keys, options),
     );
   }
