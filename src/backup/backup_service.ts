@@ -16,7 +16,7 @@ import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
-import { prepare, type Prepared, STATE } from "./launch.ts";
+import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
 import { FencedError, Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
@@ -79,7 +79,6 @@ export class BackupService {
   /** Everything up to the point where requests may be answered. */
   static async open(options: BackupServiceOptions): Promise<BackupService> {
     const { objects, engine, clock, random, logger } = options;
-    await patiently(options, () => requireFencing(options));
     const lock = engine.lock();
     let service: BackupService | undefined;
     let ownership: Ownership | undefined;
@@ -87,6 +86,8 @@ export class BackupService {
     let keepAlive: Timer | undefined;
     try {
       const local = engine.inspect();
+      await patiently(options, () => requirePlace(objects, local, logger));
+      await patiently(options, () => requireFencing(options));
       ownership = await Ownership.acquire({
         objects,
         clock,
@@ -226,6 +227,7 @@ export class BackupService {
       [STATE.url]: options.objects.url,
       [STATE.epoch]: String(ownership.epoch),
       [STATE.owner]: ownership.owner,
+      [STATE.place]: options.objects.placeId ?? "",
     });
     this.generations.begin();
     if (options.durability === "s3") {

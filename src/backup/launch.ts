@@ -4,6 +4,7 @@
  */
 import type { Clock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
@@ -11,7 +12,7 @@ import type { LocalDatabase } from "../store/restore_target.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
 import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
-import { epochOf } from "./names.ts";
+import { epochOf, MANIFEST_KEY } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
 
@@ -21,7 +22,45 @@ export const STATE = {
   /** The epoch in which this file was last served, and its launch. */
   epoch: "backup_epoch",
   owner: "backup_owner",
+  /** Which place of that URL it was (`ObjectStore.placeId`). */
+  place: "backup_place",
 } as const;
+
+/**
+ * Refuses a folder that has the URL of this database's backup and is another
+ * one: what lies below the mount point of a share that is not mounted. Before
+ * anything is written there.
+ * @throws StartupError
+ */
+export async function requirePlace(
+  objects: ObjectStore,
+  local: LocalDatabase | undefined,
+  logger: Logger,
+): Promise<void> {
+  if (!objects.url.startsWith("file:")) return;
+  const { url, placeId } = objects;
+  const known = local?.state(STATE.url) === url
+    ? local.state(STATE.place)
+    : undefined;
+  if (placeId !== undefined && known === placeId) return;
+  const isBegun = await objects.head(MANIFEST_KEY) !== undefined;
+  // A marker that was deleted is made again: what the backup holds is asked for.
+  if (known && !(isBegun && placeId === undefined)) {
+    throw new StartupError(
+      `${url} is not the place that this database was backed up to: ${
+        isBegun
+          ? "it holds another backup. Mount the share with its own; or, where this backup is the right one, move the local file away to restore it"
+          : "it holds no backup. Mount the share with it; or, where it is gone for good, give --backup another URL, in which a new one begins"
+      }. Nothing was written.`,
+    );
+  }
+  if (!isBegun) {
+    logger.warn(
+      "The folder of the backup is empty: a new backup begins in it. If a share with a backup should be mounted there, stop the server and mount it first.",
+      { url },
+    );
+  }
+}
 
 export interface LaunchFacts {
   /** Undefined where there is no file. */

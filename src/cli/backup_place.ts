@@ -11,6 +11,7 @@ import type { OptionValues } from "./options.ts";
 export interface BackupPlace {
   url: string;
   s3Endpoint?: string;
+  gcsEndpoint?: string;
   /** The well-known ones of a MinIO in development. */
   s3Credentials?: { accessKeyId: string; secretAccessKey: string };
   /** Makes the bucket where it is missing. */
@@ -23,13 +24,13 @@ export interface BackupPlace {
  */
 export function backupPlaceOf(
   url: string | undefined,
-  { s3Bucket, s3Prefix, s3Endpoint }: OptionValues,
+  { s3Bucket, s3Prefix, s3Endpoint, gcsEndpoint }: OptionValues,
 ): BackupPlace | undefined {
   if (s3Bucket === undefined) {
     if (s3Prefix !== undefined) {
       throw new UsageError("--s3-prefix needs --s3-bucket beside it.");
     }
-    return url === undefined ? undefined : { url, s3Endpoint };
+    return url === undefined ? undefined : { url, s3Endpoint, gcsEndpoint };
   }
   const prefix = (s3Prefix ?? "").replace(/^\/+|\/+$/g, "");
   const other = `s3://${s3Bucket}${prefix === "" ? "" : `/${prefix}`}`;
@@ -45,7 +46,7 @@ export function backupPlaceOf(
 export async function openBackupPlace(
   place: BackupPlace,
 ): Promise<ObjectStore> {
-  const { url, s3Endpoint, s3Credentials } = place;
+  const { url, s3Endpoint, gcsEndpoint, s3Credentials } = place;
   try {
     // Loaded when it is used: a server without a backup starts without it.
     const { openObjectStore } = await import("../object_store/open.ts");
@@ -53,6 +54,7 @@ export async function openBackupPlace(
       clock: systemClock,
       random: systemRandom,
       s3Endpoint,
+      gcsEndpoint,
       s3Credentials,
     });
     if (place.createsBucket && "createBucket" in objects) {

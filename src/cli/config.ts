@@ -115,6 +115,9 @@ const MIN_ACCESS_TOKEN_CHARACTERS = 12;
 const ENVIRONMENT_HINT =
   "(A variable counts only where --allow-env grants it.)";
 
+/** A lease is renewed after a third of it, and a renewal may have to wait. */
+const MIN_GCS_LEASE_MS = 5000;
+
 /** What `--dev` sets where nothing else does; everyone knows it. */
 const DEVELOPMENT = {
   sqlitePath: "/tmp/denokv.sqlite",
@@ -185,6 +188,15 @@ function serveBackupOf(
   if (values.readOnly) {
     throw new UsageError(
       "--read-only and --backup do not go together: a server that takes no writes has nothing to back up.",
+    );
+  }
+  if (
+    place.url.startsWith("gs://") && values.backupLeaseMs! < MIN_GCS_LEASE_MS
+  ) {
+    throw new UsageError(
+      `--backup-lease is too short for gs://: Google takes one write a second to an object, and the lease is renewed by one. Make it ${
+        MIN_GCS_LEASE_MS / 1000
+      }s or more.`,
     );
   }
   const { s3Endpoint } = DEVELOPMENT;

@@ -80,6 +80,11 @@ Deno.test("a backup that is written to is named by its URL alone", () => {
     () => place(["--backup", url, "--s3-prefix=app"]),
     /needs --s3-bucket/,
   );
+  assert.equal(
+    place(["--backup=gs://bucket/app", "--gcs-endpoint=http://localhost:4443"])
+      ?.gcsEndpoint,
+    "http://localhost:4443",
+  );
   refused(() => place(["--durability=s3"]), /needs a backup/);
   refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
 });
@@ -137,6 +142,19 @@ Deno.test("--at takes a day, and a time without a zone is UTC", () => {
       "yesterday",
     ]
   ) refused(() => point(bad), /--at needs a versionstamp.*or a day/);
+});
+
+Deno.test("a lease that Google's pace does not allow is refused", () => {
+  const lease = (url: string, lease: string) =>
+    serve([
+      "--access-token",
+      TOKEN,
+      `--backup=${url}`,
+      `--backup-lease=${lease}`,
+    ]).backup?.leaseMs;
+  assert.equal(lease("s3://bucket", "1s"), 1000);
+  assert.equal(lease("gs://bucket", "5s"), 5000);
+  refused(() => lease("gs://bucket", "4s"), /one write a second.*5s or more/);
 });
 
 Deno.test("--dev sets what nothing else sets", () => {

@@ -335,6 +335,15 @@ export const OPTIONS = {
       "Where an S3 that is not Amazon's answers, such as http://localhost:9000.",
     commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
+  gcsEndpoint: {
+    flag: "gcs-endpoint",
+    env: "DENO_KV_GCS_ENDPOINT",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Where Google Cloud Storage answers, if not at its usual address; one that begins with http: is taken for an emulator and gets no credentials.",
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+  },
   durability: {
     flag: "durability",
     env: "DENO_KV_DURABILITY",

@@ -178,7 +178,7 @@ async function openBackup(
   const openedMs = systemClock.monotonicMs();
   const outages = new OutageLog({
     store: objects,
-    endpoint: backup.place.s3Endpoint,
+    endpoint: backup.place.s3Endpoint ?? backup.place.gcsEndpoint,
     clock: systemClock,
     logger,
   });

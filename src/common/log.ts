@@ -47,7 +47,7 @@ export function createLogger(options: LoggerOptions): Logger {
       const time = new Date(options.clock.nowMs()).toISOString();
       write(
         options.format === "json"
-          ? JSON.stringify({ time, level, message, ...fields })
+          ? jsonText({ time, level, message, ...fields })
           : textLine(time, level, message, fields),
       );
     };
@@ -78,14 +78,29 @@ function textLine(
   for (const [name, value] of Object.entries(fields)) {
     if (value === undefined) continue;
     const text = String(value);
-    line += ` ${name}=${
-      /^[\w.:/+-]+$/.test(text) ? text : JSON.stringify(text)
-    }`;
+    line += ` ${name}=${/^[\w.:/+-]+$/.test(text) ? text : jsonText(text)}`;
   }
   return line;
 }
 
+/**
+ * What moves a terminal's cursor, ends a line or turns its direction, and
+ * what JSON leaves as it is: a path may hold any of it.
+ */
+const UNSEEN = /[\p{Cc}\p{Cf}\u2028\u2029]+/gu;
+
+function jsonText(value: unknown): string {
+  return JSON.stringify(value).replace(UNSEEN, (unseen) => {
+    let escaped = "";
+    for (let i = 0; i < unseen.length; i++) {
+      const code = unseen.charCodeAt(i).toString(16).padStart(4, "0");
+      escaped += `\\u${code}`;
+    }
+    return escaped;
+  });
+}
+
 /** A message may carry another program's words; it stays one line of log. */
 function oneLine(text: string): string {
-  return text.replace(/\p{Cc}+/gu, " ");
+  return text.replace(UNSEEN, " ");
 }

@@ -63,6 +63,11 @@ export class CountedObjectStore implements ObjectStore {
     this.url = inner.url;
   }
 
+  /** Looked up each time: a place gets it with its first write. */
+  get placeId(): string | undefined {
+    return this.inner.placeId;
+  }
+
   /** Undefined where nothing was asked since the last answer, or is now. */
   silence(): Silence | undefined {
     const { unansweredSinceMs, lastFailure } = this;

@@ -28,6 +28,17 @@ Deno.test("requests are counted as they are billed", async () => {
   assert.equal(store.silence(), undefined);
 });
 
+Deno.test("a place stays the one that it is, also when it becomes one later", () => {
+  const clock = new ManualClock(0);
+  const inner = Object.assign(new MemoryObjectStore({ clock }), {
+    placeId: undefined as string | undefined,
+  });
+  const store = new CountedObjectStore(inner, clock);
+  assert.equal(store.placeId, undefined);
+  inner.placeId = "a place";
+  assert.equal(store.placeId, "a place");
+});
+
 Deno.test("what is waited for, and since when, until there is an answer", async () => {
   const clock = new ManualClock(0);
   let isSilent = true;

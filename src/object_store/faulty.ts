@@ -84,6 +84,10 @@ export class FaultyObjectStore implements ObjectStore {
     };
   }
 
+  get placeId(): string | undefined {
+    return this.#store.placeId;
+  }
+
   /** How many requests have been made, those that failed included. */
   get requests(): number {
     return this.#requests;

@@ -4,13 +4,23 @@
  * `ifGenerationMatch`: Google's S3-compatible API has no such conditions on
  * ETags, so an S3 client could not fence there.
  *
- * Google takes about one write per second to the same object; more are
- * answered with 429, which is `UnavailableError`.
+ * Writes to the same object keep to what Google takes (`gcs_pace.ts`); where
+ * other instances write it too it answers 429, which is `UnavailableError`.
  */
-import { type Bytes, fromUtf8 } from "../common/bytes.ts";
+import { type Bytes, concatBytes, utf8 } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
+import {
+  type Description,
+  descriptionOf,
+  FIELDS,
+  md5,
+  type Page,
+  pageOf,
+  writtenGeneration,
+} from "./gcs_answers.ts";
 import { type GcsAnswer, GcsHttp, isMissing } from "./gcs_http.ts";
+import { WRITE_INTERVAL_MS, WritePace } from "./gcs_pace.ts";
 import { uploadInParts } from "./gcs_parts.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
@@ -45,22 +55,16 @@ export interface GcsOptions {
   timeoutMs?: number;
   /** An object larger than one part goes in parts; a multiple of 256 KiB. */
   partSizeBytes?: number;
+  /** Between two writes to the same object; default: what Google takes. */
+  writeIntervalMs?: number;
 }
 
 const DEFAULT_PART_SIZE_BYTES = 16 * 1024 * 1024;
 
 const DELETE_WIDTH = 16;
 
-/** The members of an object's description that are asked for. */
-interface Description {
-  name: string;
-  /** A decimal number of bytes. */
-  size: string;
-  generation: string;
-  timeCreated: string;
-}
-
-const FIELDS = "name,size,generation,timeCreated";
+/** How long a write waits for other writes to the same object. */
+const MAX_PACE_WAIT_MS = 60_000;
 
 export class GcsObjectStore implements ObjectStore {
   readonly url: string;
@@ -69,6 +73,7 @@ export class GcsObjectStore implements ObjectStore {
   readonly #prefix: string;
   readonly #partSizeBytes: number;
   readonly #http: GcsHttp;
+  readonly #pace: WritePace;
   readonly #limits: Limits;
   readonly #closing = new AbortController();
 
@@ -82,6 +87,10 @@ export class GcsObjectStore implements ObjectStore {
       timeoutMs: options.timeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS,
       closed: this.#closing.signal,
     };
+    this.#pace = new WritePace({
+      clock: options.clock,
+      intervalMs: options.writeIntervalMs ?? WRITE_INTERVAL_MS,
+    });
     this.#http = new GcsHttp({
       ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
       isAnonymous: options.endpoint?.startsWith("http:") ?? false,
@@ -137,7 +146,7 @@ export class GcsObjectStore implements ObjectStore {
         signal,
       });
       if (isMissing(answer, what)) return undefined;
-      const description = parse<Description>(answer, what);
+      const description = descriptionOf(answer, what);
       return { ...this.#infoOf(description), tag: description.generation };
     });
   }
@@ -148,19 +157,21 @@ export class GcsObjectStore implements ObjectStore {
     options?: RequestOptions,
   ): Promise<VersionTag> {
     if (data.length > this.#partSizeBytes) {
-      return uploadInParts({
-        http: this.#http,
-        path: `/upload/storage/v1${this.#objects}`,
-        name: this.#prefix + key,
-        data,
-        partSizeBytes: this.#partSizeBytes,
-        // Each step is a request with a limit of its own.
-        step: (doing, work) => this.#run(options, doing, key, work),
-      });
+      return this.#paced(options, "Writing", key, () =>
+        uploadInParts({
+          http: this.#http,
+          path: `/upload/storage/v1${this.#objects}`,
+          name: this.#prefix + key,
+          metadata: metadataOf(data),
+          data,
+          partSizeBytes: this.#partSizeBytes,
+          // Each step is a request with a limit of its own.
+          step: (doing, work) => this.#run(options, doing, key, work),
+        }));
     }
-    return this.#run(options, "Writing", key, async (what, signal) => {
+    return this.#runPaced(options, "Writing", key, async (what, signal) => {
       const answer = await this.#upload(key, data, undefined, what, signal);
-      return parse<Description>(answer, what).generation;
+      return writtenGeneration(answer, data, what);
     });
   }
 
@@ -189,7 +200,7 @@ export class GcsObjectStore implements ObjectStore {
     let pageToken: string | undefined;
     do {
       const page = await this.#page(prefix, pageToken, options);
-      for (const description of page.items ?? []) {
+      for (const description of page.items) {
         const info = this.#infoOf(description);
         // Google's offset includes the key itself.
         if (info.key !== startAfter) yield info;
@@ -207,7 +218,7 @@ export class GcsObjectStore implements ObjectStore {
       keys,
       DELETE_WIDTH,
       (key) =>
-        this.#run(options, "Deleting", key, async (what, signal) => {
+        this.#runPaced(options, "Deleting", key, async (what, signal) => {
           const answer = await this.#http.send({
             method: "DELETE",
             path: this.#pathOf(key),
@@ -255,16 +266,28 @@ export class GcsObjectStore implements ObjectStore {
     what: string,
     signal: AbortSignal,
   ): Promise<GcsAnswer> {
+    const metadata = metadataOf(data);
+    // The data's own hash: it cannot stand in the data by chance.
+    const boundary = `denokv-${md5(data).toHex()}`;
+    const part = (type: string) =>
+      `\r\n--${boundary}\r\ncontent-type: ${type}\r\n\r\n`;
     return this.#http.send({
       method: "POST",
       path: `/upload/storage/v1${this.#objects}`,
       query: {
-        uploadType: "media",
+        uploadType: "multipart",
         name: this.#prefix + key,
+        fields: FIELDS,
         ifGenerationMatch,
       },
-      headers: { "content-type": "application/octet-stream" },
-      body: data,
+      headers: { "content-type": `multipart/related; boundary=${boundary}` },
+      body: concatBytes([
+        utf8(part("application/json; charset=utf-8")),
+        utf8(JSON.stringify(metadata)),
+        utf8(part(metadata.contentType)),
+        data,
+        utf8(`\r\n--${boundary}--`),
+      ]),
       expect: ifGenerationMatch === undefined ? [200] : [200, 412],
       what,
       signal,
@@ -277,11 +300,11 @@ export class GcsObjectStore implements ObjectStore {
     generation: VersionTag,
     options: RequestOptions | undefined,
   ): Promise<WriteResult> {
-    return this.#run(options, "Writing", key, async (what, signal) => {
+    return this.#runPaced(options, "Writing", key, async (what, signal) => {
       const answer = await this.#upload(key, data, generation, what, signal);
       return answer.status === 412
         ? { written: false }
-        : { written: true, tag: parse<Description>(answer, what).generation };
+        : { written: true, tag: writtenGeneration(answer, data, what) };
     });
   }
 
@@ -289,7 +312,7 @@ export class GcsObjectStore implements ObjectStore {
     prefix: string,
     pageToken: string | undefined,
     options: ListOptions | undefined,
-  ): Promise<{ items?: Description[]; nextPageToken?: string }> {
+  ): Promise<Page> {
     const what = `Listing ${quote(prefix)} in ${this.url}`;
     const { startAfter, pageSize = MAX_PAGE_SIZE } = options ?? {};
     return withinLimits(this.#limits, options, what, async (signal) => {
@@ -309,7 +332,7 @@ export class GcsObjectStore implements ObjectStore {
         what,
         signal,
       });
-      return parse(answer, what);
+      return pageOf(answer, what);
     });
   }
 
@@ -319,6 +342,45 @@ export class GcsObjectStore implements ObjectStore {
       sizeBytes: Number(description.size),
       modifiedMs: Date.parse(description.timeCreated),
     };
+  }
+
+  /** A request that changes the object, when Google takes it. */
+  #runPaced<T>(
+    options: RequestOptions | undefined,
+    doing: string,
+    key: string,
+    work: (what: string, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    return this.#paced(
+      options,
+      doing,
+      key,
+      () => this.#run(options, doing, key, work),
+    );
+  }
+
+  /** The wait is none of the request's time limit. */
+  async #paced<T>(
+    options: RequestOptions | undefined,
+    doing: string,
+    key: string,
+    write: () => Promise<T>,
+  ): Promise<T> {
+    if (this.#pace.waitMs(key) > 0) {
+      const what = `${doing} ${quote(key)} in ${this.url}`;
+      const waiting = { ...options, timeoutMs: MAX_PACE_WAIT_MS };
+      await withinLimits(
+        this.#limits,
+        waiting,
+        what,
+        () => this.#pace.turn(key),
+      );
+    }
+    try {
+      return await write();
+    } finally {
+      this.#pace.ended(key);
+    }
   }
 
   /** Runs one request on a key within its limits. */
@@ -337,13 +399,19 @@ export class GcsObjectStore implements ObjectStore {
   }
 }
 
-function parse<T>(answer: GcsAnswer, what: string): T {
-  try {
-    return JSON.parse(fromUtf8(answer.body) ?? "");
-  } catch {
-    throw new UnavailableError(
-      `${what}: the answer was no JSON; something other than the store gave ` +
-        "it. It can be tried again.",
-    );
-  }
+/** What is said of an object beside its data. */
+export interface Metadata {
+  contentType: string;
+  /** Google refuses data that has another one. */
+  md5Hash: string;
+  cacheControl: string;
+}
+
+function metadataOf(data: Uint8Array): Metadata {
+  return {
+    contentType: "application/octet-stream",
+    md5Hash: md5(data).toBase64(),
+    // Google and proxies keep copies of a public object for an hour otherwise.
+    cacheControl: "no-store",
+  };
 }

@@ -19,6 +19,9 @@ const MAX_REASON_CHARS = 300;
 
 const PASSING_STATUS = new Set([408, 425, 429]);
 
+/** A key file that cannot be read: a person has to do something about it. */
+const OF_FILES = new Set(["ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR"]);
+
 export interface GcsRequest {
   method: "GET" | "POST" | "PUT" | "DELETE";
   /** A path below the endpoint, or a whole URL that the store gave out. */
@@ -41,7 +44,8 @@ export interface GcsAnswer {
 
 export class GcsHttp {
   readonly #endpoint: string;
-  readonly #auth: GoogleAuth | undefined;
+  /** With the token that it last got, which it keeps until that runs out. */
+  #auth: GoogleAuth | undefined;
 
   /**
    * @param options.endpoint default: Google's
@@ -49,26 +53,31 @@ export class GcsHttp {
    */
   constructor(options: { endpoint?: string; isAnonymous: boolean }) {
     this.#endpoint = options.endpoint ?? GOOGLE_ENDPOINT;
-    this.#auth = options.isAnonymous ? undefined : new GoogleAuth({
-      scopes: SCOPE,
-      // No request here needs a project. Unless one is given the library
-      // looks for it, as far as running `gcloud`.
-      projectId: "unused",
-      // By the runtime's own client: over TLS, the library's usual one
-      // demands every permission about the system.
-      clientOptions: { transporterOptions: { fetchImplementation: fetch } },
-    });
+    this.#auth = options.isAnonymous ? undefined : newAuth();
   }
 
   async send(request: GcsRequest): Promise<GcsAnswer> {
+    const auth = this.#auth;
+    let answer = await this.#sendOnce(request, auth);
+    if (answer.status === 401 && auth !== undefined) {
+      // The token was revoked before its time. Nothing was carried out.
+      if (this.#auth === auth) this.#auth = newAuth();
+      answer = await this.#sendOnce(request, this.#auth);
+    }
+    if (request.expect.includes(answer.status)) return answer;
+    throw refusal(request.what, answer);
+  }
+
+  async #sendOnce(
+    request: GcsRequest,
+    auth: GoogleAuth | undefined,
+  ): Promise<GcsAnswer> {
     const { what, signal } = request;
     const url = this.#urlOf(request);
-    const headers = await this.#headers(url, what);
+    const headers = await this.#headers(url, auth, what);
     for (const [name, value] of Object.entries(request.headers ?? {})) {
       headers.set(name, value);
     }
-    let status: number;
-    let answer: GcsAnswer;
     try {
       const response = await fetch(url, {
         method: request.method,
@@ -77,8 +86,8 @@ export class GcsHttp {
         redirect: "manual",
         signal,
       });
-      status = response.status;
-      answer = { status, headers: response.headers, body: await all(response) };
+      const { status, headers: answered } = response;
+      return { status, headers: answered, body: await all(response) };
     } catch (error) {
       const missing = missingPermission(error);
       if (missing !== undefined) {
@@ -88,8 +97,6 @@ export class GcsHttp {
         `${what} got no answer (${withCause(error)})${unknownOutcome(what)}`,
       );
     }
-    if (request.expect.includes(status)) return answer;
-    throw refusal(what, answer);
   }
 
   #urlOf({ path, query }: GcsRequest): URL {
@@ -100,30 +107,47 @@ export class GcsHttp {
     return url;
   }
 
-  async #headers(url: URL, what: string): Promise<Headers> {
+  async #headers(
+    url: URL,
+    auth: GoogleAuth | undefined,
+    what: string,
+  ): Promise<Headers> {
     // An upload's URL comes from an answer; credentials go to one place only.
     const isHome = url.origin === new URL(this.#endpoint).origin;
-    if (this.#auth === undefined || !isHome) return new Headers();
+    if (auth === undefined || !isHome) return new Headers();
     try {
-      return new Headers(await this.#auth.getRequestHeaders(url.href));
+      return new Headers(await auth.getRequestHeaders(url.href));
     } catch (error) {
-      const missing = missingPermission(error);
+      const missing = missingPermission(permissionError(error));
       if (missing !== undefined) {
         throw new ObjectStoreRefusedError(
           `${what} needs credentials, which could not be looked for. ${missing} ${ALL_PERMISSIONS}`,
         );
       }
-      const message = `${what} needs credentials, and there are none: ` +
-        `${oneLine(messageOf(error))}.`;
+      const reason = oneLine(messageOf(error)).slice(0, MAX_REASON_CHARS);
       if (isPassing(error)) {
-        throw new UnavailableError(`${message} It can be tried again.`);
+        throw new UnavailableError(
+          `${what} needs a token, and Google's token service gave no answer (${reason}). It can be tried again.`,
+        );
       }
       throw new ObjectStoreRefusedError(
-        `${message} Name a key file in GOOGLE_APPLICATION_CREDENTIALS, or ` +
+        `${what} needs credentials, and there are none: ${reason}. Name a key file in GOOGLE_APPLICATION_CREDENTIALS, or ` +
           "run where Google gives credentials to the machine.",
       );
     }
   }
+}
+
+function newAuth(): GoogleAuth {
+  return new GoogleAuth({
+    scopes: SCOPE,
+    // No request here needs a project. Unless one is given the library
+    // looks for it, as far as running `gcloud`.
+    projectId: "unused",
+    // By the runtime's own client: over TLS, the library's usual one
+    // demands every permission about the system.
+    clientOptions: { transporterOptions: { fetchImplementation: fetch } },
+  });
 }
 
 /**
@@ -155,9 +179,17 @@ async function all(response: Response): Promise<Bytes> {
   return body;
 }
 
+/** Google found that data is not what its checksum says. */
+export function damaged(what: string): UnavailableError {
+  return new UnavailableError(
+    `${what}: the data was damaged on its way to the store. It can be tried again.`,
+  );
+}
+
 /** The error for an answer that nobody expected. */
 function refusal(what: string, answer: GcsAnswer): Error {
   const { status } = answer;
+  if (status === 400 && /hash|crc32c/i.test(text(answer))) return damaged(what);
   const said = `${status}${reasonOf(answer)}`;
   const isFinal = status < 500 && !PASSING_STATUS.has(status);
   if (!isFinal || status < 300) {
@@ -200,11 +232,22 @@ function oneLine(message: string): string {
   return message.replace(/\p{Cc}+/gu, " ").trim().replace(/[.\s]+$/, "");
 }
 
+/** The runtime's refusal, out of an error of the library that quotes it. */
+function permissionError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  if (error instanceof Deno.errors.NotCapable) return error;
+  const quoted = /Requires \w+ access.*--allow-\w+/s.exec(error.message)?.[0];
+  if (quoted !== undefined) return new Deno.errors.NotCapable(quoted);
+  return error.cause === undefined ? error : permissionError(error.cause);
+}
+
 /** A failure to get a token that may pass: no answer, 429 or 5xx. */
 function isPassing(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const status = "status" in error ? Number(error.status) : NaN;
   if (status >= 500 || status === 429) return true;
+  // Of a request by the library itself, to which nothing was answered.
+  if ("config" in error && Number.isNaN(status)) return true;
   return "code" in error && typeof error.code === "string" &&
-    /^E[A-Z_]+$/.test(error.code);
+    /^E[A-Z_]+$/.test(error.code) && !OF_FILES.has(error.code);
 }

@@ -1,5 +1,7 @@
 /** A large object sent to Google Cloud Storage in parts, one after another. */
 import { UnavailableError } from "../common/errors.ts";
+import { utf8 } from "../common/bytes.ts";
+import { FIELDS, writtenGeneration } from "./gcs_answers.ts";
 import type { GcsHttp } from "./gcs_http.ts";
 import type { VersionTag } from "./object_store.ts";
 
@@ -8,6 +10,8 @@ export interface PartedUpload {
   path: string;
   /** The object's name in the bucket. */
   name: string;
+  /** What is said of the object beside its data. */
+  metadata: object;
   data: Uint8Array;
   /** A multiple of 256 KiB, as Google demands of every part but the last. */
   partSizeBytes: number;
@@ -20,6 +24,8 @@ export interface PartedUpload {
 
 /** What Google answers to a part that is not the last. */
 const RESUME = 308;
+/** What it answers to a part of an upload that it has forgotten. */
+const EXPIRED = [404, 410];
 
 /**
  * A resumable upload. The object appears whole, with the last part; an
@@ -31,9 +37,9 @@ export async function uploadInParts(upload: PartedUpload): Promise<VersionTag> {
     const { headers } = await http.send({
       method: "POST",
       path: upload.path,
-      query: { uploadType: "resumable", name: upload.name },
-      headers: { "content-type": "application/octet-stream" },
-      body: new Uint8Array(0),
+      query: { uploadType: "resumable", name: upload.name, fields: FIELDS },
+      headers: { "content-type": "application/json; charset=utf-8" },
+      body: utf8(JSON.stringify(upload.metadata)),
       expect: [200],
       what,
       signal,
@@ -55,11 +61,16 @@ export async function uploadInParts(upload: PartedUpload): Promise<VersionTag> {
           "content-range": `bytes ${offset}-${end - 1}/${data.length}`,
         },
         body: data.subarray(offset, end),
-        expect: isLast ? [200, 201] : [RESUME],
+        expect: [...EXPIRED, ...isLast ? [200, 201] : [RESUME]],
         what,
         signal,
       });
-      if (isLast) return generationOf(answer.body, what);
+      if (EXPIRED.includes(answer.status)) {
+        throw new UnavailableError(
+          `${what}: the store has forgotten the upload; its session has expired. It can be tried again, from the beginning.`,
+        );
+      }
+      if (isLast) return writtenGeneration(answer, data, what);
       // Google may keep less of a part than was sent; it says how much.
       const kept = answer.headers.get("range")?.match(/^bytes=0-(\d+)$/)?.[1];
       if (kept === undefined || Number(kept) + 1 !== end) {
@@ -72,10 +83,4 @@ export async function uploadInParts(upload: PartedUpload): Promise<VersionTag> {
     if (generation !== undefined) return generation;
     offset = end;
   }
-}
-
-function generationOf(body: Uint8Array, what: string): VersionTag {
-  const { generation } = JSON.parse(new TextDecoder().decode(body));
-  if (typeof generation === "string") return generation;
-  throw new UnavailableError(`${what}: the answer named no generation.`);
 }

@@ -96,28 +96,82 @@ function isWithoutLinks(error: unknown): boolean {
       error.code === "EOPNOTSUPP" || error.code === "ENOSYS");
 }
 
-/** Makes the folders from `root` down to `folder`, durably. */
-export async function makeFolders(
-  folder: string,
-  root: string,
-): Promise<void> {
-  const missing: string[] = [];
-  for (let at = folder; at !== root; at = dirname(at)) {
+/** Makes a folder in one that is there. One that exists is no error. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    return;
+  }
+  await syncFolder(dirname(path));
+}
+
+/** Folders that are remembered as durable; past it, they are synced again. */
+const MAX_DURABLE_FOLDERS = 1000;
+
+/**
+ * What is known of the folders: which names survive a power cut, and in which
+ * folders that failed. As long as it did, nothing may be told of their objects.
+ */
+export class FolderNames {
+  readonly #unsynced = new Set<string>();
+  readonly #durable = new Set<string>();
+
+  /** Makes the names in a folder survive a power cut. */
+  async sync(folder: string): Promise<void> {
     try {
-      await Deno.lstat(at);
-      break;
+      await syncFolder(folder);
+      this.#unsynced.delete(folder);
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      missing.push(at);
+      this.#unsynced.add(folder);
+      throw error;
     }
   }
-  for (const path of missing.reverse()) {
-    try {
-      await Deno.mkdir(path);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+
+  /** Tries again what failed before. */
+  async settle(): Promise<void> {
+    for (const folder of this.#unsynced) {
+      try {
+        await this.sync(folder);
+      } catch (error) {
+        if (!isMissing(error)) throw error;
+        // It was emptied and removed since.
+        this.#unsynced.delete(folder);
+      }
     }
-    await syncFolder(dirname(path));
+  }
+
+  /**
+   * Makes the folders from `root` down to `folder`, durably: also those that
+   * are there, because whoever made them may have died before it synced.
+   */
+  async make(folder: string, root: string): Promise<void> {
+    const unsure: string[] = [];
+    for (let at = folder; at !== root; at = dirname(at)) {
+      if (await isThere(at) && this.#durable.has(at)) break;
+      unsure.push(at);
+    }
+    for (const path of unsure.reverse()) {
+      try {
+        await Deno.mkdir(path);
+      } catch (error) {
+        if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+      }
+      await this.sync(dirname(path));
+      if (this.#durable.size >= MAX_DURABLE_FOLDERS) this.#durable.clear();
+      this.#durable.add(path);
+    }
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await Deno.lstat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
   }
 }
 

@@ -22,18 +22,18 @@ import { missingPermission } from "../common/permissions.ts";
 import type { Random } from "../common/random.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
+  FolderNames,
   isMissing,
   linkNew,
-  makeFolders,
   readPart,
   readVersion,
   removeEmptyFolders,
-  syncFolder,
   writeSynced,
 } from "./local_files.ts";
 import { FolderLock } from "./local_lock.ts";
+import { pathOfKey } from "./local_paths.ts";
+import { LocalPlace, refuseLinks } from "./local_place.ts";
 import { walk } from "./local_walk.ts";
-import { OWN_FOLDER, pathOfKey } from "./local_paths.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
   type ListOptions,
@@ -80,39 +80,49 @@ export class LocalFolderStore implements ObjectStore {
   readonly #closing = new AbortController();
   readonly #lock: FolderLock;
 
-  private constructor(options: LocalFolderOptions) {
+  readonly #names = new FolderNames();
+  readonly #place: LocalPlace;
+
+  private constructor(options: LocalFolderOptions, place: LocalPlace) {
     this.#folder = options.folder;
+    this.#place = place;
     this.#random = options.random;
-    this.url = `file://${options.folder}`;
+    this.url = `file://${options.folder.replace(/[%#?]/g, encodeURIComponent)}`;
     this.#limits = {
       clock: options.clock,
       timeoutMs: options.timeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS,
       closed: this.#closing.signal,
     };
-    this.#lock = new FolderLock(join(options.folder, OWN_FOLDER, "lock"));
+    this.#lock = new FolderLock(options.folder);
   }
 
   /**
-   * Opens a folder and removes what crashed writers left behind in it.
+   * Opens a folder and removes what crashed writers left behind in it. Nothing
+   * is written before the first write.
    * @throws ObjectStoreRefusedError where it is missing or may not be used
    */
   static async open(options: LocalFolderOptions): Promise<LocalFolderStore> {
-    const store = new LocalFolderStore(options);
+    const { folder, random } = options;
     try {
-      const { isDirectory } = await Deno.stat(options.folder);
-      if (!isDirectory) throw new Error("it is not a folder");
-      await store.#makeReady();
+      const place = await LocalPlace.open(folder, random);
+      const store = new LocalFolderStore(options, place);
+      await store.#removeStaleTemporaries();
+      return store;
     } catch (error) {
-      const missing = missingPermission(error, options.folder);
+      if (error instanceof ObjectStoreRefusedError) throw error;
+      const missing = missingPermission(error, folder);
       if (missing) throw new ObjectStoreRefusedError(missing);
       // It is not made here: a share that is not mounted looks like this.
       throw new ObjectStoreRefusedError(
-        `The folder ${options.folder} cannot be used for objects: ` +
+        `The folder ${folder} cannot be used for objects: ` +
           `${messageOf(error)}. Make it (or mount it) and allow this user ` +
           "to read and write it.",
       );
     }
-    return store;
+  }
+
+  get placeId(): string | undefined {
+    return this.#place.id;
   }
 
   get(
@@ -189,8 +199,9 @@ export class LocalFolderStore implements ObjectStore {
         `Listing ${this.url}`,
         async () => {
           try {
+            await this.#names.settle();
             const page = await pages.next();
-            if (page.done) await this.#stillThere();
+            await this.#place.check();
             return page;
           } catch (error) {
             throw this.#explain(error, "listing", prefix);
@@ -212,7 +223,7 @@ export class LocalFolderStore implements ObjectStore {
       DELETE_WIDTH,
       (key) =>
         this.#run(options, "deleting", key, async (path, signal) => {
-          await this.#stillThere();
+          await this.#place.makeReady();
           await this.#lock.hold(signal, async () => {
             try {
               await Deno.remove(path);
@@ -231,10 +242,6 @@ export class LocalFolderStore implements ObjectStore {
     return Promise.resolve();
   }
 
-  get #temporaries(): string {
-    return join(this.#folder, OWN_FOLDER, "tmp");
-  }
-
   #write(
     key: string,
     data: Uint8Array,
@@ -242,23 +249,39 @@ export class LocalFolderStore implements ObjectStore {
     options: RequestOptions | undefined,
   ): Promise<WriteResult> {
     return this.#run(options, "writing", key, async (path, signal) => {
+      await this.#place.makeReady();
       const temporary = join(
-        this.#temporaries,
+        this.#place.temporaries,
         this.#random.bytes(12).toHex(),
       );
       try {
-        await writeSynced(temporary, data, signal);
+        await this.#writeTemporary(temporary, data, signal);
         const written = await this.#lock.hold(
           signal,
           () => this.#moveIntoPlace(temporary, path, condition),
         );
         if (!written) return { written: false };
-        await syncFolder(dirname(path));
+        await this.#names.sync(dirname(path));
         return { written: true, tag: tagOf(data) };
       } finally {
         await Deno.remove(temporary).catch(() => {});
       }
     });
+  }
+
+  async #writeTemporary(
+    path: string,
+    data: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void> {
+    try {
+      await writeSynced(path, data, signal);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      // Somebody has deleted the folder that it is in.
+      await this.#place.makeTemporaries();
+      await writeSynced(path, data, signal);
+    }
   }
 
   /** Under the lock: whether the condition held and the object is written. */
@@ -273,7 +296,7 @@ export class LocalFolderStore implements ObjectStore {
         return false;
       }
     }
-    await makeFolders(dirname(path), this.#folder);
+    await this.#names.make(dirname(path), this.#folder);
     if (condition.kind === "absent") return await linkNew(temporary, path);
     await Deno.rename(temporary, path);
     return true;
@@ -297,6 +320,9 @@ export class LocalFolderStore implements ObjectStore {
         );
       }
       try {
+        // What may be taken back by a power cut is told to nobody.
+        await this.#names.settle();
+        await refuseLinks(this.#folder, this.#place.realFolder, path);
         return await work(join(this.#folder, path), signal);
       } catch (error) {
         throw this.#explain(error, doing, key);
@@ -306,18 +332,16 @@ export class LocalFolderStore implements ObjectStore {
 
   /** What `read` gives, or undefined where the object is missing. */
   async #ifThere<T>(read: () => Promise<T>): Promise<T | undefined> {
+    let found: T | undefined;
     try {
-      return await read();
+      found = await read();
     } catch (error) {
       if (!isMissing(error)) throw error;
-      // A share that went away must not look like a backup that is empty.
-      await this.#stillThere();
-      return undefined;
     }
-  }
-
-  async #stillThere(): Promise<void> {
-    await Deno.stat(this.#temporaries);
+    // A share that went away must not look like a backup that is empty, or be
+    // confused with what lies below its mount point.
+    await this.#place.check();
+    return found;
   }
 
   #explain(error: unknown, doing: string, key: string): unknown {
@@ -343,32 +367,28 @@ export class LocalFolderStore implements ObjectStore {
     return new UnavailableError(`${message} It can be tried again.`);
   }
 
-  /** A folder that may only be read has been made ready by its owner. */
-  async #makeReady(): Promise<void> {
-    try {
-      await Deno.mkdir(this.#temporaries, { recursive: true });
-      await this.#removeStaleTemporaries();
-    } catch (error) {
-      const isThere = isRefusal(error) &&
-        await this.#stillThere().then(() => true, () => false);
-      if (!isThere) throw error;
-    }
-  }
-
+  /** As far as it may: a folder that may only be read has its owner. */
   async #removeStaleTemporaries(): Promise<void> {
     const before = this.#limits.clock.nowMs() - STALE_TEMPORARY_MS;
-    for await (const { name } of Deno.readDir(this.#temporaries)) {
-      const path = join(this.#temporaries, name);
-      try {
-        const { mtime } = await Deno.stat(path);
-        if (mtime !== null && mtime.getTime() < before) {
-          await Deno.remove(path);
-        }
-      } catch (error) {
-        // Another process may have removed it first.
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
+    const { temporaries } = this.#place;
+    try {
+      for await (const { name } of Deno.readDir(temporaries)) {
+        await removeIfOlder(join(temporaries, name), before);
       }
+    } catch (error) {
+      if (missingPermission(error) !== undefined) throw error;
+      if (!isMissing(error) && !isRefusal(error)) throw error;
     }
+  }
+}
+
+async function removeIfOlder(path: string, beforeMs: number): Promise<void> {
+  try {
+    const { mtime } = await Deno.stat(path);
+    if (mtime !== null && mtime.getTime() < beforeMs) await Deno.remove(path);
+  } catch (error) {
+    // Another process may have removed it first.
+    if (!isMissing(error)) throw error;
   }
 }
 

@@ -168,6 +168,8 @@ Deno.test("a key in the way of another is refused", () =>
 Deno.test("a lock that another process holds is waited for, within the limit", () =>
   withFolder(async (folder) => {
     const store = await open(folder, 100);
+    // Without a limit that a busy machine would reach.
+    await store.put("first", utf8("1"), { timeoutMs: 20_000 });
     const held = await Deno.open(`${folder}/.denokv/lock`, {
       create: true,
       write: true,

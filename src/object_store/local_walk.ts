@@ -1,7 +1,8 @@
 /** Lists the objects in a folder in the order of their keys. */
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { compareKeys } from "./keys.ts";
 import { segmentOfName } from "./local_paths.ts";
+import { linkRefusal } from "./local_place.ts";
 import {
   type ListOptions,
   MAX_PAGE_SIZE,
@@ -13,6 +14,7 @@ interface Child {
   key: string;
   path: string;
   isFolder: boolean;
+  isLink: boolean;
 }
 
 /** Pages of the objects whose keys begin with `prefix`, in order. */
@@ -23,7 +25,8 @@ export async function* walk(
 ): AsyncGenerator<ObjectInfo[]> {
   const pageSize = options?.pageSize ?? MAX_PAGE_SIZE;
   let page: Child[] = [];
-  for await (const child of files(root, "", prefix, options?.startAfter)) {
+  const all = files(root, root, "", prefix, options?.startAfter);
+  for await (const child of all) {
     page.push(child);
     if (page.length < pageSize) continue;
     yield await inform(page);
@@ -33,15 +36,21 @@ export async function* walk(
 }
 
 async function* files(
+  root: string,
   folder: string,
   folderKey: string,
   prefix: string,
   startAfter: string | undefined,
 ): AsyncGenerator<Child> {
   for (const child of await children(folder, folderKey)) {
-    if (child.isFolder) {
+    if (child.isLink) {
+      // Whether it is a folder or a file is not asked.
+      if (mayHold(`${child.key}/`, prefix, startAfter)) {
+        throw linkRefusal(root, relative(root, child.path));
+      }
+    } else if (child.isFolder) {
       if (mayHold(child.key, prefix, startAfter)) {
-        yield* files(child.path, child.key, prefix, startAfter);
+        yield* files(root, child.path, child.key, prefix, startAfter);
       }
     } else if (
       child.key.startsWith(prefix) &&
@@ -71,11 +80,12 @@ async function children(folder: string, folderKey: string): Promise<Child[]> {
       if (entry.name.startsWith(".")) continue;
       const segment = segmentOfName(entry.name);
       if (segment === undefined) continue;
-      if (!entry.isFile && !entry.isDirectory) continue;
+      if (!entry.isFile && !entry.isDirectory && !entry.isSymlink) continue;
       found.push({
         key: folderKey + segment + (entry.isDirectory ? "/" : ""),
         path: join(folder, entry.name),
         isFolder: entry.isDirectory,
+        isLink: entry.isSymlink,
       });
     }
   } catch (error) {

@@ -24,7 +24,8 @@
  *   later**. After a `create` or `replace`, read the object and look for the
  *   nonce; this holds for a conflict too where an earlier try of the same
  *   write got no answer. Implementations never send a request twice by
- *   themselves, so a conflict never comes from a hidden second try.
+ *   themselves, unless the store said that it did not carry it out (a token
+ *   that was revoked), so a conflict never comes from a hidden second try.
  * - `ObjectStoreRefusedError` (denied, no such bucket, no credentials): it
  *   stays wrong until a person changes something. It was not carried out.
  * - the reason of the caller's own `AbortSignal`: as for `UnavailableError`.
@@ -79,6 +80,13 @@ export type WriteResult =
 export interface ObjectStore {
   /** What is opened, for messages; holds no credentials. */
   readonly url: string;
+
+  /**
+   * Tells this place from others of the same URL, such as the folder below the
+   * mount point of a share; undefined where nothing was ever written to it, or
+   * where its URL says it all.
+   */
+  readonly placeId?: string | undefined;
 
   /** The whole object, or undefined where it is missing. */
   get(key: string, options?: RequestOptions): Promise<StoredObject | undefined>;

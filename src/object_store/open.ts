@@ -54,7 +54,7 @@ export async function openObjectStore(
         ...place,
         ...timeoutMs,
         clock,
-        endpoint: endpointOf(options.s3Endpoint),
+        endpoint: endpointOf(options.s3Endpoint, "--s3-endpoint"),
         region: options.s3Region,
         usePathStyle: options.s3PathStyle,
         credentials: options.s3Credentials,
@@ -67,7 +67,7 @@ export async function openObjectStore(
         ...place,
         ...timeoutMs,
         clock,
-        endpoint: endpointOf(options.gcsEndpoint),
+        endpoint: endpointOf(options.gcsEndpoint, "--gcs-endpoint"),
       });
     }
     case "file": {
@@ -124,7 +124,9 @@ function bucketOf(url: string): { bucket: string; prefix: string } {
 
 function folderOf(url: string): string {
   try {
-    return fileURLToPath(url).replace(/(?<=.)\/+$/, "");
+    // Both are ordinary in a folder's name, and nothing else is meant by them.
+    const path = url.replaceAll("#", "%23").replaceAll("?", "%3F");
+    return fileURLToPath(path).replace(/(?<=.)\/+$/, "");
   } catch {
     throw new UsageError(
       `${shown(url)} names no folder. Write three slashes before an absolute ` +
@@ -133,7 +135,10 @@ function folderOf(url: string): string {
   }
 }
 
-function endpointOf(endpoint: string | undefined): string | undefined {
+function endpointOf(
+  endpoint: string | undefined,
+  flag: string,
+): string | undefined {
   if (endpoint === undefined) return undefined;
   const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
   if (
@@ -141,7 +146,7 @@ function endpointOf(endpoint: string | undefined): string | undefined {
     url.username !== "" || url.password !== ""
   ) {
     throw new UsageError(
-      "The endpoint of the object store (--s3-endpoint) is no URL like " +
+      `The endpoint of the object store (${flag}) is no URL like ` +
         "http://localhost:9000 (credentials have their own settings).",
     );
   }

@@ -32,6 +32,20 @@ Deno.test("a URL opens the store of its kind, and says what it is", async () => 
     const file = await openObjectStore(`file://${folder}`, options);
     await file.put("a/b", utf8("x"));
     assert.equal(await Deno.readTextFile(`${folder}/a/b`), "x");
+    // What a person writes is the folder's name, and what is shown opens it.
+    const odd = `${folder}/50% #1?`;
+    await Deno.mkdir(odd);
+    const shown = `file://${folder}/50%25 %231%3F`;
+    for (const url of [`file://${folder}/50%25 #1?`, shown]) {
+      const store = await openObjectStore(url, options);
+      assert.equal(store.url, shown);
+      await store.put("x", utf8(url));
+      assert.equal(await Deno.readTextFile(`${odd}/x`), url);
+    }
+    await assert.rejects(
+      openObjectStore(`file://${folder}?mode=rw`, options),
+      ObjectStoreRefusedError,
+    );
     await assert.rejects(
       openObjectStore(`file://${folder}/missing`, options),
       ObjectStoreRefusedError,
@@ -82,19 +96,27 @@ Deno.test("a URL that is none says how to write one, without its secrets", async
     );
   }
   for (
-    const s3Endpoint of [
+    const endpoint of [
       "localhost:9000",
       "ftp://localhost",
       "http://user:hunter2-secret@localhost:9000",
     ]
   ) {
-    await assert.rejects(
-      openObjectStore("s3://bucket", { ...options, s3Endpoint }),
-      (error) => {
-        assert.ok(error instanceof UsageError, `${s3Endpoint}: ${error}`);
-        assert.ok(!error.message.includes("hunter2"));
-        return true;
-      },
-    );
+    for (
+      const [url, given, flag] of [
+        ["s3://bucket", { s3Endpoint: endpoint }, "--s3-endpoint"],
+        ["gs://bucket", { gcsEndpoint: endpoint }, "--gcs-endpoint"],
+      ] as const
+    ) {
+      await assert.rejects(
+        openObjectStore(url, { ...options, ...given }),
+        (error) => {
+          assert.ok(error instanceof UsageError, `${endpoint}: ${error}`);
+          assert.ok(!error.message.includes("hunter2"));
+          assert.ok(error.message.includes(flag), error.message);
+          return true;
+        },
+      );
+    }
   }
 });

@@ -13,8 +13,11 @@ export type ProbeResult = { ok: true } | { ok: false; reason: string };
 const RACERS = 4;
 
 /**
- * Writes one object under a random name, tries what must not succeed, and
- * deletes it. The reason is a sentence that says what the store did wrong.
+ * Writes objects under a random name, tries what must not succeed, and deletes
+ * them. The reason is a sentence that says what the store did wrong.
+ *
+ * Each question has an object of its own, and all are asked together: Google
+ * takes one write a second to one object, and its store waits for that.
  *
  * @throws UnavailableError, ObjectStoreRefusedError: nothing is proven then
  */
@@ -23,58 +26,91 @@ export async function probe(
   random: Random,
   options?: RequestOptions,
 ): Promise<ProbeResult> {
-  const key = `probe/${random.bytes(12).toHex()}`;
+  const name = `probe/${random.bytes(12).toHex()}`;
+  const created = `${name}/create`;
+  const replaced = `${name}/replace`;
+  const raced = `${name}/race`;
   try {
-    const reason = await firstProblem(store, key, options);
-    return reason === undefined ? { ok: true } : { ok: false, reason };
+    const asked = await Promise.allSettled([
+      problemOfCreate(store, created, options),
+      problemOfReplace(store, replaced, options),
+      problemOfRace(store, raced, options),
+    ]);
+    for (const result of asked) {
+      if (result.status === "rejected") throw result.reason;
+      if (result.value !== undefined) return bad(result.value);
+    }
+    const reason = await problemOfReading(store, created, options);
+    return reason === undefined ? { ok: true } : bad(reason);
   } finally {
     // A probe left behind is harmless; its failure must not hide the result.
-    await store.delete([key], options).catch(() => {});
+    await store.delete([created, replaced, raced], options).catch(() => {});
   }
 }
 
-async function firstProblem(
+function bad(reason: string): ProbeResult {
+  return { ok: false, reason };
+}
+
+const LOST = "Two instances could overwrite each other's backup there.";
+
+async function problemOfCreate(
   store: ObjectStore,
   key: string,
   options: RequestOptions | undefined,
 ): Promise<string | undefined> {
-  const lost = "Two instances could overwrite each other's backup there.";
   const first = await store.create(key, utf8("first"), options);
-  if (!first.written) {
-    return `${store.url} refused to create an object that was not there, so ` +
-      "no backup can be begun in it.";
-  }
+  if (!first.written) return notCreated(store);
   const again = await store.create(key, utf8("again"), options);
-  if (again.written) {
-    return `${store.url} created an object that was already there: it ` +
-      `ignores the condition that it be absent. ${lost}`;
-  }
+  if (!again.written) return undefined;
+  return `${store.url} created an object that was already there: it ` +
+    `ignores the condition that it be absent. ${LOST}`;
+}
 
+async function problemOfReplace(
+  store: ObjectStore,
+  key: string,
+  options: RequestOptions | undefined,
+): Promise<string | undefined> {
+  const first = await store.create(key, utf8("first"), options);
+  if (!first.written) return notCreated(store);
   const second = await store.replace(key, utf8("second"), first.tag, options);
   if (!second.written) {
     return `${store.url} refused to replace an object whose version had not ` +
       "changed, so a backup could not change hands in it.";
   }
   const stale = await store.replace(key, utf8("stale"), first.tag, options);
-  if (stale.written) {
-    return `${store.url} replaced an object whose version had changed: it ` +
-      `ignores the condition on the version. ${lost}`;
-  }
+  if (!stale.written) return undefined;
+  return `${store.url} replaced an object whose version had changed: it ` +
+    `ignores the condition on the version. ${LOST}`;
+}
 
+async function problemOfRace(
+  store: ObjectStore,
+  key: string,
+  options: RequestOptions | undefined,
+): Promise<string | undefined> {
+  const first = await store.create(key, utf8("first"), options);
+  if (!first.written) return notCreated(store);
   const race = await Promise.allSettled(
     Array.from(
       { length: RACERS },
-      (_, i) => store.replace(key, utf8(`racer ${i}`), second.tag, options),
+      (_, i) => store.replace(key, utf8(`racer ${i}`), first.tag, options),
     ),
   );
   const winners = race.filter((result) =>
     result.status === "fulfilled" && result.value.written
   );
-  if (winners.length > 1) {
-    return `${store.url} let ${winners.length} replacements of one version ` +
-      `succeed at once: it looks and writes in two steps. ${lost}`;
-  }
+  if (winners.length <= 1) return undefined;
+  return `${store.url} let ${winners.length} replacements of one version ` +
+    `succeed at once: it looks and writes in two steps. ${LOST}`;
+}
 
+async function problemOfReading(
+  store: ObjectStore,
+  key: string,
+  options: RequestOptions | undefined,
+): Promise<string | undefined> {
   if (await store.get(key, options) === undefined) {
     return `${store.url} did not show an object that had been written ` +
       "before, so a restore from it could miss data.";
@@ -84,4 +120,9 @@ async function firstProblem(
   }
   return `${store.url} did not list an object that had been written before, ` +
     "so a restore from it could miss data.";
+}
+
+function notCreated(store: ObjectStore): string {
+  return `${store.url} refused to create an object that was not there, so ` +
+    "no backup can be begun in it.";
 }

@@ -5,8 +5,10 @@
  * takes nothing is cut off; where others wait, so is one that takes too little.
  *
  * The last two pieces of an answer are in the runtime's hands before the
- * client has taken them: they count until it says that they are gone, and can
- * be cut off no more.
+ * client has taken them, and can be cut off no more: they count until it says
+ * that they are gone, for a while against the whole (a client that takes
+ * nothing gives its room to others then) and to the end against what one
+ * connection may have (connection_rooms.ts).
  *
  * Small answers go out whole (a stream costs 20 µs, as much as everything
  * else of a small request), and nobody learns when the client has taken them.
@@ -17,6 +19,7 @@ import { Budget } from "../common/budget.ts";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock, Timer } from "../common/clock.ts";
 import { type Client, nameOf } from "./client.ts";
+import { ConnectionRooms } from "./connection_rooms.ts";
 
 /** Up to here an answer goes out whole. */
 export const MAX_WHOLE_ANSWER_BYTES = 32 * 1024;
@@ -44,8 +47,13 @@ const LOOK_EVERY_MS = 1000;
 const MAX_WAIT_MS = 15_000;
 const MAX_WAITING = 1024;
 
-/** The share of the whole that frames of watches may have. */
+/**
+ * The shares of the whole. Reads of more than a turn have half of it, and a
+ * line of their own: each takes up to 64 MiB, and an answer of 40 KB waited
+ * 15 s behind two of them that nobody took.
+ */
 const FRAMES_SHARE = 1 / 4;
+const LARGE_READS_SHARE = 1 / 2;
 
 export interface AnswersOptions {
   clock: Clock;
@@ -68,8 +76,10 @@ export interface Taker {
 }
 
 export class Answers {
-  /** For answers. */
+  /** For answers that one turn makes. */
   readonly budget: Budget;
+  /** For those that take more than a turn. */
+  readonly largeReads: Budget;
   /** For frames of watches, so that neither keeps the other waiting. */
   readonly frames: Budget;
   /** Clients that were cut off because they did not take their answer. */
@@ -79,23 +89,30 @@ export class Answers {
   private readonly clock: Clock;
   private readonly pressedBytes: number;
   private readonly residentBytes: () => number;
+  private readonly rooms: ConnectionRooms;
   private isPressed = false;
   private lookedMs = -Infinity;
 
   constructor({ clock, maxBytes, residentBytes }: AnswersOptions) {
     this.clock = clock;
+    this.rooms = new ConnectionRooms(clock);
     this.residentBytes = residentBytes ?? (() => Deno.memoryUsage().rss);
     this.pressedBytes = USUAL_RESIDENT_BYTES + maxBytes;
     const framesBytes = Math.floor(maxBytes * FRAMES_SHARE);
     // Watches wait as long as it takes, each with a flag and no frame.
     this.frames = new Budget({ clock, limitBytes: framesBytes });
-    this.budget = new Budget({
+    const largeBytes = Math.floor(maxBytes * LARGE_READS_SHARE);
+    const line = {
       clock,
-      limitBytes: maxBytes - framesBytes,
       maxWaitMs: MAX_WAIT_MS,
       maxWaiting: MAX_WAITING,
       refusal:
         "More answers are on their way than this server keeps in memory. Nothing was changed; ask again, or for less at once (a smaller limit). The operator can raise --max-in-flight-mib.",
+    };
+    this.largeReads = new Budget({ ...line, limitBytes: largeBytes });
+    this.budget = new Budget({
+      ...line,
+      limitBytes: maxBytes - framesBytes - largeBytes,
     });
   }
 
@@ -114,8 +131,10 @@ export class Answers {
    * others wait for theirs, nothing large is read to wait with them: it takes
    * its place in line first.
    */
-  get maxReadBytes(): number {
-    return this.budget.waiting > 0 ? MAX_WHOLE_ANSWER_BYTES : MAX_TURN_BYTES;
+  maxReadBytes(client: Client): number {
+    return this.budget.waiting > 0 || this.rooms.isSpent(client)
+      ? MAX_WHOLE_ANSWER_BYTES
+      : MAX_TURN_BYTES;
   }
 
   /**
@@ -126,10 +145,15 @@ export class Answers {
     sizeBytes: number,
     request: Request,
     client: Client,
+    budget = this.budget,
   ): Promise<void> {
-    if (this.budget.tryTake(sizeBytes)) return;
+    const aheadBytes = Math.min(sizeBytes, READ_AHEAD_BYTES);
+    if (!this.rooms.tryTake(client, aheadBytes)) {
+      await this.rooms.take(client, aheadBytes, request.signal);
+    }
+    if (budget.tryTake(sizeBytes)) return;
     const { signal } = request;
-    await this.budget.take(sizeBytes, { who: nameOf(client), signal });
+    await budget.take(sizeBytes, { who: nameOf(client), signal });
   }
 
   /**
@@ -149,7 +173,8 @@ export class Answers {
       if (reservedBytes > 0) budget.give(reservedBytes);
       return new Response(body, init);
     }
-    const answer = () => this.inPieces(slices(body), sizeBytes, init, client);
+    const answer = () =>
+      this.inPieces(slices(body), sizeBytes, init, client, budget);
     if (reservedBytes > 0) {
       // It stands in memory already; waiting for more would help nobody.
       const more = sizeBytes - reservedBytes;
@@ -157,12 +182,15 @@ export class Answers {
       else budget.give(-more);
       return answer();
     }
-    if (budget.tryTake(sizeBytes)) return answer();
+    const aheadBytes = Math.min(sizeBytes, READ_AHEAD_BYTES);
+    if (
+      this.rooms.tryTake(client, aheadBytes) && budget.tryTake(sizeBytes)
+    ) return answer();
     return this.take(sizeBytes, request, client).then(answer);
   }
 
   /**
-   * An answer of exactly `sizeBytes`, which the caller has taken from the
+   * An answer of exactly `sizeBytes`, which the caller has taken from this
    * budget; they are given back as the client takes them.
    */
   inPieces(
@@ -170,17 +198,19 @@ export class Answers {
     sizeBytes: number,
     init: ResponseInit,
     client: Client,
+    budget: Budget,
   ): Response {
     const headers = new Headers(init.headers);
     headers.set("content-length", String(sizeBytes));
     let held = sizeBytes;
     const give = (count: number) => {
       held -= count;
-      this.budget.give(count);
+      budget.give(count);
     };
     let pending = 0;
-    const taker = this.track(this.budget, false, () => {
-      controller.error(new NotTakenError());
+    let isClosed = false;
+    const taker = this.track(budget, false, () => {
+      if (!isClosed) controller.error(new NotTakenError());
       give(held);
     });
     const over = () => {
@@ -199,8 +229,8 @@ export class Answers {
         const next = pieces.next();
         pending = next.done ? 0 : next.value.length;
         if (!next.done) return controller.enqueue(next.value);
-        // From here on it cannot be cut off any more.
-        this.leave(taker);
+        // From here on it cannot be cut off any more, but its room can go.
+        isClosed = true;
         controller.close();
       },
       cancel: over,

@@ -75,24 +75,24 @@ Deno.test("a small answer goes out whole, a large one in pieces that count until
 });
 
 Deno.test("an answer for which there is no room waits until another is taken", async () => {
-  const { answers } = answersOf(4 * MIB);
+  const { answers } = answersOf(12 * MIB);
   const one = client();
   const other = client(2);
   const first = await answers.respond(bytes(2 * MIB), {}, request, one);
   const second = answers.respond(bytes(2 * MIB), {}, request, other);
   assert.ok(second instanceof Promise);
   assert.equal(answers.budget.waiting, 1);
-  assert.ok(answers.maxReadBytes <= MAX_WHOLE_ANSWER_BYTES);
+  assert.ok(answers.maxReadBytes(client(3)) <= MAX_WHOLE_ANSWER_BYTES);
   assert.equal((await first.bytes()).length, 2 * MIB);
   assert.equal((await (await second).bytes()).length, 2 * MIB);
   await one.isDone();
   await other.isDone();
   assert.equal(answers.budget.usedBytes, 0);
-  assert.ok(answers.maxReadBytes > MAX_WHOLE_ANSWER_BYTES);
+  assert.ok(answers.maxReadBytes(client(3)) > MAX_WHOLE_ANSWER_BYTES);
 });
 
 Deno.test("a client that takes nothing is cut off, one that takes its time is not", async () => {
-  const { answers, clock } = answersOf(4 * MIB);
+  const { answers, clock } = answersOf(8 * MIB);
   const one = client();
   const taken = (await answers.respond(bytes(MIB), {}, request, one)).body!
     .getReader();
@@ -111,6 +111,20 @@ Deno.test("a client that takes nothing is cut off, one that takes its time is no
   assert.equal(answers.budget.usedBytes, 0);
 });
 
+Deno.test("a client that leaves an answer in the runtime's hands keeps no room from others", async () => {
+  const { answers, clock } = answersOf(4 * MIB);
+  const one = client();
+  const left = await answers.respond(bytes(60_000), {}, request, one);
+  const reader = left.body!.getReader();
+  while (!(await reader.read()).done);
+  assert.equal(answers.budget.usedBytes, 60_000, "it may still be there");
+  clock.advance(12_000);
+  assert.equal(answers.budget.usedBytes, 0);
+  assert.equal(answers.cut, 1);
+  await one.isDone();
+  assert.equal(answers.budget.usedBytes, 0, "it is given back once");
+});
+
 Deno.test("where others wait, whoever takes too little is cut off", async () => {
   const { answers, clock } = answersOf(4 * MIB);
   const one = client();
@@ -127,6 +141,22 @@ Deno.test("where others wait, whoever takes too little is cut off", async () => 
   assert.equal(answers.cut, 1);
   await assert.rejects(slow.read(), NotTakenError);
   assert.equal((await (await next).bytes()).length, 3 * MIB);
+});
+
+Deno.test("what waits behind a large read is a large read: other answers have a line of their own", async () => {
+  const { answers } = answersOf(4 * MIB);
+  const { largeReads } = answers;
+  await largeReads.take(64 * MIB);
+  const next = largeReads.take(64 * MIB);
+  assert.equal(largeReads.waiting, 1);
+  const one = client();
+  assert.ok(answers.maxReadBytes(one) > MAX_WHOLE_ANSWER_BYTES);
+  const answer = await answers.respond(bytes(MIB), {}, request, one);
+  assert.equal((await answer.bytes()).length, MIB);
+  await one.isDone();
+  assert.equal(answers.budget.usedBytes, 0);
+  largeReads.give(64 * MIB);
+  await next;
 });
 
 Deno.test("while memory is short, small answers count and can be cut off too", async () => {

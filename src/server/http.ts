@@ -54,6 +54,8 @@ export interface DoorDeps {
 }
 
 const SHORT_DATA_PATH = "/v2";
+/** Of a path, in a line of the log: the runtime takes 64 KiB of it from anyone. */
+const MAX_LOGGED_PATH_CHARS = 1024;
 
 type Info = Deno.ServeHandlerInfo<Deno.NetAddr>;
 
@@ -99,7 +101,7 @@ export function createDoor(deps: DoorDeps): Handler {
         logger.info("request", {
           from: nameOf(info),
           method: request.method,
-          path: target?.path,
+          path: target?.path.slice(0, MAX_LOGGED_PATH_CHARS),
           status,
           tookMs: Math.round(tookMs * 1000) / 1000,
         });

@@ -166,7 +166,7 @@ export class KvConnect {
       const ranges = decodeSnapshotRead(body);
       let answer: Entry[][] | Promise<Entry[][]>;
       try {
-        answer = store.read(ranges, answers.maxReadBytes);
+        answer = store.read(ranges, answers.maxReadBytes(client));
       } catch (error) {
         return this.largeRead(ranges, error, request, client);
       }
@@ -191,9 +191,8 @@ export class KvConnect {
   }
 
   /**
-   * A read whose answer is large: it waits until there is room for as much as
-   * it might be. What is too much for one turn of the serving thread is then
-   * read in slices, and its answer is made as the client takes it.
+   * A read that has to wait, or takes more than one turn of the serving
+   * thread. Which of both it is shows when it is read in its turn.
    */
   private async largeRead(
     ranges: readonly ReadRange[],
@@ -203,23 +202,45 @@ export class KvConnect {
   ): Promise<Response> {
     if (!(cause instanceof LargeReadError)) throw cause;
     const { answers, store } = this.deps;
-    const { budget } = answers;
     const mostBytes = mostBytesOf(ranges);
-    await answers.take(mostBytes, request, client);
+    if (answers.maxReadBytes(client) < MAX_TURN_BYTES) {
+      const turnBytes = Math.min(mostBytes, MAX_TURN_BYTES);
+      await answers.take(turnBytes, request, client);
+      try {
+        const entries = await readInTurn(store, ranges);
+        if (entries) {
+          return await this.readResponse(entries, request, client, turnBytes);
+        }
+      } catch (error) {
+        answers.budget.give(turnBytes);
+        throw error;
+      }
+      answers.budget.give(turnBytes);
+    }
+    return await this.readInSlices(ranges, mostBytes, request, client);
+  }
+
+  /** Waits until there is room for as much as it might be. */
+  private async readInSlices(
+    ranges: readonly ReadRange[],
+    mostBytes: number,
+    request: Request,
+    client: Client,
+  ): Promise<Response> {
+    const { answers, store } = this.deps;
+    const { largeReads } = answers;
+    await answers.take(mostBytes, request, client, largeReads);
     let output: LargeReadOutput;
     try {
-      const entries = await readInTurn(store, ranges);
-      if (entries) {
-        return await this.readResponse(entries, request, client, mostBytes);
-      }
       output = new LargeReadOutput(await store.readLarge(ranges));
     } catch (error) {
-      budget.give(mostBytes);
+      largeReads.give(mostBytes);
       throw error;
     }
-    budget.give(mostBytes - output.sizeBytes);
+    const { sizeBytes } = output;
+    largeReads.give(mostBytes - sizeBytes);
     const pieces = output.pieces(PIECE_BYTES);
-    return answers.inPieces(pieces, output.sizeBytes, PROTOBUF, client);
+    return answers.inPieces(pieces, sizeBytes, PROTOBUF, client, largeReads);
   }
 
   private atomicWrite(request: Request): Promise<Response> {

@@ -20,6 +20,11 @@ import { text } from "./responses.ts";
 const SPARE_DESCRIPTORS = 32;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 1000;
+/**
+ * Servers that only have connections left, the oldest of which is asked to end:
+ * its idle connections are closed, what is under way is finished.
+ */
+const MAX_OLD_SERVERS = 64;
 /** While it cannot listen, the log says so this often. */
 const REMIND_EVERY_MS = 10_000;
 
@@ -46,6 +51,7 @@ export class Listener {
   readonly port: number;
   /** The one that listens is the last; the others only have connections. */
   private readonly servers: HttpServer[] = [];
+  private readonly ending = new Set<Promise<void>>();
   private spare: Disposable[] = [];
   private retry: Timer | undefined;
   private retryMs = FIRST_RETRY_MS;
@@ -73,7 +79,14 @@ export class Listener {
     this.isStopped = true;
     this.retry?.stop();
     this.letGo();
-    await Promise.all(this.servers.map((server) => server.shutdown()));
+    while (this.servers.length > 0) this.endOldest();
+    await Promise.all(this.ending);
+  }
+
+  private endOldest(): void {
+    const ended = this.servers.shift()!.shutdown();
+    this.ending.add(ended);
+    void ended.finally(() => this.ending.delete(ended));
   }
 
   private listen(port: number): HttpServer {
@@ -95,6 +108,7 @@ export class Listener {
       },
     }, this.handler);
     this.servers.push(server);
+    if (this.servers.length > MAX_OLD_SERVERS) this.endOldest();
     this.isAccepting = true;
     server.finished.catch((error) => this.failed(error));
     return server;

@@ -47,7 +47,7 @@ const LATENCY_BOUNDS_SECONDS = [
 
 /** What the parts of the server count, each for itself. */
 export interface ServerCounts {
-  answers: Pick<Answers, "budget" | "frames" | "cut">;
+  answers: Pick<Answers, "budget" | "largeReads" | "frames" | "cut">;
   bodies: Pick<Bodies, "count" | "heldBytes" | "shed">;
   denials: Pick<Denials, "missing" | "wrong">;
   listener: Pick<Listener, "acceptFailures" | "isAccepting">;
@@ -150,7 +150,11 @@ function renderServer(
     "Bodies given up because all of them took too much memory.",
     bodies.shed,
   );
-  const kinds = { answers: answers.budget, frames: answers.frames };
+  const kinds = {
+    answers: answers.budget,
+    large_reads: answers.largeReads,
+    frames: answers.frames,
+  };
   const bytes = "denokv_in_flight_bytes";
   out.family(bytes, "gauge", "Large answers and watch frames not yet taken.");
   for (const [kind, { usedBytes }] of Object.entries(kinds)) {
@@ -169,7 +173,7 @@ function renderServer(
   out.counter(
     "denokv_answers_refused_total",
     "Answers whose turn did not come in time.",
-    answers.budget.refusals,
+    answers.budget.refusals + answers.largeReads.refusals,
   );
   out.counter(
     "denokv_answers_cut_total",

@@ -57,7 +57,7 @@ function report(version: number): BackupReport {
 function counts(): ServerCounts {
   const budget = new Budget({ clock: systemClock, limitBytes: 1 });
   return {
-    answers: { budget, frames: budget, cut: 0 },
+    answers: { budget, largeReads: budget, frames: budget, cut: 0 },
     bodies: { count: 0, heldBytes: 0, shed: 0 },
     denials: { missing: 0, wrong: 0 },
     listener: { acceptFailures: 0, isAccepting: true },

@@ -111,7 +111,10 @@ export function createRest(deps: RestDeps): Rest {
       readInTurn(range, condition, request, client, error);
     try {
       // An answer to HEAD is small whatever is stored.
-      found = store.read([range], isHead ? undefined : answers.maxReadBytes);
+      found = store.read(
+        [range],
+        isHead ? undefined : answers.maxReadBytes(client),
+      );
     } catch (error) {
       return later(error);
     }

@@ -89,6 +89,8 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
   /** Taken from the budget for a frame that is yet to be made. */
   private reservedBytes = 0;
   private taker: Taker | undefined;
+  /** Takes it out of the line for room. */
+  private waiting: AbortController | undefined;
 
   constructor(
     private readonly watch: Watch,
@@ -126,14 +128,19 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
    * be too late: another could have taken the room, or let go of a piece that
    * was counted as its own.
    */
-  private admit(entries: readonly (Entry | null)[]): void | Promise<void> {
+  private admit(
+    entries: readonly (Entry | null)[] | null,
+  ): void | Promise<void> {
+    // Deleted again while it waited, say.
+    if (entries === null) return this.giveReserved();
     const { frames } = this.answers;
     const newBytes = this.frames.newBytes(entries);
     // What it has waited for, and what has become of it since.
     const more = newBytes - this.reservedBytes;
     if (more > 0 && !frames.tryTake(more)) {
       this.giveReserved();
-      return frames.take(newBytes).then(() => {
+      const { signal } = this.waiting = new AbortController();
+      return frames.take(newBytes, { signal }).then(() => {
         this.reservedBytes = newBytes;
         if (!this.isOpen) this.giveReserved();
       });
@@ -206,6 +213,7 @@ class WatchStream implements UnderlyingDefaultSource<Bytes> {
     this.letGo();
     this.giveReserved();
     this.watch.cancel();
+    this.waiting?.abort();
     this.onLeave();
   }
 }

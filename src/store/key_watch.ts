@@ -40,6 +40,8 @@ export class KeyWatch implements Watch {
   /** Something it has read, or room for it, is being waited for. */
   private isBusy = false;
   private admission: Admission | undefined;
+  /** The admission has made room for a state that is yet to be read. */
+  private hasRoom = false;
 
   constructor(
     /** Of its keys, as the hub knows them. */
@@ -112,8 +114,13 @@ export class KeyWatch implements Watch {
       (entry?.version ?? ABSENT) !== this.seenVersions[i] ||
       (entry?.order ?? 0) !== this.seenOrders[i]
     );
-    if (!this.isFirst && !changed.includes(true)) return;
+    if (!this.isFirst && !changed.includes(true)) {
+      if (this.hasRoom) this.admission?.(null);
+      this.hasRoom = false;
+      return;
+    }
     const wait = this.admission?.(entries);
+    this.hasRoom = wait instanceof Promise;
     if (wait) {
       this.isDirty = true;
       return this.waitFor(wait, () => {});

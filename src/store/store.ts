@@ -99,10 +99,11 @@ export interface Watch {
 /**
  * Asked before a state is handed out whether there is room for it. Where the
  * answer is a promise, the state is dropped, and the keys are read anew when
- * it resolves: so whoever waits holds a flag and no values.
+ * it resolves: so whoever waits holds a flag and no values. Where the keys are
+ * then as they were shown last, it is asked with null: no room is needed.
  */
 export type Admission = (
-  entries: readonly (Entry | null)[],
+  entries: readonly (Entry | null)[] | null,
 ) => void | Promise<void>;
 
 export interface WatchState {

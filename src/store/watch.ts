@@ -84,7 +84,10 @@ export class WatchHub {
     this.due.delete(watch);
     for (const name of watch.names) {
       const set = this.byKey.get(name);
-      if (set?.delete(watch) && set.size === 0) this.byKey.delete(name);
+      if (!set?.delete(watch) || set.size > 0) continue;
+      this.byKey.delete(name);
+      // Nobody is told of its changes any more.
+      this.shared.delete(name);
     }
     if (this.all.size > 0) return;
     this.expiryTimer?.stop();

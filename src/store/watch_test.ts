@@ -338,7 +338,7 @@ Deno.test("a consumer without room holds a flag, and gets the latest state when 
   const room = Promise.withResolvers<void>();
   const asked: (number | null)[] = [];
   const state = watch.next((entries) => {
-    asked.push(entries[0] && entries[0].version);
+    asked.push(entries && (entries[0]?.version ?? null));
     return asked.length === 1 ? room.promise : undefined;
   });
   assert.deepEqual(asked, [1]);
@@ -355,6 +355,40 @@ Deno.test("a consumer without room holds a flag, and gets the latest state when 
   watch.cancel();
   assert.equal(await never, null);
   assert.equal(bench.hub.size, 0);
+});
+
+Deno.test("a key that nobody watched while it changed is read anew, also between slices", async () => {
+  const bench = new Bench(10_000);
+  const pair = [bench.watch("a"), bench.watch("a")];
+  const many = Array.from({ length: 300 }, () => bench.watch("b"));
+  for (const watch of [...pair, ...many]) await watch.next();
+  const states = [...pair, ...many].map(next);
+  bench.change({ a: 1, b: 1 });
+  // The first slice has read `a`; the others are still to come.
+  for (const watch of pair) watch.cancel();
+  bench.change({ a: 2 });
+  assert.deepEqual(await next(bench.watch("a")), [[2], [true]]);
+  await Promise.all(states);
+});
+
+Deno.test("a consumer that waited for room is told where there is nothing to hand out any more", async () => {
+  const bench = new Bench();
+  const watch = bench.watch("a");
+  await watch.next();
+  const room = Promise.withResolvers<void>();
+  const asked: unknown[] = [];
+  const state = watch.next((entries) => {
+    asked.push(entries && entries[0]?.version);
+    return asked.length === 1 ? room.promise : undefined;
+  });
+  bench.change({ a: 1 });
+  bench.change({ a: null });
+  room.resolve();
+  assert.ok(await isPending(state));
+  assert.deepEqual(asked, [1, null]);
+  bench.change({ a: 2 });
+  assert.equal((await state)!.entries[0]!.version, 2);
+  assert.deepEqual(asked, [1, null, 2]);
 });
 
 Deno.test("a clock that is set forward makes entries expire within a second", async () => {

@@ -1,6 +1,7 @@
 /** Large answers that nobody takes. */
 import assert from "node:assert/strict";
-import { range } from "../../src/store/contract/support.ts";
+import { MAX_VALUE_BYTES } from "../../src/protocol/limits.ts";
+import { point, range } from "../../src/store/contract/support.ts";
 import { KvClient } from "../support/kv_client.ts";
 import { encodeRead } from "../support/kv_messages.ts";
 import { http1, http2Connection } from "../support/transport.ts";
@@ -10,6 +11,7 @@ import {
   attacked,
   CEILING_WITH_SECRET_MIB,
   CEILING_WITHOUT_SECRET_MIB,
+  STALL_MS,
 } from "./victim.ts";
 
 /** 62.5 MiB as one answer. */
@@ -23,6 +25,7 @@ Deno.test("answers of 62 MiB that nobody reads: bounded memory, and others go on
     ceilingMib: CEILING_WITH_SECRET_MIB,
     prepare: (database) => fill(database, largeValues(COUNT)),
   }, async ({ server, neighbour }) => {
+    const client = await KvClient.open(http2Connection(server.url));
     await using attack = await Attack.start("unreadAnswers", server.port, {
       connections: 20,
       requestsEach: 2,
@@ -30,9 +33,16 @@ Deno.test("answers of 62 MiB that nobody reads: bounded memory, and others go on
       body: encodeRead([everyLarge]).toBase64(),
     });
     await neighbour.goRounds(20);
+    // Too large to go out whole, and no part of what the others wait for.
+    for (let i = 0; i < 20; i++) {
+      const startedMs = performance.now();
+      const [[entry]] = await client.read(point(largeName(i)));
+      assert.equal(entry.value.length, MAX_VALUE_BYTES);
+      const tookMs = performance.now() - startedMs;
+      assert.ok(tookMs < STALL_MS, `a read of 64 KiB took ${tookMs} ms`);
+    }
     await attack.end();
     // One that does read gets everything, once the others are gone.
-    const client = await KvClient.open(http2Connection(server.url));
     const [entries] = await client.read(everyLarge);
     assert.equal(entries.length, COUNT);
     client.close();
@@ -55,7 +65,7 @@ Deno.test("answers of 62 MiB that are given up while they are made", () => {
     await neighbour.goRounds(20);
     assert.deepEqual(await attack.end(), { cancelled: 100 });
     // Nobody is left to wait for an answer, so none of them is made.
-    const waiting = 'denokv_in_flight_waiting{kind="answers"}';
+    const waiting = 'denokv_in_flight_waiting{kind="large_reads"}';
     const left = (await server.metrics()).get(waiting) ?? 0;
     assert.ok(left < 20, `${left} still wait`);
     const client = await KvClient.open(http1(server.url));
@@ -64,6 +74,32 @@ Deno.test("answers of 62 MiB that are given up while they are made", () => {
     client.close();
   });
 });
+
+const hoard = "1,710 public reads of 64 KiB on nine connections";
+Deno.test(`${hoard} that nobody takes: others get theirs`, () =>
+  attacked({
+    name: hoard,
+    ceilingMib: CEILING_WITHOUT_SECRET_MIB,
+    args: ["--public-reads"],
+    prepare: (database) => fill(database, largeValues(1)),
+  }, async ({ server }) => {
+    const path = `/${encodeURIComponent(largeName(0))}`;
+    await using attack = await Attack.start("shutWindows", server.port, {
+      connections: 9,
+      streams: 190,
+      window: 0,
+      method: "GET",
+      path,
+    });
+    for (let i = 0; i < 20; i++) {
+      const startedMs = performance.now();
+      const answer = await fetch(`${server.url}${path}`);
+      assert.equal((await answer.bytes()).length, MAX_VALUE_BYTES);
+      const tookMs = performance.now() - startedMs;
+      assert.ok(tookMs < STALL_MS, `a read of 64 KiB took ${tookMs} ms`);
+    }
+    await attack.end();
+  }));
 
 for (
   const [how, start] of [

@@ -45,7 +45,9 @@ struct control {
   _Atomic uint32_t writes_failed;
   _Atomic uint32_t truncates_failed;
   _Atomic uint32_t fsyncs_held;
-  uint32_t unused[3];
+  /* What flock fails with: 0 where it does not. */
+  _Atomic uint32_t lock_errno;
+  uint32_t unused[2];
   char suffix[SUFFIX_BYTES];
   char folder[FOLDER_BYTES];
 };
@@ -153,6 +155,16 @@ int fdatasync(int fd) {
   if (fsync_fails(fd)) return -1;
   REAL(fdatasync)
   return ((int (*)(int))real)(fd);
+}
+
+int flock(int fd, int operation) {
+  uint32_t failure = control ? atomic_load(&control->lock_errno) : 0;
+  if (failure && is_ours(fd)) {
+    errno = (int)failure;
+    return -1;
+  }
+  REAL(flock)
+  return ((int (*)(int, int))real)(fd, operation);
 }
 
 ssize_t write(int fd, const void *data, size_t count) {

@@ -2,6 +2,7 @@
  * A proxy that stands between a client and a real HTTP server on 127.0.0.1
  * and does, request by request, what networks and servers do to each other.
  */
+import { Buffer } from "node:buffer";
 import {
   createServer,
   type IncomingMessage,
@@ -26,6 +27,8 @@ export type Mishap =
   | { kind: "delay"; delayMs: number }
   /** Answers without asking the server. */
   | { kind: "answer"; status: number; body?: string }
+  /** The server gets other bytes, as many as were sent. */
+  | { kind: "corrupt"; change: (body: Uint8Array) => void }
   /** The server acts, and the connection is cut instead of its answer. */
   | { kind: "loseAnswer" }
   /** The connection is cut before the server hears of the request. */
@@ -102,7 +105,13 @@ export async function startHttpProxy(target: string): Promise<HttpProxy> {
       });
     });
     onward.on("error", () => incoming.socket.destroy());
-    incoming.pipe(onward);
+    if (mishap?.kind !== "corrupt") {
+      incoming.pipe(onward);
+      return;
+    }
+    const body = Buffer.concat(await incoming.toArray());
+    mishap.change(body);
+    onward.end(body);
   }
 
   const server = createServer((incoming, outgoing) => {

@@ -51,7 +51,7 @@ export interface ServerSettings {
 /** A backup, and what it needs to be reached. */
 export interface BackedUpTo {
   url: string;
-  /** Of an S3. */
+  /** Of an S3, or of Google's emulator. */
   endpoint?: string;
   env?: Record<string, string>;
   /** Of a folder. */
@@ -59,26 +59,31 @@ export interface BackedUpTo {
 }
 
 /** The permissions that docs/object-stores.md names for a backup. */
-export function backupPermissions({ endpoint, folder }: BackedUpTo) {
+export function backupPermissions({ url, endpoint, folder }: BackedUpTo) {
+  const isS3 = endpoint !== undefined && url.startsWith("s3:");
   return {
     net: endpoint === undefined ? [] : [new URL(endpoint).host],
     files: folder === undefined ? [] : [folder],
-    env: endpoint === undefined ? [] : [
-      "AWS_*",
-      "HOME",
-      "USERPROFILE",
-      "HOMEPATH",
-      "HOMEDRIVE",
-      "_X_AMZN_TRACE_ID",
-    ],
-    other: endpoint === undefined ? [] : ["--allow-sys=osRelease"],
+    env: isS3
+      ? [
+        "AWS_*",
+        "HOME",
+        "USERPROFILE",
+        "HOMEPATH",
+        "HOMEDRIVE",
+        "_X_AMZN_TRACE_ID",
+      ]
+      : url.startsWith("gs:")
+      ? ["GOOGLE_SDK_NODE_LOGGING"]
+      : [],
+    other: isS3 ? ["--allow-sys=osRelease"] : [],
   };
 }
 
 export function backupArgs({ url, endpoint }: BackedUpTo): string[] {
-  return endpoint === undefined
-    ? ["--backup", url]
-    : ["--backup", url, "--s3-endpoint", endpoint];
+  if (endpoint === undefined) return ["--backup", url];
+  const flag = url.startsWith("gs:") ? "--gcs-endpoint" : "--s3-endpoint";
+  return ["--backup", url, flag, endpoint];
 }
 
 /** A `denokv` command that runs and ends; its output, and its exit code. */

@@ -32,6 +32,8 @@ export interface Faults {
   writeFailures?: Times;
   /** ftruncate fails with EIO. */
   truncateFailures?: Times;
+  /** flock fails with this number; 37 is ENOLCK, 95 is ENOTSUP. */
+  lockErrno?: number;
   /** Only files whose path ends with this (at most 64 bytes): `-wal`. */
   suffix?: string;
 }
@@ -70,6 +72,7 @@ const AT_FAULTS = 8;
 const FAULTS_BYTES = 24;
 const AT_COUNTS = 32;
 const COUNTS_BYTES = 20;
+const AT_LOCK_ERRNO = 52;
 const AT_SUFFIX = 64;
 const SUFFIX_BYTES = 64;
 const AT_FOLDER = 128;
@@ -134,6 +137,9 @@ export async function faultShim(
         presentSuffix = String(suffix);
       }
       write(AT_FAULTS, faultBytes(faults, suffix.length));
+      const lockErrno = new Uint8Array(4);
+      new DataView(lockErrno.buffer).setUint32(0, faults.lockErrno ?? 0, true);
+      write(AT_LOCK_ERRNO, lockErrno);
     },
     counts,
     async until(wished, timeoutMs = 10_000) {

@@ -176,7 +176,11 @@ export class GroupCommit {
     this.scheduled = undefined;
     if (this.holds > 0 || !this.deps.horizon.takesCommits) return;
     const group = this.takeGroup();
-    if (group.length === 0) return;
+    if (group.length === 0) {
+      // Those that waited for a lock have been refused meanwhile.
+      this.busySinceMs = undefined;
+      return;
+    }
     try {
       this.commit(group);
       this.busySinceMs = undefined;
@@ -495,8 +499,11 @@ export class GroupCommit {
 
   /** Since when writes wait for these, in monotonic milliseconds. */
   get waits(): { checkpoint: number | undefined; lock: number | undefined } {
-    const checkpoint = this.pending.length > 0 ? this.heldSinceMs : undefined;
-    return { checkpoint, lock: this.busySinceMs };
+    // Without a write that waits, nobody looks whether it is over.
+    if (this.pending.length === 0) {
+      return { checkpoint: undefined, lock: undefined };
+    }
+    return { checkpoint: this.heldSinceMs, lock: this.busySinceMs };
   }
 
   /** Writes are taken again. */

@@ -12,8 +12,11 @@ import type { Reader } from "./reader.ts";
 /** What one piece should be at most, about. */
 const PIECE_BYTES = 256 * 1024;
 const MIN_PIECE_ROWS = 4;
-/** As many as leave SQLite packed into one row; see reader.ts. */
-const MAX_PIECE_ROWS = 512;
+/**
+ * Whatever the entries were so far, the next ones may be the largest there
+ * are: then this many are 8 MiB, and some milliseconds.
+ */
+const MAX_PIECE_ROWS = 128;
 /** A list of small entries goes in one piece until larger ones are seen. */
 const USUAL_ENTRY_BYTES = 256;
 

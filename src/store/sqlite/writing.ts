@@ -30,6 +30,7 @@ import {
 import { GroupCommit } from "./group_commit.ts";
 import type { LargeReads } from "./large_reads.ts";
 import type { Retention } from "./mutation_log.ts";
+import { type Counts, countsOf } from "./writing_counts.ts";
 import {
   openWriteSession,
   type SessionOptions,
@@ -64,17 +65,6 @@ interface Current {
   writer: GroupCommit;
   sweeper: ExpirySweeper;
 }
-
-type Counts = Pick<
-  StoreStats,
-  | "commits"
-  | "atomicWrites"
-  | "groupSizes"
-  | "syncSeconds"
-  | "syncFailures"
-  | "expiredDeleted"
-  | "unreadableRows"
->;
 
 export class Writing {
   readonly databaseId: string;
@@ -349,8 +339,11 @@ export class Writing {
       if (this.isClosing || this.isRefused) return;
       try {
         if (this.needsReopening) await this.reopen();
+        const wasFull = this.isDiskFull;
         await this.probe();
         if (this.isRefused) return;
+        // What failed meanwhile, the probe has not tried.
+        if (this.needsReopening || this.isDiskFull !== wasFull) continue;
         this.failure = undefined;
         // It stands then; more of it would take the room that is there.
         if (!this.isDiskFull) void this.makeReserve();
@@ -429,7 +422,7 @@ export class Writing {
         this.open = undefined;
         this.highestVersion = open.writer.highestVersion;
         open.sweeper.stop();
-        this.closed = this.countsOf(open);
+        this.closed = countsOf(open, this.closed);
       }
       if (this.cut) cutLog(this.cut);
       const session = openWriteSession(options);
@@ -461,19 +454,6 @@ export class Writing {
   /** What openings before the present one have counted. */
   private closed: Counts | undefined;
 
-  private countsOf({ session, writer, horizon }: Current): Counts {
-    const present: Counts = {
-      commits: writer.commits,
-      atomicWrites: { ...writer.outcomes },
-      groupSizes: writer.groupSizes.snapshot(),
-      syncSeconds: horizon.syncSeconds.snapshot(),
-      syncFailures: horizon.syncFailures,
-      expiredDeleted: writer.expiredDeleted,
-      unreadableRows: session.reader.unreadableRows,
-    };
-    return this.closed ? addCounts(this.closed, present) : present;
-  }
-
   private syncPendingMs({ syncingSinceMs }: DurableHorizon): number {
     return syncingSinceMs === undefined
       ? 0
@@ -484,7 +464,7 @@ export class Writing {
     const current = this.current();
     const { session, horizon } = current;
     return {
-      ...this.countsOf(current),
+      ...countsOf(current, this.closed),
       durableVersion: horizon.durableVersion,
       commitFailures: this.commitFailures,
       checkpoints: this.checkpointer.completed,
@@ -573,25 +553,4 @@ async function openDurably(options: SessionOptions): Promise<WriteSession> {
 
 function* keysOf(groups: readonly CommittedGroup[]): Iterable<Bytes> {
   for (const { keys } of groups) yield* keys;
-}
-
-function addCounts(a: Counts, b: Counts): Counts {
-  const histogram = (x: Counts["groupSizes"], y: Counts["groupSizes"]) => ({
-    bounds: y.bounds,
-    counts: y.counts.map((count, i) => count + x.counts[i]),
-    sum: x.sum + y.sum,
-  });
-  return {
-    commits: a.commits + b.commits,
-    atomicWrites: {
-      committed: a.atomicWrites.committed + b.atomicWrites.committed,
-      checkFailed: a.atomicWrites.checkFailed + b.atomicWrites.checkFailed,
-      refused: a.atomicWrites.refused + b.atomicWrites.refused,
-    },
-    groupSizes: histogram(a.groupSizes, b.groupSizes),
-    syncSeconds: histogram(a.syncSeconds, b.syncSeconds),
-    syncFailures: a.syncFailures + b.syncFailures,
-    expiredDeleted: a.expiredDeleted + b.expiredDeleted,
-    unreadableRows: a.unreadableRows + b.unreadableRows,
-  };
 }
