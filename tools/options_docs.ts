@@ -24,7 +24,7 @@ export function optionsPage(): string {
     "",
     "Options may stand before or after the command, as `--flag value` or `--flag=value`. A flag beats the environment variable beside it, and an empty variable counts as one that is not set. A switch is on when it is named; `=true` and `=false` are taken too, in a variable also `1`, `0`, `yes`, `no`, `on`, `off`. `--help` prints the same, `--version` the version.",
     "",
-    "Exit codes: 0 done, 1 could not start or go on, 2 used wrongly, 3 handed over to another instance, 4 fenced by one. The reason is one sentence on standard error.",
+    "Exit codes: 0 done, 1 could not start or go on, 2 used wrongly, 3 handed over to another instance, 4 fenced by one; `backup status` has more. The reason is one sentence on standard error.",
     "",
     ...commands.flatMap(section),
     "## Known from the Rust server, not built yet",
@@ -32,7 +32,7 @@ export function optionsPage(): string {
     `${
       [
         ...NOT_BUILT_COMMANDS.map((name) => `\`${name}\``),
-        ...NOT_BUILT_FLAGS.map((flag) => `\`--${flag}\``),
+        ...Object.keys(NOT_BUILT_FLAGS).map((flag) => `\`--${flag}\``),
       ].join(", ")
     }: refused with a sentence and exit code 2.`,
     "",

@@ -1,11 +1,9 @@
-/** `backup status`, `backup verify`, `backup snapshot`. */
+/** `backup verify`, `backup snapshot`. */
 import { systemClock } from "../common/clock.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
 import { exists } from "../common/files.ts";
 import { missingPermission } from "../common/permissions.ts";
 import { systemRandom } from "../common/random.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
-import { bucketStatus } from "../backup/status.ts";
 import { hexVersion, ManifestStore } from "../backup/manifest.ts";
 import { listSegments } from "../backup/history.ts";
 import { versionOf } from "../backup/names.ts";
@@ -16,7 +14,7 @@ import type { DatabaseDigest } from "../store/backup_source.ts";
 import { sleep } from "../common/clock.ts";
 import { formatAddress } from "./address.ts";
 import { ask, member } from "./ask.ts";
-import { asStartupError, openBackupPlace } from "./backup_place.ts";
+import { withBackupPlace } from "./backup_place.ts";
 import type { BackupConfig, SnapshotConfig } from "./config.ts";
 import { formatDuration } from "./duration.ts";
 import type { CliIo } from "./io.ts";
@@ -27,95 +25,9 @@ import { askServer } from "./server_backup.ts";
 const REACH_TIMEOUT_MS = 60_000;
 const REACH_POLL_MS = 500;
 
-async function withPlace<T>(
-  config: BackupConfig,
-  work: (objects: ObjectStore) => Promise<T>,
-): Promise<T> {
-  const objects = await openBackupPlace(config.place);
-  try {
-    return await work(objects);
-  } catch (error) {
-    throw asStartupError(error);
-  } finally {
-    await objects.close();
-  }
-}
-
-/** @returns the exit code: 0 where the backup is well */
-export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
-  return withPlace(config, async (objects) => {
-    const bucket = await bucketStatus(objects, systemClock, systemRandom);
-    const asked = await askServer(config);
-    const found = asked.kind === "backup" ? asked.backup : undefined;
-    // Another database's server may be the one that answers there. One that
-    // was not shown its secret does not tell; a false alarm is better then
-    // than none.
-    const isOther = found?.more !== undefined &&
-      (found.more.epoch !== bucket?.epoch ||
-        found.more.generation !== bucket?.generation.name);
-    const server = isOther ? undefined : found;
-    if (bucket === undefined) {
-      if (config.json) io.out(JSON.stringify({ state: "Empty" }));
-      else io.out(`Empty: ${objects.url} holds no whole backup yet.`);
-      return 1;
-    }
-    // Who ships nothing because there is nothing to ship is up to date.
-    const state = server?.state ?? "Active";
-    const isWell = state === "Active" && bucket.strays.length === 0;
-    if (config.json) {
-      const { more, ...rest } = server ?? {};
-      const flat = server && { ...rest, ...more };
-      io.out(
-        JSON.stringify({ state, url: objects.url, ...bucket, server: flat }),
-      );
-      return isWell ? 0 : 1;
-    }
-    const { generation, lastVerified } = bucket;
-    const time = (ms: number) => new Date(ms).toISOString();
-    const lines = [
-      `${state}: ${objects.url}`,
-      `  database       ${bucket.databaseId}`,
-      `  versionstamp   ${bucket.versionstamp}`,
-      `  owner          epoch ${bucket.epoch}, ${bucket.ownership}`,
-      `  generation     ${generation.name}: ${
-        formatBytes(generation.snapshotBytes)
-      } of snapshot, ${generation.segments} segments of ${
-        formatBytes(generation.logBytes)
-      }`,
-      `  recoverable    since ${
-        time(bucket.recoverableSinceMs)
-      }, ${bucket.generations} generations`,
-      `  last verified  ${
-        lastVerified
-          ? `${time(lastVerified.atMs)} at ${lastVerified.version}`
-          : "never"
-      }`,
-    ];
-    if (server?.more) {
-      lines.push(
-        `  server         ${server.lagMs} ms and ${
-          formatBytes(server.more.lagBytes)
-        } behind`,
-      );
-    } else if (server) {
-      lines.push(
-        `  server         ${server.lagMs} ms behind; whether it serves this backup it tells to the holder of its secret (DENO_KV_ACCESS_TOKEN or KVSTORE_SECRET)`,
-      );
-    } else {
-      const why = asked.kind === "none"
-        ? asked.why
-        : "the one at --addr does not serve this backup";
-      lines.push(`  server         ${why}; the bucket alone was looked at`);
-    }
-    for (const key of bucket.strays) lines.push(`  not history    ${key}`);
-    for (const line of lines) io.out(line);
-    return isWell ? 0 : 1;
-  });
-}
-
 /** @returns the exit code: 0 where the backup restores to what it should */
 export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
-  return withPlace(config, async (objects) => {
+  return withBackupPlace(config.place, async (objects) => {
     const manifests = new ManifestStore(objects, systemClock, systemRandom);
     const read = async () => {
       const found = await manifests.read();

@@ -66,6 +66,21 @@ export async function openBackupPlace(
   }
 }
 
+/** For a command that needs it once. */
+export async function withBackupPlace<T>(
+  place: BackupPlace,
+  work: (objects: ObjectStore) => Promise<T>,
+): Promise<T> {
+  const objects = await openBackupPlace(place);
+  try {
+    return await work(objects);
+  } catch (error) {
+    throw asStartupError(error);
+  } finally {
+    await objects.close();
+  }
+}
+
 /** What a person has to change is no riddle with a stack. */
 export function asStartupError(error: unknown): unknown {
   return error instanceof ObjectStoreRefusedError

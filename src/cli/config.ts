@@ -45,6 +45,8 @@ export interface ServeConfig {
   version: string;
   /** Absent: the database is in its file alone. */
   backup?: ServeBackupConfig;
+  /** Names that the runtime hides from it, in few words. Absent: none. */
+  hiddenVariables?: string;
   /** `--dev`: the settings are known to everyone. */
   isDevelopment?: boolean;
 }
@@ -68,6 +70,11 @@ export interface BackupConfig {
   sqlitePath?: string;
   /** Of that server; without one it tells less. */
   secret?: string;
+  json: boolean;
+}
+
+export interface ListConfig {
+  place: BackupPlace;
   json: boolean;
 }
 
@@ -168,6 +175,7 @@ function serveBackupOf(
   { values }: Settings,
   isDevelopment: boolean,
 ): ServeBackupConfig | undefined {
+  refuseSourceAlone(values);
   const place = backupPlaceOf(values.backup, values);
   if (place === undefined) {
     if (values.durability === "s3") {
@@ -210,21 +218,42 @@ function serveBackupOf(
   };
 }
 
+/**
+ * With the Rust server these name a place to read from; a backup is written
+ * to. What stands there must not get a second history because of a flag that
+ * was left out.
+ */
+function refuseSourceAlone(values: OptionValues): void {
+  if (values.backup !== undefined) return;
+  const { s3Bucket, s3Prefix, s3Endpoint } = values;
+  if ((s3Bucket ?? s3Prefix ?? s3Endpoint) === undefined) return;
+  throw new UsageError(
+    "--s3-bucket, --s3-prefix and --s3-endpoint (or their DENO_KV_S3_… variables) are given without --backup. " +
+      "For the Rust server they name a place to read from, so this one does not take them as a place to write to. " +
+      "Nothing was opened or changed. To get a database out of that place: denokv restore --from s3://bucket/prefix -o FILE. " +
+      `To back this one up: --backup s3://bucket/another-prefix, a place of its own. ${ENVIRONMENT_HINT}`,
+  );
+}
+
 /** @throws UsageError */
-export function backupConfig(settings: Settings): BackupConfig {
-  const { values } = settings;
+export function listConfig({ values }: Settings): ListConfig {
   const place = backupPlaceOf(values.backup, values);
   if (place === undefined) {
     throw new UsageError(
       `--backup (or DENO_KV_BACKUP) is missing: which backup to look at. ${ENVIRONMENT_HINT}`,
     );
   }
+  return { place, json: values.json! };
+}
+
+/** @throws UsageError */
+export function backupConfig(settings: Settings): BackupConfig {
+  const { values } = settings;
   return {
-    place,
+    ...listConfig(settings),
     address: loopbackOf(addressOf(settings)),
     sqlitePath: values.sqlitePath,
     secret: accessTokenOf(settings) ?? values.restSecret,
-    json: values.json!,
   };
 }
 
@@ -265,13 +294,29 @@ function restorePointOf(text: string | undefined): RestorePoint {
     const version = Number(BigInt(`0x${text.slice(0, 16)}`));
     return { kind: "version", version };
   }
-  const timeMs = /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
-  if (Number.isNaN(timeMs)) {
+  const timeMs = timeOf(text);
+  if (timeMs === undefined) {
     throw new UsageError(
-      `--at needs a versionstamp of 20 hexadecimal digits or a time such as 2026-01-31T12:00:00Z, but got '${text}'.`,
+      `--at needs a versionstamp of 20 hexadecimal digits, a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
     );
   }
   return { kind: "time", timeMs };
+}
+
+/** Without a zone it is UTC, as all times that this program prints. */
+function timeOf(text: string): number | undefined {
+  const match =
+    /^(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-]\d\d:\d\d)?)?$/
+      .exec(text);
+  if (match === null) return undefined;
+  const [, day, time = "00:00", zone = "Z"] = match;
+  const dayMs = Date.parse(`${day}T00:00Z`);
+  // The 30th of February is none in March.
+  if (
+    Number.isNaN(dayMs) || !new Date(dayMs).toISOString().startsWith(day)
+  ) return undefined;
+  const timeMs = Date.parse(`${day}T${time}${zone}`);
+  return Number.isNaN(timeMs) ? undefined : timeMs;
 }
 
 /** @throws UsageError */

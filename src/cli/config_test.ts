@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { UsageError } from "../common/errors.ts";
-import { healthConfig, serveConfig, startConfig } from "./config.ts";
+import {
+  backupConfig,
+  healthConfig,
+  restoreConfig,
+  serveConfig,
+  startConfig,
+} from "./config.ts";
 import { parseCommandLine } from "./parse.ts";
 
 const TOKEN = "a-token-that-is-long";
@@ -50,36 +56,92 @@ Deno.test("serve, with nothing but what is needed", () => {
   });
 });
 
-Deno.test("a backup is named by its URL, or by its bucket and prefix", () => {
+Deno.test("a backup that is written to is named by its URL alone", () => {
   const place = (args: string[], env = {}) =>
     serve(["--access-token", TOKEN, ...args], env).backup?.place;
   const url = "s3://bucket/app";
   assert.equal(place(["--backup", url])?.url, url);
-  assert.equal(place(["--s3-bucket=bucket", "--s3-prefix=app/"])?.url, url);
   assert.equal(
     place([], {
-      DENO_KV_S3_BUCKET: "bucket",
-      DENO_KV_S3_PREFIX: "/app",
+      DENO_KV_BACKUP: url,
       DENO_KV_S3_ENDPOINT: "http://localhost:9000",
     })?.s3Endpoint,
     "http://localhost:9000",
   );
   assert.equal(
-    place(["--backup", url, "--s3-bucket=bucket", "--s3-prefix=app"])?.url,
+    place(["--backup", url, "--s3-bucket=bucket", "--s3-prefix=/app/"])?.url,
     url,
   );
   refused(
     () => place(["--backup", url, "--s3-bucket=other"]),
     /named twice/,
   );
+  refused(
+    () => place(["--backup", url, "--s3-prefix=app"]),
+    /needs --s3-bucket/,
+  );
   assert.equal(
     place(["--backup=gs://bucket/app", "--gcs-endpoint=http://localhost:4443"])
       ?.gcsEndpoint,
     "http://localhost:4443",
   );
-  refused(() => place(["--s3-prefix=app"]), /needs --s3-bucket/);
   refused(() => place(["--durability=s3"]), /needs a backup/);
   refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
+});
+
+Deno.test("what the Rust server reads from is not written to because --backup is missing", () => {
+  const refusal = (args: string[], env = {}) =>
+    refused(
+      () => serve(["--access-token", TOKEN, ...args], env),
+      /without --backup.*place to read from.*Nothing was opened or changed.*denokv restore --from/,
+    );
+  refusal(["--s3-bucket=bucket", "--s3-prefix=app/"]);
+  refusal(["--s3-bucket=bucket"]);
+  refusal(["--s3-prefix=app"]);
+  refusal(["--s3-endpoint=http://localhost:9000"]);
+  refusal([], { DENO_KV_S3_BUCKET: "bucket", DENO_KV_S3_PREFIX: "app" });
+  refusal(["--dev", "--s3-bucket=bucket"]);
+  // Commands that only read take the place in either way.
+  const { place } = backupConfig(
+    settings(["backup", "status", "--s3-bucket=bucket", "--s3-prefix=app/"]),
+  );
+  assert.equal(place.url, "s3://bucket/app");
+  const from = restoreConfig(
+    settings(["restore", "--s3-bucket=bucket", "-o", "x"]),
+  );
+  assert.equal(from.place.url, "s3://bucket");
+});
+
+Deno.test("--at takes a day, and a time without a zone is UTC", () => {
+  const point = (at: string) =>
+    restoreConfig(
+      settings(["restore", "--from=file:///b", "-o", "x", `--at=${at}`]),
+    ).point;
+  const time = (iso: string) => ({ kind: "time", timeMs: Date.parse(iso) });
+  for (
+    const [at, iso] of [
+      ["2026-11-21", "2026-11-21T00:00:00.000Z"],
+      ["2026-11-21T06:15", "2026-11-21T06:15:00.000Z"],
+      ["2026-11-21T06:15:30", "2026-11-21T06:15:30.000Z"],
+      ["2026-11-21T06:15:30.25Z", "2026-11-21T06:15:30.250Z"],
+      ["2026-11-21T06:15:30+02:00", "2026-11-21T04:15:30.000Z"],
+    ]
+  ) assert.deepEqual(point(at), time(iso), at);
+  assert.deepEqual(point("00000000000000a80000"), {
+    kind: "version",
+    version: 0xa8,
+  });
+  for (
+    const bad of [
+      "2026-02-30",
+      "2026-13-01",
+      "2026-11-21T25:00Z",
+      "2026-11-21T06:15 CET",
+      "2026-11",
+      "21.11.2026",
+      "yesterday",
+    ]
+  ) refused(() => point(bad), /--at needs a versionstamp.*or a day/);
 });
 
 Deno.test("a lease that Google's pace does not allow is refused", () => {

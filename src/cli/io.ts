@@ -12,6 +12,8 @@ export interface CliIo {
    * Where it is "json" every line there is JSON, also the last words.
    */
   logFormat?: LogFormat;
+  /** Whether the runtime hides a variable. Absent: it hides none. */
+  isHidden?(variable: string): boolean;
   /**
    * Called by `serve` once it listens, with the URL that clients use, such as
    * `http://localhost:4512`, no slash at its end.

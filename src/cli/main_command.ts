@@ -13,6 +13,7 @@ import {
 import {
   backupConfig,
   healthConfig,
+  listConfig,
   restoreConfig,
   type ServeConfig,
   serveConfig,
@@ -22,6 +23,7 @@ import {
 import { missingPermission } from "../common/permissions.ts";
 import type { LogFormat } from "../common/log.ts";
 import { type CliIo, say } from "./io.ts";
+import { hiddenVariables } from "./starting.ts";
 import { type Invocation, parseCommandLine, type ReadEnv } from "./parse.ts";
 
 /** What is loaded only when it is asked for. */
@@ -44,6 +46,7 @@ export async function runCli(
     }
     return await run(invocation, io, commands);
   } catch (error) {
+    io.logFormat ??= wantedLogFormat(args, env);
     say(io, "error", sentence(error));
     if (!(error instanceof UsageError)) return 1;
     if (io.logFormat === "json") return 2;
@@ -52,6 +55,19 @@ export async function runCli(
     io.err(`For more information, try 'denokv${topic} --help'.`);
     return 2;
   }
+}
+
+/**
+ * Of a command line with a mistake in it: whoever reads the log of a server as
+ * JSON reads that mistake there too.
+ */
+function wantedLogFormat(args: readonly string[], env: ReadEnv): LogFormat {
+  if (!args.some((word) => word === "serve" || word === "start")) return "text";
+  const at = args.findIndex((word) => /^--log-format(=|$)/.test(word));
+  const text = at < 0
+    ? env("DENO_KV_LOG_FORMAT")
+    : args[at].split("=")[1] ?? args[at + 1];
+  return text?.toLowerCase() === "json" ? "json" : "text";
 }
 
 async function run(
@@ -70,15 +86,25 @@ async function run(
     return invocation.asked ? 0 : 2;
   }
   switch (invocation.command) {
-    case "serve":
-      return await commands.serve(serveConfig(invocation), io);
+    case "serve": {
+      const config = serveConfig(invocation);
+      const hidden = hiddenVariables(invocation, io.isHidden ?? (() => false));
+      return await commands.serve({ ...config, hiddenVariables: hidden }, io);
+    }
     case "start": {
       const { start } = await import("./start.ts");
-      return await start(startConfig(invocation), io, commands.serve);
+      const { serve } = startConfig(invocation);
+      const hidden = hiddenVariables(invocation, io.isHidden ?? (() => false));
+      const config = { serve: { ...serve, hiddenVariables: hidden } };
+      return await start(config, io, commands.serve);
     }
     case "backup status": {
-      const { backupStatus } = await import("./backup.ts");
+      const { backupStatus } = await import("./backup_status.ts");
       return await backupStatus(backupConfig(invocation), io);
+    }
+    case "backup list": {
+      const { backupList } = await import("./backup_list.ts");
+      return await backupList(listConfig(invocation), io);
     }
     case "backup verify": {
       const { backupVerify } = await import("./backup.ts");

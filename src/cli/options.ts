@@ -27,6 +27,17 @@ export const COMMANDS = {
       "`Active` is a backup that has everything, or is within its interval.",
       "To the holder of its access token or KVSTORE_SECRET the server tells",
       "which backup it serves, and how far behind that is.",
+      "Exit codes: 0 `Active`; 1 `Behind`, `Empty`, or objects that are not",
+      "history, or the command failed; 5 `Stopped`; 6 `Unreachable`: the",
+      "object store does not answer; 7 `Unknown`: the lease has run out and no",
+      "server was found that is well.",
+    ],
+  },
+  "backup list": {
+    help: "List the points that a backup can be restored to",
+    about: [
+      "Each generation with its time and versionstamp, and the newest point,",
+      "out of the manifest alone. All between them can be restored as well.",
     ],
   },
   "backup verify": {
@@ -97,6 +108,9 @@ const BACKUP_COMMANDS = [
   "backup verify",
   "backup snapshot",
 ] as const;
+
+/** Those that read a place; `backup list` asks no server. */
+const PLACE_COMMANDS = [...BACKUP_COMMANDS, "backup list"] as const;
 
 export const OPTIONS = {
   sqlitePath: {
@@ -261,7 +275,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Back the database up to this place, and come back from it: s3://bucket/prefix, gs://bucket/prefix or file:///folder.",
-    commands: ["serve", ...BACKUP_COMMANDS],
+    commands: ["serve", ...PLACE_COMMANDS],
   },
   restoreFrom: {
     flag: "from",
@@ -276,7 +290,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "POINT",
     help:
-      "Restore the state at a versionstamp (20 hexadecimal digits) or a time (as 2026-01-31T12:00:00Z).",
+      "Restore the state at a versionstamp (20 hexadecimal digits) or a time (as 2026-01-31T12:00:00Z; UTC where no zone is named). A day, as 2026-01-31, is its midnight in UTC.",
     commands: ["restore"],
   },
   output: {
@@ -300,8 +314,9 @@ export const OPTIONS = {
     env: "DENO_KV_S3_BUCKET",
     type: { kind: "string" },
     placeholder: "BUCKET",
-    help: "With --s3-prefix another way to say --backup s3://bucket/prefix.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    help:
+      "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup only: for the Rust server it is a place to read from.",
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   s3Prefix: {
     flag: "s3-prefix",
@@ -309,7 +324,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "PREFIX",
     help: "See --s3-bucket; a slash at its end makes no difference.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   s3Endpoint: {
     flag: "s3-endpoint",
@@ -318,7 +333,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where an S3 that is not Amazon's answers, such as http://localhost:9000.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   gcsEndpoint: {
     flag: "gcs-endpoint",
@@ -327,7 +342,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where Google Cloud Storage answers, if not at its usual address; one that begins with http: is taken for an emulator and gets no credentials.",
-    commands: ["serve", ...BACKUP_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "restore"],
   },
   durability: {
     flag: "durability",
@@ -346,7 +361,7 @@ export const OPTIONS = {
     placeholder: "TIME",
     default: "1s",
     help:
-      "How far the backup may be behind with --durability local: what losing the machine with its disk can cost.",
+      "How far the backup may be behind with --durability local: what losing the machine with its disk can cost. While the object store does not answer it is more: all that waits, up to --backup-max-log-mib.",
     commands: ["serve"],
   },
   backupRetentionMs: {
@@ -366,7 +381,7 @@ export const OPTIONS = {
     placeholder: "MIB",
     default: 1024,
     help:
-      "What may wait on this machine's disk while the object store does not answer. Past it the backup begins anew with a whole snapshot when it does; at 80 % the log says so.",
+      "What may wait on this machine's disk while the object store does not answer; losing the machine then costs all of it. Past it the backup begins anew with a whole snapshot when it does; at 80 % the log says so.",
     commands: ["serve"],
   },
   backupLeaseMs: {
@@ -411,7 +426,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help: "Print one JSON object instead of lines for people.",
-    commands: [...BACKUP_COMMANDS, "restore"],
+    commands: [...PLACE_COMMANDS, "restore"],
   },
   logFormat: {
     flag: "log-format",
@@ -469,15 +484,23 @@ export function isCommand(word: string): word is CommandName {
 }
 
 /** The environment variables that a command reads, in the table's order. */
-export function environmentOf(command: CommandName): string[] {
-  return optionsOf(command).flatMap(([, spec]) => spec.env ?? []);
+export function environmentOf(
+  command: CommandName,
+  isMeant: (name: OptionName) => boolean = () => true,
+): string[] {
+  return optionsOf(command).flatMap(([name, spec]) =>
+    isMeant(name) ? spec.env ?? [] : []
+  );
 }
 
 /**
  * What the Rust server has and this one has not: named, so that a person who
- * comes from there reads why instead of "unknown option".
+ * comes from there reads why instead of "unknown option". Beside a flag: what
+ * to do instead.
  */
-export const NOT_BUILT_FLAGS: readonly string[] = [
-  "sync-from-s3",
-];
+export const NOT_BUILT_FLAGS: Readonly<Record<string, string>> = {
+  // Without it the other flags would name a place to write to.
+  "sync-from-s3":
+    " What the place holds now can be had with: denokv restore --from s3://bucket/prefix -o FILE. Never name the place that it reads from with --backup: a backup is written there.",
+};
 export const NOT_BUILT_COMMANDS: readonly string[] = ["pitr"];

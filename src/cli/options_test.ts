@@ -31,7 +31,7 @@ Deno.test("flags and environment names are well formed and unique", () => {
     assert.equal(spec.placeholder !== undefined, needsPlaceholder, name);
     assert.match(spec.help, /^[A-Z].*\.$/s);
   }
-  for (const flag of NOT_BUILT_FLAGS) assert(!seen.has(flag));
+  for (const flag of Object.keys(NOT_BUILT_FLAGS)) assert(!seen.has(flag));
 });
 
 Deno.test("every default is a value that the option itself takes", () => {

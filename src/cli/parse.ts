@@ -137,7 +137,9 @@ function takeFlag(
   flag: Flag,
   given: Map<OptionName, string | undefined>,
 ): void {
-  if (NOT_BUILT_FLAGS.includes(flag.name)) throw notBuilt(`--${flag.name}`);
+  if (Object.hasOwn(NOT_BUILT_FLAGS, flag.name)) {
+    throw notBuilt(`--${flag.name}`, NOT_BUILT_FLAGS[flag.name]);
+  }
   const option = BY_FLAG.get(flag.name);
   if (
     option === undefined || !flag.rawName.startsWith("--") &&
@@ -175,10 +177,10 @@ function refuseNotBuilt(word: string | undefined): void {
   }
 }
 
-function notBuilt(what: string): UsageError {
+function notBuilt(what: string, instead = ""): UsageError {
   return new UsageError(
     `${what} is not built yet in this server. ` +
-      "Nothing was opened or changed; leave it out, or use the Rust denokv for it.",
+      `Nothing was opened or changed; use the Rust denokv for it.${instead}`,
   );
 }
 

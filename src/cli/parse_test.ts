@@ -175,6 +175,17 @@ Deno.test("what the Rust server has and this one has not is told so", () => {
   ) refused(args, /not built yet/);
 });
 
+Deno.test("nobody is told to leave --sync-from-s3 out: the rest would be written to", () => {
+  const args = ["serve", "--sync-from-s3", "--s3-bucket=b", "--s3-prefix=app"];
+  assert.throws(() => parse(args), (error: unknown) => {
+    assert(error instanceof UsageError);
+    assert.doesNotMatch(error.message, /leave it out/);
+    assert.match(error.message, /denokv restore --from s3:\/\/bucket\/prefix/);
+    assert.match(error.message, /Never name .* with --backup/);
+    return true;
+  });
+});
+
 Deno.test("no mistake repeats a secret", () => {
   const secret = "hunter2hunter2";
   const environment = { DENO_KV_ACCESS_TOKEN: secret, KVSTORE_SECRET: secret };

@@ -22,13 +22,18 @@ function processIo(): CliIo {
   return {
     out: (line) => writeLine(Deno.stdout, line),
     err: (line) => writeLine(Deno.stderr, line),
+    isHidden: (name) => !isGranted(name),
   };
 }
 
 /** Undefined too where the variable may not be read: no prompt, no crash. */
 function permittedEnv(name: string): string | undefined {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: name });
-  return state === "granted" ? Deno.env.get(name) : undefined;
+  return isGranted(name) ? Deno.env.get(name) : undefined;
+}
+
+function isGranted(variable: string): boolean {
+  const { state } = Deno.permissions.querySync({ name: "env", variable });
+  return state === "granted";
 }
 
 function writeLine(

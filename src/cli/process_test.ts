@@ -68,6 +68,11 @@ Deno.test("used wrongly: one sentence, exit code 2, no stack", async () => {
         /DENO_KV_NUM_WORKERS needs a whole number .* got 'many'/,
       ],
       [["serve", "--sync-from-s3"], {}, /not built yet/],
+      [
+        ["serve", "--sqlite-path=x", "--s3-bucket=b", "--s3-prefix=app"],
+        token,
+        /without --backup/,
+      ],
       [["--sqlite-path=x", "pitr", "list"], {}, /not built yet/],
     ] as [string[], Record<string, string>, RegExp][]
   ) {

@@ -9,11 +9,13 @@ import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
+import type { BackupRequests } from "../store/store.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupService } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
+import { startingFields } from "./starting.ts";
 
 /**
  * Closing the store syncs and copies a bounded log; a dying disk may hang. It
@@ -49,15 +51,18 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     );
   });
   const signal = firstSignal(logger);
+  const announce = announcer(config);
+  announce("Starting.", startingFields(config));
   if (config.isDevelopment) {
     logger.warn(
       "Development settings: every secret of this server is known to everyone, and anyone may read. Never use --dev where others can reach it.",
     );
   }
-  const backup = config.backup === undefined
+  const opened = config.backup === undefined
     ? undefined
     : await openBackup(config, config.backup, logger, signal, io);
-  if (typeof backup === "number") return backup;
+  if (typeof opened === "number") return opened;
+  const backup = opened?.service;
   const store = backup?.store ?? await openSqliteStore({
     path: config.sqlitePath,
     readOnly: config.readOnly,
@@ -71,7 +76,6 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     close: (withinMs) =>
       backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
   };
-  const announce = announcer(config);
   announce(`Opened database at ${config.sqlitePath}`);
   let server: RunningServer;
   try {
@@ -93,7 +97,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
         ? undefined
         : lockFile(databaseFile(config.sqlitePath)),
       backup: backup && {
-        report: () => backup.report(),
+        report: () => ({ ...backup.report(), requests: opened?.requests() }),
         durableVersions: () => backup.durableVersions(),
         snapshot: () => backup.snapshot(),
       },
@@ -127,14 +131,18 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
 }
 
 /**
- * Says what programs around the server wait for on standard error, as the Rust
- * server's do: as events of the log, with the address at the end of its line,
- * and whatever `--log-level` says.
+ * Says what it starts with, and what programs around the server wait for on
+ * standard error, as the Rust server's do: as events of the log, with the
+ * address at the end of its line, and whatever `--log-level` says.
  */
-function announcer(config: ServeConfig): (message: string) => void {
+function announcer(config: ServeConfig): Logger["info"] {
   const { logFormat: format } = config;
-  const logger = createLogger({ format, level: "info", clock: systemClock });
-  return (message) => logger.info(message);
+  return createLogger({ format, level: "info", clock: systemClock }).info;
+}
+
+interface OpenedBackup {
+  service: BackupService;
+  requests(): BackupRequests;
 }
 
 /**
@@ -148,7 +156,7 @@ async function openBackup(
   logger: Logger,
   stopSignal: Promise<string>,
   io: CliIo,
-): Promise<BackupService | number> {
+): Promise<OpenedBackup | number> {
   const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
   const { BackupService } = await import("../backup/backup_service.ts");
   const { FencedError } = await import("../backup/ownership.ts");
@@ -161,7 +169,19 @@ async function openBackup(
       : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
     systemClock,
   );
-  const objects = await openBackupPlace(backup.place);
+  const { CountedObjectStore } = await import("../object_store/counted.ts");
+  const { OutageLog } = await import("./outage_log.ts");
+  const objects = new CountedObjectStore(
+    await openBackupPlace(backup.place),
+    systemClock,
+  );
+  const openedMs = systemClock.monotonicMs();
+  const outages = new OutageLog({
+    store: objects,
+    endpoint: backup.place.s3Endpoint ?? backup.place.gcsEndpoint,
+    clock: systemClock,
+    logger,
+  });
   const stopping = new AbortController();
   let isOpen = false;
   void stopSignal.then((name) => {
@@ -199,9 +219,18 @@ async function openBackup(
     });
     isOpen = true;
     progress.end();
-    return service;
+    outages.started();
+    void service.ended.then(() => outages.stop());
+    return {
+      service,
+      requests: () => ({
+        ...objects.counts,
+        forMs: Math.round(systemClock.monotonicMs() - openedMs),
+      }),
+    };
   } catch (error) {
     progress.end();
+    outages.stop();
     await objects.close();
     if (stopping.signal.aborted) return 0;
     if (error instanceof FencedError) {

@@ -1,4 +1,5 @@
 /** What a running server says of its backup, for the `backup` commands. */
+import type { BackupRequests } from "../store/store.ts";
 import { formatAddress } from "./address.ts";
 import { ask, member } from "./ask.ts";
 import type { BackupConfig } from "./config.ts";
@@ -15,6 +16,8 @@ export interface ServerBackup {
     /** A versionstamp: everything up to it is in the bucket. */
     bucketVersion: string;
     lagBytes: number;
+    /** Absent where the server is of a version that does not count them. */
+    requests?: BackupRequests;
   };
 }
 
@@ -69,6 +72,24 @@ function backupOf(json: unknown): ServerBackup | undefined {
     generation !== null && typeof generation !== "string" ||
     typeof bucketVersion !== "string" || !/^[0-9a-f]{20}$/.test(bucketVersion)
   ) return undefined;
-  const more = { epoch, generation, bucketVersion, lagBytes };
+  const requests = requestsOf(member(json, "requests"));
+  const more = {
+    epoch,
+    generation,
+    bucketVersion,
+    lagBytes,
+    ...(requests && { requests }),
+  };
   return { state, lagMs, more };
+}
+
+function requestsOf(json: unknown): BackupRequests | undefined {
+  const names = ["put", "list", "get", "head", "delete", "forMs"] as const;
+  const entries = names.map((name) => [name, member(json, name)] as const);
+  const isWhole = entries.every(([, count]) =>
+    typeof count === "number" && count >= 0
+  );
+  return isWhole
+    ? Object.fromEntries(entries) as unknown as BackupRequests
+    : undefined;
 }

@@ -32,6 +32,22 @@ Deno.test("what a server says of its backup is taken, and nothing that only look
       { kind: "backup", backup: PUBLIC },
     );
   }
+  const requests = { put: 1, list: 2, get: 3, head: 4, delete: 5, forMs: 6 };
+  assert.deepEqual(
+    await asked(() =>
+      Response.json({ status: "ready", backup: { ...BACKUP, requests } })
+    ),
+    { kind: "backup", backup: { ...PUBLIC, more: { ...MORE, requests } } },
+  );
+  assert.deepEqual(
+    await asked(() =>
+      Response.json({
+        status: "ready",
+        backup: { ...BACKUP, requests: { ...requests, head: "4" } },
+      })
+    ),
+    { kind: "backup", backup: { ...PUBLIC, more: MORE } },
+  );
   await asked((request) => {
     assert.equal(request.headers.get("authorization"), "Bearer a secret");
     return Response.json({ status: "ready", backup: BACKUP });

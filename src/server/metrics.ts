@@ -328,6 +328,14 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     "Tries to ship that failed.",
     report.failures,
   );
+  if (report.requests !== undefined) {
+    const name = "denokv_backup_requests_total";
+    out.family(name, "counter", "Requests to the object store.");
+    const { forMs: _forMs, ...counts } = report.requests;
+    for (const [kind, count] of Object.entries(counts)) {
+      out.sample(name, { kind }, count);
+    }
+  }
   if (report.verifiedAgeMs !== undefined) {
     out.gauge(
       "denokv_backup_verified_age_seconds",

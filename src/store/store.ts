@@ -190,6 +190,17 @@ export type BackupErrorKind =
   | "other";
 
 /** How a backup stands, for metrics and readiness. Times in milliseconds. */
+/** Requests to the object store, as providers bill them. */
+export interface BackupRequests {
+  put: number;
+  list: number;
+  get: number;
+  head: number;
+  delete: number;
+  /** Since the start of the server. */
+  forMs: number;
+}
+
 export interface BackupReport {
   durability: string;
   /** `Active`: it has everything, or is within its interval. */
@@ -212,6 +223,8 @@ export interface BackupReport {
   verifiedAgeMs: number | undefined;
   verifyFailure: string | undefined;
   verifyFailureKind: BackupErrorKind | undefined;
+  /** Absent where nobody counts them. */
+  requests?: BackupRequests;
 }
 
 export interface HistogramSnapshot {

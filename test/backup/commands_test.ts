@@ -101,12 +101,12 @@ Deno.test("the status says why the server was not asked, or what answered", asyn
       net,
     });
   const notAllowed = await status([]);
-  assert.equal(notAllowed.code, 0, notAllowed.err);
+  assert.equal(notAllowed.code, 5, notAllowed.err);
   assert.match(
     notAllowed.out,
     new RegExp(`server {9}not asked: .*--allow-net=${address}`),
   );
   const foreign = await status([address]);
-  assert.equal(foreign.code, 0, foreign.err);
+  assert.equal(foreign.code, 5, foreign.err);
   assert.match(foreign.out, /what answers at \S+ is no denokv server; the bu/);
 });

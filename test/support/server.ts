@@ -42,6 +42,8 @@ export interface ServerSettings {
   reaches?: BackedUpTo;
   /** How far its clock is ahead of this machine's. */
   clockSkewMs?: number;
+  /** Of the environment, what it may see. Default: all that `serve` reads. */
+  seesOnly?: string[];
   /** Files and connections that the process may have open (`ulimit -n`). */
   maxDescriptors?: number;
 }
@@ -254,7 +256,10 @@ function spawn(settings: ServerSettings) {
     DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN,
     KVSTORE_SECRET: REST_SECRET,
   };
-  const names = [...Object.keys({ ...secrets, ...env }), ...allowed?.env ?? []];
+  const names = settings.seesOnly ?? [
+    ...environmentOf("serve"),
+    ...Object.keys({ ...secrets, ...env }),
+  ];
   const folders = [folder, ...allowed?.files ?? []].join(",");
   // Whoever takes any free port needs the right to take that one again.
   const listensOn = port === 0 ? "127.0.0.1" : `127.0.0.1:${port}`;
@@ -271,7 +276,7 @@ function spawn(settings: ServerSettings) {
       `--allow-net=${[listensOn, ...allowed?.net ?? []].join(",")}`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
-      `--allow-env=${[...environmentOf("serve"), ...names].join(",")}`,
+      `--allow-env=${[...names, ...allowed?.env ?? []].join(",")}`,
       ...allowed?.other ?? [],
       MAIN,
       "--sqlite-path",
