@@ -32,9 +32,17 @@ export function segmentsPrefix(generation: string): string {
 }
 
 export function segmentKey(generation: string, name: SegmentName): string {
-  return `${segmentsPrefix(generation)}0001_${hex(name.epoch, 8)}${
-    hex(name.tsn, 8)
-  }_${name.first}_${name.last}.bin`;
+  const prefix = segmentsPrefixOf(generation, name.epoch, name.tsn);
+  return `${prefix}${name.first}_${name.last}.bin`;
+}
+
+/** What the name of the segment of this number begins with. */
+export function segmentsPrefixOf(
+  generation: string,
+  epoch: number,
+  tsn: number,
+): string {
+  return `${segmentsPrefix(generation)}0001_${hex(epoch, 8)}${hex(tsn, 8)}_`;
 }
 
 /** Undefined for what is no segment's name. */

@@ -14,7 +14,7 @@ import {
   type ObjectStore,
   ObjectStoreRefusedError,
 } from "../object_store/object_store.ts";
-import { listSegments } from "./history.ts";
+import { damageOf, listSegments } from "./history.ts";
 import {
   type Manifest,
   ManifestStore,
@@ -197,7 +197,13 @@ export class Ownership {
           found?.manifest,
         );
         ownership.beginLease(startedMs, startedMonotonicMs);
-        await ownership.seal();
+        try {
+          await ownership.seal();
+        } catch (error) {
+          // Whoever is to look into it need not wait for our lease.
+          await ownership.release(undefined, () => true).catch(() => {});
+          throw error;
+        }
         return ownership;
       }
       tell(
@@ -256,17 +262,20 @@ export class Ownership {
     }), () => this.options.signal?.aborted === true);
   }
 
-  /** Seals for the epochs of this generation that have none. */
+  /**
+   * Seals for the epochs of this generation that have none.
+   * @throws StartupError where a segment is missing before another one
+   */
   private async endsOf(generation: string): Promise<Seal[]> {
     const { objects } = this.options;
     const { seals } = this.manifest;
-    const { history } = await listSegments(
-      objects,
-      generation,
-      this.manifest,
-    );
+    const listing = await listSegments(objects, generation, this.manifest);
+    const { history } = listing;
     const { snapshotVersion } = this.manifest.generations
       .find(({ name }) => name === generation)!;
+    // A seal before a segment that was there would make the loss the history.
+    const damage = damageOf(listing, snapshotVersion);
+    if (damage) throw damage;
     const sealed = new Map(
       seals.filter((seal) => seal.generation === generation)
         .map((seal) => [seal.epoch, seal]),

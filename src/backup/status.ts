@@ -3,7 +3,7 @@ import type { Clock } from "../common/clock.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
-import { listSegments, readSnapshotIndex } from "./history.ts";
+import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
 import { hexVersion, ManifestStore } from "./manifest.ts";
 import { versionOf } from "./names.ts";
 import { lastVerified } from "./verify.ts";
@@ -26,8 +26,10 @@ export interface BucketStatus {
   /** The oldest moment that can be restored. */
   recoverableSinceMs: number;
   generations: number;
-  /** Objects that are not history: late, foreign or behind a gap. */
+  /** Objects that are not history: late, or foreign. */
   strays: string[];
+  /** What is missing, in a sentence; undefined where nothing is. */
+  damage: string | undefined;
   lastVerified: { atMs: number; version: string } | undefined;
 }
 
@@ -44,7 +46,8 @@ export async function bucketStatus(
   const manifest = await withArchives(objects, found.manifest);
   const name = found.manifest.generation;
   const snapshot = await readSnapshotIndex(objects, name);
-  const { history, strays } = await listSegments(objects, name, manifest);
+  const listing = await listSegments(objects, name, manifest);
+  const { history, strays } = listing;
   const last = history.at(-1);
   const sum = (parts: readonly { sizeBytes: number }[]) =>
     parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
@@ -72,6 +75,7 @@ export async function bucketStatus(
     ),
     generations: manifest.generations.length,
     strays,
+    damage: damageOf(listing, snapshot.version)?.message,
     lastVerified: await lastVerified(objects),
   };
 }

@@ -60,7 +60,7 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
       return 1;
     }
     // Who ships nothing because there is nothing to ship is up to date.
-    const state = server?.state ?? "Active";
+    const state = bucket.damage ? "Damaged" : server?.state ?? "Active";
     const isWell = state === "Active" && bucket.strays.length === 0;
     if (config.json) {
       const { more, ...rest } = server ?? {};
@@ -107,6 +107,7 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
         : "the one at --addr does not serve this backup";
       lines.push(`  server         ${why}; the bucket alone was looked at`);
     }
+    if (bucket.damage) lines.push(`  damage         ${bucket.damage}`);
     for (const key of bucket.strays) lines.push(`  not history    ${key}`);
     for (const line of lines) io.out(line);
     return isWell ? 0 : 1;

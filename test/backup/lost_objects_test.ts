@@ -1,0 +1,136 @@
+/**
+ * Objects that were lost from the bucket: what is missing is said, nothing is
+ * served or restored as if it were whole, and what is left is never deleted.
+ */
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { systemClock } from "../../src/common/clock.ts";
+import { systemRandom } from "../../src/common/random.ts";
+import type { ObjectStore } from "../../src/object_store/object_store.ts";
+import { openObjectStore } from "../../src/object_store/open.ts";
+import {
+  type BackedUpTo,
+  runCommand,
+  ServerProcess,
+  TestFolder,
+} from "../support/server.ts";
+import { type Bucket, SHORT_LEASE, startBucket } from "./support.ts";
+
+const ARGS = ["--durability", "s3", ...SHORT_LEASE];
+const headers = { authorization: "denorocks" };
+
+function objectsOf(bucket: Bucket, { url }: BackedUpTo): Promise<ObjectStore> {
+  return openObjectStore(url, {
+    clock: systemClock,
+    random: systemRandom,
+    s3Endpoint: bucket.minio.endpoint,
+    s3Credentials: bucket.minio,
+  });
+}
+
+async function keysOf(objects: ObjectStore, prefix = ""): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const { key } of objects.list(prefix)) keys.push(key);
+  return keys;
+}
+
+async function put(server: ServerProcess, key: string): Promise<string> {
+  const answer = await fetch(`${server.url}/${key}`, {
+    method: "POST",
+    body: "value",
+    headers,
+  });
+  assert.equal(answer.status, 200);
+  return (await answer.json()).versionstamp;
+}
+
+async function isThere(server: ServerProcess, key: string): Promise<boolean> {
+  const answer = await fetch(`${server.url}/${key}`, { headers });
+  await answer.body?.cancel();
+  return answer.status === 200;
+}
+
+/** A server that was killed after its writes, each with a segment of its own. */
+async function killedAfter(
+  writes: number,
+  path: string,
+  backup: BackedUpTo,
+): Promise<string[]> {
+  const stamps: string[] = [];
+  await using server = await ServerProcess.start({ path, backup, args: ARGS });
+  for (let i = 0; i < writes; i++) stamps.push(await put(server, `${i}`));
+  await server.kill();
+  return stamps;
+}
+
+/** The sentence with which a start on a blank disk is refused. */
+async function refusal(folder: TestFolder, backup: BackedUpTo) {
+  const path = `${folder.path}/blank.sqlite`;
+  await using server = ServerProcess.starting({ path, backup, args: ARGS });
+  assert.equal(await server.exitCode, 1);
+  await assert.rejects(Deno.stat(path), Deno.errors.NotFound);
+  return server.lastWords;
+}
+
+function rowsOf(path: string): number {
+  const db = new DatabaseSync(path, { readOnly: true });
+  const { count } = db.prepare("select count(*) as count from kv").get()!;
+  db.close();
+  return Number(count);
+}
+
+Deno.test("s3: a lost segment of an epoch without a seal is named and refused, and never sealed", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("lost");
+  const stamps = await killedAfter(20, folder.database, backup);
+  const objects = await objectsOf(bucket, backup);
+  const segments = (await keysOf(objects)).filter((key) => /logs/.test(key));
+  assert.equal(segments.length, 20);
+  const { data } = (await objects.get(segments[7]))!;
+  await objects.delete([segments[7]]);
+
+  const output = `${folder.path}/restored.sqlite`;
+  const run = (...args: string[]) =>
+    runCommand(args, { backup, folder: folder.path });
+  const from = ["--from", backup.url, "--s3-endpoint", backup.endpoint!];
+  const at = ["--backup", backup.url, "--s3-endpoint", backup.endpoint!];
+  const named = new RegExp(
+    `misses segment 8 of epoch 1 .*--at ${stamps[6]}`,
+    "s",
+  );
+  for (
+    const args of [
+      ["restore", ...from, "-o", output],
+      ["restore", ...from, "-o", output, "--at", stamps[7]],
+      ["restore", ...from, "-o", output, "--at", new Date().toISOString()],
+      ["backup", "verify", ...at],
+    ]
+  ) {
+    const { code, err } = await run(...args);
+    assert.equal(code, 1, args.join(" "));
+    assert.match(err, named);
+    await assert.rejects(Deno.stat(output), Deno.errors.NotFound);
+  }
+  const status = await run("backup", "status", ...at, "--json");
+  assert.equal(status.code, 1);
+  assert.match(JSON.parse(status.out).damage, named);
+  // Twice: the first refusal has left nothing that the second one believes.
+  for (let i = 0; i < 2; i++) {
+    assert.match(await refusal(folder, backup), named);
+  }
+  // The choice that the sentence gives.
+  const until = await run("restore", ...from, "-o", output, "--at", stamps[6]);
+  assert.equal(until.code, 0, until.err);
+  assert.equal(rowsOf(output), 7);
+
+  await objects.put(segments[7], data);
+  await objects.close();
+  await using server = await ServerProcess.start({
+    path: `${folder.path}/again.sqlite`,
+    backup,
+    args: ARGS,
+  });
+  for (let i = 0; i < 20; i++) assert.ok(await isThere(server, `${i}`));
+});
