@@ -18,7 +18,8 @@ import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
-import { FencedError, Ownership } from "./ownership.ts";
+import { ManifestStore } from "./manifest.ts";
+import { FencedError, Ownership, readOfNonEmpty } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
 import { Verifications } from "./verifications.ts";
@@ -87,6 +88,7 @@ export class BackupService {
     try {
       const local = engine.inspect();
       await patiently(options, () => requirePlace(objects, local, logger));
+      await patiently(options, () => requireOurs(options));
       await patiently(options, () => requireFencing(options));
       ownership = await Ownership.acquire({
         objects,
@@ -471,6 +473,15 @@ async function patiently<T>(
     }
     await sleep(clock, LAUNCH_RETRY_MS);
   }
+}
+
+/** Before anything is written there. */
+async function requireOurs(
+  { objects, clock, random, signal }: BackupServiceOptions,
+): Promise<void> {
+  const manifests = new ManifestStore(objects, clock, random);
+  if (await manifests.tag() !== undefined) return;
+  await readOfNonEmpty(objects, manifests, signal);
 }
 
 async function requireFencing(

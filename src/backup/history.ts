@@ -18,6 +18,7 @@ import {
   snapshotsPrefix,
   versionOf,
 } from "./names.ts";
+import { contentWithoutManifest } from "./unclaimed.ts";
 
 export interface ListedSegment extends SegmentName {
   key: string;
@@ -173,7 +174,7 @@ export async function readSnapshotIndex(
   }
   const differential = await objects.get(differentialKey(generation));
   if (generation === "" && differential === undefined) {
-    throw new StartupError(
+    throw await contentWithoutManifest(objects) ?? new StartupError(
       `There is no backup in ${objects.url}: neither its manifest nor a snapshot is there. Nothing was restored; check the URL.`,
     );
   }

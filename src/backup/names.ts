@@ -8,6 +8,8 @@ import type { Random } from "../common/random.ts";
 export const MANIFEST_KEY = "manifest.json";
 export const RETENTION_PLAN_KEY = "retention-plan.json";
 export const VERIFIED_KEY = "verified.json";
+/** Of what a launch tries out (`object_store/probe.ts`). */
+export const PROBE_PREFIX = "probe/";
 export const ARCHIVES_PREFIX = "archives/";
 
 /** Below the backup's URL; "" where that is a generation's folder itself. */

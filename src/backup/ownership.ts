@@ -22,6 +22,7 @@ import {
   type VersionedManifest,
 } from "./manifest.ts";
 import { epochOf, versionOf } from "./names.ts";
+import { contentWithoutManifest } from "./unclaimed.ts";
 
 /** How long an owner may go without renewing before another takes over. */
 export const LEASE_MS = 10_000;
@@ -166,7 +167,8 @@ export class Ownership {
       options.signal?.throwIfAborted();
       let found: VersionedManifest | undefined;
       try {
-        found = await store.read();
+        found = await store.read() ??
+          await readOfNonEmpty(options.objects, store, options.signal);
       } catch (error) {
         if (!(error instanceof UnavailableError)) throw error;
         tell(
@@ -573,6 +575,23 @@ export class Ownership {
     this.changing = released.catch(() => {});
     return released;
   }
+}
+
+/**
+ * The manifest of a place that has none and is not empty: there by now, where
+ * another launch began the backup meanwhile.
+ * @throws StartupError where it is still missing: no backup begins there
+ */
+export async function readOfNonEmpty(
+  objects: ObjectStore,
+  store: ManifestStore,
+  signal?: AbortSignal,
+): Promise<VersionedManifest | undefined> {
+  const content = await contentWithoutManifest(objects, signal);
+  if (content === undefined) return undefined;
+  const found = await store.read();
+  if (found === undefined) throw content;
+  return found;
 }
 
 async function withdraw(store: ManifestStore, owner: string): Promise<void> {

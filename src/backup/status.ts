@@ -6,6 +6,7 @@ import { withArchives } from "./archive.ts";
 import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
 import { hexVersion, ManifestStore } from "./manifest.ts";
 import { versionOf } from "./names.ts";
+import { contentWithoutManifest } from "./unclaimed.ts";
 import { lastVerified } from "./verify.ts";
 
 export interface BucketStatus {
@@ -33,13 +34,20 @@ export interface BucketStatus {
   lastVerified: { atMs: number; version: string } | undefined;
 }
 
-/** @returns undefined where the bucket holds no backup */
+/**
+ * @returns undefined where the bucket holds no backup
+ * @throws StartupError where it holds one without its manifest
+ */
 export async function bucketStatus(
   objects: ObjectStore,
   clock: Clock,
   random: Random,
 ): Promise<BucketStatus | undefined> {
   const found = await new ManifestStore(objects, clock, random).read();
+  if (found === undefined) {
+    const content = await contentWithoutManifest(objects);
+    if (content) throw content;
+  }
   if (found === undefined || found.manifest.generation === null) {
     return undefined;
   }

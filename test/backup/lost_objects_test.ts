@@ -66,9 +66,17 @@ async function killedAfter(
 /** The sentence with which a start on a blank disk is refused. */
 async function refusal(folder: TestFolder, backup: BackedUpTo) {
   const path = `${folder.path}/blank.sqlite`;
-  await using server = ServerProcess.starting({ path, backup, args: ARGS });
-  assert.equal(await server.exitCode, 1);
+  const sentence = await refusalOf(path, backup);
   await assert.rejects(Deno.stat(path), Deno.errors.NotFound);
+  return sentence;
+}
+
+async function refusalOf(path: string, backup: BackedUpTo): Promise<string> {
+  await using server = ServerProcess.starting({ path, backup, args: ARGS });
+  // Whether it serves or ends is known as soon as it does either.
+  await server.logged(/Listening/).catch(() => {});
+  assert.ok(!/Listening/.test(server.lastWords), "it serves");
+  assert.equal(await server.exitCode, 1);
   return server.lastWords;
 }
 
@@ -133,4 +141,73 @@ Deno.test("s3: a lost segment of an epoch without a seal is named and refused, a
     args: ARGS,
   });
   for (let i = 0; i < 20; i++) assert.ok(await isThere(server, `${i}`));
+});
+
+Deno.test("s3: without its manifest a backup is refused, and nothing of it is changed or deleted", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("headless");
+  await killedAfter(5, folder.database, backup);
+  const objects = await objectsOf(bucket, backup);
+  const { data } = (await objects.get("manifest.json"))!;
+  await objects.delete(["manifest.json"]);
+  const before = await keysOf(objects);
+  const [generation] = before[0].split("/");
+
+  const named = new RegExp(`${generation}.*no manifest\\.json`, "s");
+  assert.match(await refusal(folder, backup), named);
+  // Nor does the database's own file go on beside a history it cannot see.
+  assert.match(await refusalOf(folder.database, backup), named);
+  const output = `${folder.path}/restored.sqlite`;
+  const run = (...args: string[]) =>
+    runCommand([...args, "--s3-endpoint", backup.endpoint!], {
+      backup,
+      folder: folder.path,
+    });
+  for (
+    const args of [
+      ["restore", "--from", backup.url, "-o", output],
+      ["backup", "status", "--backup", backup.url],
+      ["backup", "verify", "--backup", backup.url],
+    ]
+  ) {
+    const { code, err } = await run(...args);
+    assert.equal(code, 1, args.join(" "));
+    assert.match(err, named);
+  }
+  assert.deepEqual(await keysOf(objects), before);
+  // The way out that the sentence names.
+  const from = `${backup.url}/${generation}`;
+  const restored = await run("restore", "--from", from, "-o", output);
+  assert.equal(restored.code, 0, restored.err);
+  assert.equal(rowsOf(output), 5);
+
+  await objects.put("manifest.json", data);
+  await objects.close();
+  await using server = await ServerProcess.start({
+    path: `${folder.path}/again.sqlite`,
+    backup,
+    args: ARGS,
+  });
+  for (let i = 0; i < 5; i++) assert.ok(await isThere(server, `${i}`));
+});
+
+Deno.test("s3: a place that holds something else is never written to", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("theirs");
+  const objects = await objectsOf(bucket, backup);
+  // Such as a backup of another program, or somebody's pictures.
+  for (const key of ["differential", "pictures/cat.jpg"]) {
+    await objects.put(key, new Uint8Array([1]));
+    assert.match(await refusal(folder, backup), new RegExp(`holds ${key}`));
+    assert.deepEqual(await keysOf(objects), [key]);
+    await objects.delete([key]);
+  }
+  // What a start that was killed may leave of its probe is no content.
+  await objects.put("probe/0123", new Uint8Array([1]));
+  await objects.close();
+  await killedAfter(1, folder.database, backup);
 });
