@@ -12,6 +12,8 @@ const NONE: Manifest = {
   leaseUntilMs: 0,
   handoverTo: null,
   generation: null,
+  making: [],
+  deleting: [],
   archives: [],
   generations: [],
   seals: [],

@@ -57,6 +57,10 @@ export interface Manifest extends History {
   handoverTo: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
+  /** Begun and not complete: folders that nothing of the history is in. */
+  making: string[];
+  /** Folders and archives that are being deleted; nothing else ever is. */
+  deleting: string[];
   /** Oldest first; they come before all that `generations` holds. */
   archives: Archive[];
   /**
@@ -141,6 +145,8 @@ export function decodeManifest(
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
       generation: object.generation === null ? null : text("generation"),
+      making: names(object.making, "making"),
+      deleting: names(object.deleting, "deleting"),
       archives: list(object.archives, "archives").map((item) => ({
         key: string(item.key, "key"),
         endedMs: whole(item.endedMs, "endedMs"),
@@ -203,6 +209,13 @@ function whole(value: unknown, name: string): number {
 function list(value: unknown, name: string): Record<string, unknown>[] {
   if (!Array.isArray(value)) throw new Error(`${name} is no list`);
   return value;
+}
+
+/** A manifest from before there were such names has none. */
+function names(value: unknown, name: string): string[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw new Error(`${name} is no list`);
+  return value.map((item) => string(item, name));
 }
 
 /** 20 digits, as people see versionstamps. */

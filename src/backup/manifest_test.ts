@@ -20,6 +20,8 @@ const MANIFEST: Manifest = {
   leaseUntilMs: 5,
   handoverTo: null,
   generation: "g",
+  making: [],
+  deleting: [],
   archives: [{ key: "archives/x.json", endedMs: 900 }],
   generations: [{
     name: "g",

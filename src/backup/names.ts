@@ -6,7 +6,6 @@
 import type { Random } from "../common/random.ts";
 
 export const MANIFEST_KEY = "manifest.json";
-export const RETENTION_PLAN_KEY = "retention-plan.json";
 export const VERIFIED_KEY = "verified.json";
 /** Of what a launch tries out (`object_store/probe.ts`). */
 export const PROBE_PREFIX = "probe/";
@@ -120,6 +119,14 @@ export function generationName(
 
 export function isGenerationName(text: string): boolean {
   return /^\d{8}t\d{6}z-[0-9a-f]{8}-[0-9a-f]{4}$/.test(text);
+}
+
+/** When the generation was begun, by the clock of who began it. */
+export function startOf(generation: string): number {
+  return Date.parse(generation.replace(
+    /^(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z.*$/,
+    "$1-$2-$3T$4:$5:$6Z",
+  ));
 }
 
 /** The epoch that began the generation. */

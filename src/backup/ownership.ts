@@ -617,6 +617,8 @@ function takenOver(
     leaseUntilMs,
     handoverTo,
     generation: null,
+    making: [],
+    deleting: [],
     archives: [],
     generations: [],
     seals: [],

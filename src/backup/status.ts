@@ -27,6 +27,10 @@ export interface BucketStatus {
   /** The oldest moment that can be restored. */
   recoverableSinceMs: number;
   generations: number;
+  /** Generations that were begun and are not complete. */
+  making: string[];
+  /** What is being deleted, or was when a pass was interrupted. */
+  deleting: string[];
   /** Objects that are not history: late, or foreign. */
   strays: string[];
   /** What is missing, in a sentence; undefined where nothing is. */
@@ -82,6 +86,8 @@ export async function bucketStatus(
       ...manifest.generations.map((generation) => generation.startedMs),
     ),
     generations: manifest.generations.length,
+    making: manifest.making,
+    deleting: manifest.deleting,
     strays,
     damage: damageOf(listing, snapshot.version)?.message,
     lastVerified: await lastVerified(objects),

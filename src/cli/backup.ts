@@ -109,6 +109,8 @@ export function backupStatus(config: BackupConfig, io: CliIo): Promise<number> {
       lines.push(`  server         ${why}; the bucket alone was looked at`);
     }
     if (bucket.damage) lines.push(`  damage         ${bucket.damage}`);
+    for (const name of bucket.making) lines.push(`  not complete   ${name}`);
+    for (const name of bucket.deleting) lines.push(`  being deleted  ${name}`);
     for (const key of bucket.strays) lines.push(`  not history    ${key}`);
     for (const line of lines) io.out(line);
     return isWell ? 0 : 1;
