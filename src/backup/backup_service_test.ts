@@ -337,6 +337,7 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
       leaseUntilMs: 0,
       handoverTo: null,
       generation,
+      beganWithFile: false,
       making: [],
       deleting: [],
       archives: [],

@@ -12,6 +12,7 @@ const NONE: Manifest = {
   leaseUntilMs: 0,
   handoverTo: null,
   generation: null,
+  beganWithFile: false,
   making: [],
   deleting: [],
   archives: [],

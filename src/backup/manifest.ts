@@ -57,6 +57,11 @@ export interface Manifest extends History {
   handoverTo: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
+  /**
+   * The database was there before its backup. Without a generation, only its
+   * own file can go on then; otherwise nothing was acknowledged yet.
+   */
+  beganWithFile: boolean;
   /** Begun and not complete: folders that nothing of the history is in. */
   making: string[];
   /** Folders and archives that are being deleted; nothing else ever is. */
@@ -145,6 +150,8 @@ export function decodeManifest(
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
       generation: object.generation === null ? null : text("generation"),
+      // One that does not say so may be of a database that has something.
+      beganWithFile: object.beganWithFile !== false,
       making: names(object.making, "making"),
       deleting: names(object.deleting, "deleting"),
       archives: list(object.archives, "archives").map((item) => ({

@@ -185,8 +185,10 @@ export class Ownership {
       const startedMs = clock.nowMs();
       const startedMonotonicMs = clock.monotonicMs();
       if (!found || Ownership.mayTake(found.manifest, options, seenSinceMs)) {
+        if (found) checkFile(found.manifest, options.databaseId);
         const next = takenOver(found?.manifest, {
           databaseId: options.databaseId ?? randomUuid(random),
+          beganWithFile: options.databaseId !== undefined,
           owner,
           leaseUntilMs: startedMs + leaseMs,
         });
@@ -602,7 +604,12 @@ async function withdraw(store: ManifestStore, owner: string): Promise<void> {
 
 function takenOver(
   manifest: Manifest | undefined,
-  by: { databaseId: string; owner: string; leaseUntilMs: number },
+  by: {
+    databaseId: string;
+    beganWithFile: boolean;
+    owner: string;
+    leaseUntilMs: number;
+  },
 ): Manifest {
   const { owner, leaseUntilMs } = by;
   const handoverTo = null;
@@ -617,6 +624,7 @@ function takenOver(
     leaseUntilMs,
     handoverTo,
     generation: null,
+    beganWithFile: by.beganWithFile,
     making: [],
     deleting: [],
     archives: [],
@@ -624,6 +632,15 @@ function takenOver(
     seals: [],
     leapVersion: 0,
   };
+}
+
+/** Whoever has no file would begin an empty history in the place of a full one. */
+function checkFile(manifest: Manifest, databaseId?: string): void {
+  const { generation, beganWithFile } = manifest;
+  if (generation !== null || !beganWithFile || databaseId !== undefined) return;
+  throw new StartupError(
+    `The backup is of database ${manifest.databaseId}, which was there before it, and holds no whole snapshot of it yet: the first one was not finished. No file of that database is here. Nothing was opened or changed. Start the server with that file, on the machine that has it, and it goes on. If the file is gone for good, begin a new database: give --backup another URL, or delete every object below this one.`,
+  );
 }
 
 function checkDatabase(manifest: Manifest, databaseId?: string): void {

@@ -31,6 +31,7 @@ Deno.test("only what the manifest names is deleted: unfinished generations, and 
     leaseUntilMs: 0,
     handoverTo: null,
     generation: PRESENT,
+    beganWithFile: false,
     making: [OURS, FENCED, YOUNG],
     // One that is history is kept, whatever brought its name there.
     deleting: [PRESENT],

@@ -14,6 +14,7 @@ import {
   ServerProcess,
   TestFolder,
 } from "../support/server.ts";
+import { startHttpProxy } from "../support/http_proxy.ts";
 import { type Bucket, SHORT_LEASE, startBucket } from "./support.ts";
 
 const ARGS = ["--durability", "s3", ...SHORT_LEASE];
@@ -210,4 +211,95 @@ Deno.test("s3: a place that holds something else is never written to", async () 
   await objects.put("probe/0123", new Uint8Array([1]));
   await objects.close();
   await killedAfter(1, folder.database, backup);
+});
+
+/** Killed while its first snapshot is on its way, and never gets through. */
+async function killedInFirstSnapshot(
+  bucket: Bucket,
+  path: string,
+  prefix: string,
+  whileItWaits?: (server: ServerProcess) => Promise<void>,
+): Promise<void> {
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  try {
+    const asked = Promise.withResolvers<void>();
+    proxy.rule = ({ method, path }) => {
+      if (method !== "PUT" || !/snapshot/.test(path)) return undefined;
+      asked.resolve();
+      return { kind: "answer", status: 503 };
+    };
+    const backup = bucket.at(prefix, proxy.endpoint);
+    await using server = ServerProcess.starting({
+      path,
+      backup,
+      args: SHORT_LEASE,
+    });
+    await asked.promise;
+    await whileItWaits?.(server);
+    await server.kill();
+  } finally {
+    await proxy.stop();
+  }
+}
+
+Deno.test("s3: killed in its first snapshot, a database that was there before is not begun anew from nothing", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const path = folder.database;
+  {
+    await using server = await ServerProcess.start({ path });
+    await put(server, "old");
+    assert.equal((await server.stop()).code, 0);
+  }
+  await killedInFirstSnapshot(
+    bucket,
+    path,
+    "adopted",
+    (server) => server.logged(/Listening/),
+  );
+  const backup = bucket.at("adopted");
+  for (let i = 0; i < 2; i++) {
+    assert.match(
+      await refusal(folder, backup),
+      /no whole snapshot .*Start the server with that file/s,
+    );
+  }
+  {
+    await using server = await ServerProcess.start({
+      path,
+      backup,
+      args: ARGS,
+    });
+    assert.ok(await isThere(server, "old"));
+    assert.equal((await server.stop()).code, 0);
+  }
+  await using server = await ServerProcess.start({
+    path: `${folder.path}/blank.sqlite`,
+    backup,
+    args: ARGS,
+  });
+  assert.ok(await isThere(server, "old"));
+});
+
+Deno.test("s3: a new database acknowledges nothing before its first snapshot, and can begin again on a blank disk", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  await killedInFirstSnapshot(
+    bucket,
+    folder.database,
+    "new",
+    (server) => {
+      assert.ok(!/Listening/.test(server.lastWords), "it serves");
+      return Promise.resolve();
+    },
+  );
+  const backup = bucket.at("new");
+  await using server = await ServerProcess.start({
+    path: `${folder.path}/blank.sqlite`,
+    backup,
+    args: ARGS,
+  });
+  await put(server, "first");
 });
