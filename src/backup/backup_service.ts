@@ -18,7 +18,8 @@ import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
-import { FencedError, Ownership } from "./ownership.ts";
+import { ManifestStore } from "./manifest.ts";
+import { FencedError, Ownership, readOfNonEmpty } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
 import { Verifications } from "./verifications.ts";
@@ -87,6 +88,7 @@ export class BackupService {
     try {
       const local = engine.inspect();
       await patiently(options, () => requirePlace(objects, local, logger));
+      await patiently(options, () => requireOurs(options));
       await patiently(options, () => requireFencing(options));
       ownership = await Ownership.acquire({
         objects,
@@ -223,6 +225,7 @@ export class BackupService {
   /** With `s3`, nothing is served before the bucket has it. */
   private async begin(): Promise<void> {
     const { ownership, shipper, source, options } = this;
+    const { generation, beganWithFile } = ownership.manifest;
     await source.setState({
       [STATE.url]: options.objects.url,
       [STATE.epoch]: String(ownership.epoch),
@@ -230,12 +233,30 @@ export class BackupService {
       [STATE.place]: options.objects.placeId ?? "",
     });
     this.generations.begin();
+    // Until then a blank disk may begin anew in our place.
+    if (generation === null && !beganWithFile) await this.firstGeneration();
     if (options.durability === "s3") {
       await this.generations.making;
       await shipper.drain();
       await this.durability.shipped(shipper.shippedVersion);
     } else shipper.synced(source.syncedVersion);
     void this.verifications.begin();
+  }
+
+  /** Resolves when there is one, or when the service has ended without. */
+  private async firstGeneration(): Promise<void> {
+    const { ownership, generations, options } = this;
+    const abort = () => this.abortWork();
+    options.signal?.addEventListener("abort", abort);
+    try {
+      while (ownership.manifest.generation === null) {
+        options.signal?.throwIfAborted();
+        if (this.stopped.signal.aborted) return;
+        await (generations.making ?? sleep(options.clock, LAUNCH_RETRY_MS));
+      }
+    } finally {
+      options.signal?.removeEventListener("abort", abort);
+    }
   }
 
   /** A new generation now, or the one that is being made. */
@@ -471,6 +492,15 @@ async function patiently<T>(
     }
     await sleep(clock, LAUNCH_RETRY_MS);
   }
+}
+
+/** Before anything is written there. */
+async function requireOurs(
+  { objects, clock, random, signal }: BackupServiceOptions,
+): Promise<void> {
+  const manifests = new ManifestStore(objects, clock, random);
+  if (await manifests.tag() !== undefined) return;
+  await readOfNonEmpty(objects, manifests, signal);
 }
 
 async function requireFencing(

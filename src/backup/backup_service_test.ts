@@ -337,6 +337,9 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
       leaseUntilMs: 0,
       handoverTo: null,
       generation,
+      beganWithFile: false,
+      making: [],
+      deleting: [],
       archives: [],
       generations: [
         { name: first, startedMs: 1000, endedMs: 5000, snapshotVersion: 0 },
@@ -356,6 +359,7 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
     ]);
     let current = manifest;
     const ownership = {
+      epoch: 1,
       get manifest() {
         return current;
       },
@@ -370,7 +374,6 @@ Deno.test("retention deletes what no recovery needs, and finishes what was begun
       clock: { ...systemClock, nowMs: () => 5001 + HOUR_MS },
       logger: silentLogger,
       retentionMs: HOUR_MS,
-      findsGarbage: true,
     };
     assert.ok((await keys()).some((key) => key.startsWith(first)));
     // Interrupted when the manifest no longer names it, and nothing is gone.

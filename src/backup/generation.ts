@@ -1,7 +1,8 @@
 /**
  * A generation: a snapshot, and the log from it on, in a folder that is a
  * complete backup by itself. It is history from the moment in which the
- * manifest names it; what a crash leaves before that is garbage.
+ * manifest names it as one; until then it names it as one in the making, and
+ * what a crash leaves of that is garbage.
  */
 import { utf8 } from "../common/bytes.ts";
 import { type Clock, sleep } from "../common/clock.ts";
@@ -84,6 +85,11 @@ export async function makeGeneration(
     shipper.position?.logVersion ?? source.syncedVersion,
   ));
   try {
+    // Named before it is there: what a crash leaves of it is known as garbage.
+    await ownership.update((manifest) => ({
+      ...manifest,
+      making: [...manifest.making, name],
+    }), () => options.signal.aborted);
     const summary = await uploadSnapshot(options, name);
     const generation: Generation = {
       name,
@@ -98,6 +104,7 @@ export async function makeGeneration(
         await ownership.update((manifest) => ({
           ...manifest,
           generation: name,
+          making: manifest.making.filter((other) => other !== name),
           generations: [
             ...manifest.generations.map((former) =>
               former.endedMs === null
@@ -146,7 +153,7 @@ async function uploadSnapshot(
     options.progress?.(entries);
   };
   let count = 0;
-  const summary = await source.snapshot({
+  const uploaded = source.snapshot({
     partBytes: PART_BYTES,
     signal: options.signal,
     onBegin() {},
@@ -160,7 +167,15 @@ async function uploadSnapshot(
       await Promise.race([failed.promise, ...uploads]);
     },
   });
-  await Promise.race([failed.promise, Promise.all(uploads)]);
+  let summary: SnapshotSummary;
+  try {
+    summary = await uploaded;
+    await Promise.race([failed.promise, Promise.all(uploads)]);
+  } catch (error) {
+    // What is on its way must not come to a folder that is deleted.
+    await Promise.allSettled(uploads);
+    throw error;
+  }
   const version = hexVersion(summary.version);
   const index = {
     format: 1,

@@ -26,7 +26,6 @@ const RETRY_MS = 30_000;
 const MIN_AGE_MS = 60_000;
 /** Seals of the present one, one of each launch. */
 const MAX_SEALS = 64;
-const GARBAGE_EVERY_MS = 24 * 60 * 60_000;
 
 export interface GenerationsOptions {
   objects: ObjectStore;
@@ -53,7 +52,6 @@ export class Generations {
   private snapshotBytes: number;
   /** Before, the present one is too young to be outgrown. */
   private outgrownFromMs = 0;
-  private lookForGarbageAtMs = 0;
   private retry: Timer | undefined;
 
   constructor(private readonly options: GenerationsOptions) {
@@ -152,6 +150,9 @@ export class Generations {
         "A new generation was not finished; the present one goes on.",
         { reason: messageOf(error) },
       );
+      // What there is of it goes, so that tries do not heap up.
+      await this.tidyUp();
+      if (signal.aborted) return;
       this.retry = clock.after(
         RETRY_MS,
         () => this.want("the last try failed"),
@@ -164,13 +165,10 @@ export class Generations {
   /** What is left undone is done after the next one. */
   private async tidyUp(): Promise<void> {
     const { options } = this;
-    const { clock, logger, signal } = options;
-    const startedMs = clock.monotonicMs();
-    const findsGarbage = startedMs >= this.lookForGarbageAtMs;
+    const { logger, signal } = options;
     try {
       await archiveOldGenerations(options);
-      await applyRetention({ ...options, findsGarbage });
-      if (findsGarbage) this.lookForGarbageAtMs = startedMs + GARBAGE_EVERY_MS;
+      await applyRetention(options);
     } catch (error) {
       if (signal.aborted || error instanceof FencedError) return;
       logger.warn(

@@ -1,21 +1,24 @@
 /**
  * What a bucket holds: which objects are history, and in which order. Nothing
- * beyond a seal is, nor what stands behind a gap.
+ * beyond a seal is. A number that is missing with a later one there is damage,
+ * never the end of a history.
  */
 import { fromUtf8 } from "../common/bytes.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
-import type { Generation, Manifest } from "./manifest.ts";
+import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
 import {
   differentialKey,
   parseSegmentKey,
   type SegmentName,
   segmentsPrefix,
+  segmentsPrefixOf,
   snapshotIndexKey,
   snapshotsPrefix,
   versionOf,
 } from "./names.ts";
+import { contentWithoutManifest } from "./unclaimed.ts";
 
 export interface ListedSegment extends SegmentName {
   key: string;
@@ -41,14 +44,24 @@ export interface SnapshotIndex {
 export interface Listing {
   /** In order: epochs one after the other, each without gaps. */
   history: ListedSegment[];
-  /** What lies there and is not history: late, foreign, or behind a gap. */
+  /** What lies there and is not history: late, or foreign. */
   strays: string[];
+  /** The first segment that is missing; nothing behind it is in `history`. */
+  gap: Gap | undefined;
+  /** The newest version in the name of any segment; 0 where there is none. */
+  newestVersion: number;
+}
+
+export interface Gap {
+  generation: string;
+  epoch: number;
+  tsn: number;
 }
 
 /**
  * The history as this version of the manifest has it: what later owners have
  * written since is no part of it.
- * @throws StartupError where a sealed segment is missing, or one is there twice
+ * @throws StartupError where a segment is there twice
  */
 export async function listSegments(
   objects: ObjectStore,
@@ -57,13 +70,18 @@ export async function listSegments(
   signal?: AbortSignal,
 ): Promise<Listing> {
   const epochs = new Map<number, Map<number, ListedSegment>>();
-  const strays: string[] = [];
+  const listing: Listing = {
+    history: [],
+    strays: [],
+    gap: undefined,
+    newestVersion: 0,
+  };
   const options = { signal };
   for await (const info of objects.list(segmentsPrefix(generation), options)) {
     const { key, sizeBytes } = info;
     const name = parseSegmentKey(generation, key);
     if (name === undefined) {
-      strays.push(key);
+      listing.strays.push(key);
       continue;
     }
     if (name.epoch > newestEpoch) continue;
@@ -76,31 +94,66 @@ export async function listSegments(
       );
     }
     epoch.set(name.tsn, { ...name, key, sizeBytes });
+    listing.newestVersion = Math.max(
+      listing.newestVersion,
+      versionOf(name.last),
+    );
   }
-  const history: ListedSegment[] = [];
   const sealed = seals.filter((seal) => seal.generation === generation);
   const numbers = new Set([...epochs.keys(), ...sealed.map((s) => s.epoch)]);
   for (const number of [...numbers].sort((a, b) => a - b)) {
     const epoch = epochs.get(number) ?? new Map<number, ListedSegment>();
     const seal = sealed.find((seal) => seal.epoch === number);
-    let tsn = 1;
-    for (; tsn <= (seal?.lastTsn ?? Infinity); tsn++) {
-      const segment = epoch.get(tsn);
-      if (segment !== undefined) history.push(segment);
-      else if (seal === undefined) break;
-      else {
-        throw new StartupError(
-          `The backup misses segment ${tsn} of epoch ${number} in ${
-            segmentsPrefix(generation)
-          }: it was deleted, or the listing is not whole. Nothing was restored; everything before it can be, with \`restore --at\`.`,
-        );
+    const lastTsn = seal?.lastTsn ?? Math.max(0, ...epoch.keys());
+    for (let tsn = 1; tsn <= lastTsn; tsn++) {
+      const segment = epoch.get(tsn) ??
+        await findSegment(objects, generation, { epoch: number, tsn }, signal);
+      if (segment === undefined) {
+        listing.gap = { generation, epoch: number, tsn };
+        return listing;
       }
+      listing.history.push(segment);
     }
     for (const segment of epoch.values()) {
-      if (segment.tsn >= tsn) strays.push(segment.key);
+      if (segment.tsn > lastTsn) listing.strays.push(segment.key);
     }
   }
-  return { history, strays };
+  return listing;
+}
+
+/**
+ * A listing may leave out what was put after it began, and show what was put
+ * after that. One that begins now shows it, because the later one was there.
+ */
+async function findSegment(
+  objects: ObjectStore,
+  generation: string,
+  { epoch, tsn }: Pick<SegmentName, "epoch" | "tsn">,
+  signal: AbortSignal | undefined,
+): Promise<ListedSegment | undefined> {
+  const prefix = segmentsPrefixOf(generation, epoch, tsn);
+  for await (const { key, sizeBytes } of objects.list(prefix, { signal })) {
+    const name = parseSegmentKey(generation, key);
+    if (name !== undefined) return { ...name, key, sizeBytes };
+  }
+  return undefined;
+}
+
+/** What a person can do about a gap; undefined where there is none. */
+export function damageOf(
+  { history, gap }: Listing,
+  snapshotVersion: number,
+): StartupError | undefined {
+  if (gap === undefined) return undefined;
+  const last = history.at(-1);
+  const reached = last ? versionOf(last.last) : snapshotVersion;
+  return new StartupError(
+    `The backup misses segment ${gap.tsn} of epoch ${gap.epoch} in ${
+      segmentsPrefix(gap.generation)
+    }: it was there, and was deleted or lost. Nothing was restored or served, and the backup is as it was. Bring the object back, from an older version in the bucket or a copy of it. Otherwise it is a person's decision what counts: \`restore --at ${
+      hexVersion(reached)
+    }\` gives everything before it, and a database file that still has everything can go on with a backup URL of its own.`,
+  );
 }
 
 /** @throws StartupError where there is no whole snapshot */
@@ -121,7 +174,7 @@ export async function readSnapshotIndex(
   }
   const differential = await objects.get(differentialKey(generation));
   if (generation === "" && differential === undefined) {
-    throw new StartupError(
+    throw await contentWithoutManifest(objects) ?? new StartupError(
       `There is no backup in ${objects.url}: neither its manifest nor a snapshot is there. Nothing was restored; check the URL.`,
     );
   }
@@ -180,6 +233,8 @@ export interface RestorePlan {
   strays: string[];
   point: RestorePoint;
   sizeBytes: number;
+  /** The segments end before one that is missing: what to say of it. */
+  damage: StartupError | undefined;
 }
 
 /**
@@ -198,15 +253,20 @@ export async function planRestore(
     ? ""
     : generationOf(manifest, point);
   const snapshot = await readSnapshotIndex(objects, generation);
-  const { history, strays } = await listSegments(
+  const listing = await listSegments(
     objects,
     generation,
     manifest ?? { seals: [], epoch: Infinity },
   );
+  const { history, strays } = listing;
+  const damage = damageOf(listing, snapshot.version);
+  if (damage && point.kind === "latest") throw damage;
   let segments = history;
   if (point.kind === "version") {
     const end = history.at(-1);
     const last = end ? versionOf(end.last) : snapshot.version;
+    // A time is known when the segments before the gap have been read.
+    if (damage && point.version > last) throw damage;
     if (point.version > last && generation !== manifest?.generation) {
       throw new StartupError(
         `The backup's history between ${generation} and the generation after it does not reach that version. Nothing was restored.`,
@@ -225,6 +285,7 @@ export async function planRestore(
     strays,
     point,
     sizeBytes,
+    damage,
   };
 }
 

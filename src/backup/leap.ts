@@ -7,7 +7,6 @@ import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { listSegments, readSnapshotIndex } from "./history.ts";
 import type { Manifest, ManifestStore } from "./manifest.ts";
-import { versionOf } from "./names.ts";
 
 /** A step over every version that a lost machine may have issued. */
 export const VERSION_LEAP = 2 ** 32;
@@ -58,9 +57,7 @@ async function endOf(
 ): Promise<number> {
   const { generation } = manifest;
   if (generation === null) return 0;
-  const { history } = await listSegments(objects, generation, manifest);
-  const last = history.at(-1);
-  return last
-    ? versionOf(last.last)
-    : (await readSnapshotIndex(objects, generation)).version;
+  const { newestVersion } = await listSegments(objects, generation, manifest);
+  return newestVersion ||
+    (await readSnapshotIndex(objects, generation)).version;
 }

@@ -57,6 +57,15 @@ export interface Manifest extends History {
   handoverTo: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
+  /**
+   * The database was there before its backup. Without a generation, only its
+   * own file can go on then; otherwise nothing was acknowledged yet.
+   */
+  beganWithFile: boolean;
+  /** Begun and not complete: folders that nothing of the history is in. */
+  making: string[];
+  /** Folders and archives that are being deleted; nothing else ever is. */
+  deleting: string[];
   /** Oldest first; they come before all that `generations` holds. */
   archives: Archive[];
   /**
@@ -141,6 +150,10 @@ export function decodeManifest(
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
       generation: object.generation === null ? null : text("generation"),
+      // One that does not say so may be of a database that has something.
+      beganWithFile: object.beganWithFile !== false,
+      making: names(object.making, "making"),
+      deleting: names(object.deleting, "deleting"),
       archives: list(object.archives, "archives").map((item) => ({
         key: string(item.key, "key"),
         endedMs: whole(item.endedMs, "endedMs"),
@@ -203,6 +216,13 @@ function whole(value: unknown, name: string): number {
 function list(value: unknown, name: string): Record<string, unknown>[] {
   if (!Array.isArray(value)) throw new Error(`${name} is no list`);
   return value;
+}
+
+/** A manifest from before there were such names has none. */
+function names(value: unknown, name: string): string[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw new Error(`${name} is no list`);
+  return value.map((item) => string(item, name));
 }
 
 /** 20 digits, as people see versionstamps. */

@@ -20,6 +20,9 @@ const MANIFEST: Manifest = {
   leaseUntilMs: 5,
   handoverTo: null,
   generation: "g",
+  beganWithFile: false,
+  making: [],
+  deleting: [],
   archives: [{ key: "archives/x.json", endedMs: 900 }],
   generations: [{
     name: "g",

@@ -6,8 +6,9 @@
 import type { Random } from "../common/random.ts";
 
 export const MANIFEST_KEY = "manifest.json";
-export const RETENTION_PLAN_KEY = "retention-plan.json";
 export const VERIFIED_KEY = "verified.json";
+/** Of what a launch tries out (`object_store/probe.ts`). */
+export const PROBE_PREFIX = "probe/";
 export const ARCHIVES_PREFIX = "archives/";
 
 /** Below the backup's URL; "" where that is a generation's folder itself. */
@@ -32,9 +33,17 @@ export function segmentsPrefix(generation: string): string {
 }
 
 export function segmentKey(generation: string, name: SegmentName): string {
-  return `${segmentsPrefix(generation)}0001_${hex(name.epoch, 8)}${
-    hex(name.tsn, 8)
-  }_${name.first}_${name.last}.bin`;
+  const prefix = segmentsPrefixOf(generation, name.epoch, name.tsn);
+  return `${prefix}${name.first}_${name.last}.bin`;
+}
+
+/** What the name of the segment of this number begins with. */
+export function segmentsPrefixOf(
+  generation: string,
+  epoch: number,
+  tsn: number,
+): string {
+  return `${segmentsPrefix(generation)}0001_${hex(epoch, 8)}${hex(tsn, 8)}_`;
 }
 
 /** Undefined for what is no segment's name. */
@@ -110,6 +119,14 @@ export function generationName(
 
 export function isGenerationName(text: string): boolean {
   return /^\d{8}t\d{6}z-[0-9a-f]{8}-[0-9a-f]{4}$/.test(text);
+}
+
+/** When the generation was begun, by the clock of who began it. */
+export function startOf(generation: string): number {
+  return Date.parse(generation.replace(
+    /^(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z.*$/,
+    "$1-$2-$3T$4:$5:$6Z",
+  ));
 }
 
 /** The epoch that began the generation. */

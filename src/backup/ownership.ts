@@ -14,7 +14,7 @@ import {
   type ObjectStore,
   ObjectStoreRefusedError,
 } from "../object_store/object_store.ts";
-import { listSegments } from "./history.ts";
+import { damageOf, listSegments } from "./history.ts";
 import {
   type Manifest,
   ManifestStore,
@@ -22,6 +22,7 @@ import {
   type VersionedManifest,
 } from "./manifest.ts";
 import { epochOf, versionOf } from "./names.ts";
+import { contentWithoutManifest } from "./unclaimed.ts";
 
 /** How long an owner may go without renewing before another takes over. */
 export const LEASE_MS = 10_000;
@@ -166,7 +167,8 @@ export class Ownership {
       options.signal?.throwIfAborted();
       let found: VersionedManifest | undefined;
       try {
-        found = await store.read();
+        found = await store.read() ??
+          await readOfNonEmpty(options.objects, store, options.signal);
       } catch (error) {
         if (!(error instanceof UnavailableError)) throw error;
         tell(
@@ -183,8 +185,10 @@ export class Ownership {
       const startedMs = clock.nowMs();
       const startedMonotonicMs = clock.monotonicMs();
       if (!found || Ownership.mayTake(found.manifest, options, seenSinceMs)) {
+        if (found) checkFile(found.manifest, options.databaseId);
         const next = takenOver(found?.manifest, {
           databaseId: options.databaseId ?? randomUuid(random),
+          beganWithFile: options.databaseId !== undefined,
           owner,
           leaseUntilMs: startedMs + leaseMs,
         });
@@ -197,7 +201,13 @@ export class Ownership {
           found?.manifest,
         );
         ownership.beginLease(startedMs, startedMonotonicMs);
-        await ownership.seal();
+        try {
+          await ownership.seal();
+        } catch (error) {
+          // Whoever is to look into it need not wait for our lease.
+          await ownership.release(undefined, () => true).catch(() => {});
+          throw error;
+        }
         return ownership;
       }
       tell(
@@ -256,17 +266,20 @@ export class Ownership {
     }), () => this.options.signal?.aborted === true);
   }
 
-  /** Seals for the epochs of this generation that have none. */
+  /**
+   * Seals for the epochs of this generation that have none.
+   * @throws StartupError where a segment is missing before another one
+   */
   private async endsOf(generation: string): Promise<Seal[]> {
     const { objects } = this.options;
     const { seals } = this.manifest;
-    const { history } = await listSegments(
-      objects,
-      generation,
-      this.manifest,
-    );
+    const listing = await listSegments(objects, generation, this.manifest);
+    const { history } = listing;
     const { snapshotVersion } = this.manifest.generations
       .find(({ name }) => name === generation)!;
+    // A seal before a segment that was there would make the loss the history.
+    const damage = damageOf(listing, snapshotVersion);
+    if (damage) throw damage;
     const sealed = new Map(
       seals.filter((seal) => seal.generation === generation)
         .map((seal) => [seal.epoch, seal]),
@@ -566,6 +579,23 @@ export class Ownership {
   }
 }
 
+/**
+ * The manifest of a place that has none and is not empty: there by now, where
+ * another launch began the backup meanwhile.
+ * @throws StartupError where it is still missing: no backup begins there
+ */
+export async function readOfNonEmpty(
+  objects: ObjectStore,
+  store: ManifestStore,
+  signal?: AbortSignal,
+): Promise<VersionedManifest | undefined> {
+  const content = await contentWithoutManifest(objects, signal);
+  if (content === undefined) return undefined;
+  const found = await store.read();
+  if (found === undefined) throw content;
+  return found;
+}
+
 async function withdraw(store: ManifestStore, owner: string): Promise<void> {
   const found = await store.read();
   if (found?.manifest.handoverTo !== owner) return;
@@ -574,7 +604,12 @@ async function withdraw(store: ManifestStore, owner: string): Promise<void> {
 
 function takenOver(
   manifest: Manifest | undefined,
-  by: { databaseId: string; owner: string; leaseUntilMs: number },
+  by: {
+    databaseId: string;
+    beganWithFile: boolean;
+    owner: string;
+    leaseUntilMs: number;
+  },
 ): Manifest {
   const { owner, leaseUntilMs } = by;
   const handoverTo = null;
@@ -589,11 +624,23 @@ function takenOver(
     leaseUntilMs,
     handoverTo,
     generation: null,
+    beganWithFile: by.beganWithFile,
+    making: [],
+    deleting: [],
     archives: [],
     generations: [],
     seals: [],
     leapVersion: 0,
   };
+}
+
+/** Whoever has no file would begin an empty history in the place of a full one. */
+function checkFile(manifest: Manifest, databaseId?: string): void {
+  const { generation, beganWithFile } = manifest;
+  if (generation !== null || !beganWithFile || databaseId !== undefined) return;
+  throw new StartupError(
+    `The backup is of database ${manifest.databaseId}, which was there before it, and holds no whole snapshot of it yet: the first one was not finished. No file of that database is here. Nothing was opened or changed. Start the server with that file, on the machine that has it, and it goes on. If the file is gone for good, begin a new database: give --backup another URL, or delete every object below this one.`,
+  );
 }
 
 function checkDatabase(manifest: Manifest, databaseId?: string): void {

@@ -99,6 +99,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   const segments = isForeign ? plan.segments : plan.segments.filter(
     (segment) => versionOf(segment.last) > result.version,
   );
+  let isPast = false;
   for await (const { item, bytes } of fetched(options, segments)) {
     const contents = await readSegment(bytes);
     if (typeof contents === "string") throw damaged(item.key, contents);
@@ -112,7 +113,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
         "it does not follow the segment before it; one between them is missing",
       );
     }
-    if (point.kind === "time" && timeMs > point.timeMs) break;
+    isPast = point.kind === "time" && timeMs > point.timeMs;
+    if (isPast) break;
     chainVersion = versionOf(item.last);
     try {
       const done = target.apply(entries, appliedVersion, upTo);
@@ -128,6 +130,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     result.version = Math.max(result.version, appliedVersion);
     count(bytes);
   }
+  // What is missing may be from before that time.
+  if (plan.damage && point.kind === "time" && !isPast) throw plan.damage;
   return result;
 }
 

@@ -1,9 +1,10 @@
 /**
- * Deletes generations that nothing within the retention needs, and what
- * crashes left. What is to be deleted is written down first, so that a pass
- * that was interrupted is finished by the next one, whoever runs it.
+ * Deletes generations that nothing within the retention needs, and what was
+ * left of generations that were not finished. Nothing is ever deleted that the
+ * manifest does not name: in one swap a name goes from what is history into
+ * `deleting`, and only then its objects go. A pass that was interrupted is
+ * finished by the next one, whoever runs it.
  */
-import { fromUtf8, utf8 } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import type { Logger } from "../common/log.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
@@ -12,23 +13,22 @@ import { readArchive, withArchives } from "./archive.ts";
 import {
   ARCHIVES_PREFIX,
   differentialKey,
+  epochOf,
   isGenerationName,
-  RETENTION_PLAN_KEY,
+  startOf,
 } from "./names.ts";
 import type { Ownership } from "./ownership.ts";
 
-/** An unnamed folder may be a generation in the making for this long. */
+/** What a fenced owner began may still be put to for this long. */
 const MIN_GARBAGE_AGE_MS = 24 * 60 * 60_000;
 const DELETE_AT_ONCE = 1000;
 
 export interface RetentionOptions {
   objects: ObjectStore;
-  ownership: Pick<Ownership, "manifest" | "update">;
+  ownership: Pick<Ownership, "manifest" | "update" | "epoch">;
   clock: Clock;
   logger: Logger;
   retentionMs: number;
-  /** Also looks for what crashes left: a request for each generation. */
-  findsGarbage: boolean;
   /** Ends the pass; the next one goes on. */
   signal?: AbortSignal;
 }
@@ -47,8 +47,20 @@ export function expiredGenerations(
   ).map(({ name }) => name);
 }
 
+/** Those that came to nothing; none is being made while a pass runs. */
+function abandoned(
+  { making }: Pick<Manifest, "making">,
+  epoch: number,
+  nowMs: number,
+): string[] {
+  return making.filter((name) =>
+    epochOf(name) === epoch || startOf(name) < nowMs - MIN_GARBAGE_AGE_MS
+  );
+}
+
 /**
- * @returns the folders that were deleted
+ * Not while a generation is being made.
+ * @returns the folders and archives that were deleted
  * @throws UnavailableError where the store does not answer; the next pass goes on
  */
 export async function applyRetention(
@@ -56,142 +68,56 @@ export async function applyRetention(
 ): Promise<string[]> {
   const { objects, ownership, clock, logger, retentionMs, signal } = options;
   const nowMs = clock.nowMs();
-  const { manifest } = ownership;
-  const expired = expiredGenerations(manifest, nowMs, retentionMs);
+  const before = ownership.manifest;
+  const gone = new Set([
+    ...expiredGenerations(before, nowMs, retentionMs),
+    ...abandoned(before, ownership.epoch, nowMs),
+  ]);
   // An archive goes as a whole, when its last generation does.
-  const archives = manifest.archives.filter(({ endedMs }) =>
-    endedMs < nowMs - retentionMs
-  );
-  for (const archive of archives) {
+  for (const archive of before.archives) {
+    if (archive.endedMs >= nowMs - retentionMs) continue;
     const { generations } = await readArchive(objects, archive);
-    expired.push(...generations.map(({ name }) => name));
+    for (const { name } of generations) gone.add(name);
+    gone.add(archive.key);
   }
-  const gone = new Set(expired);
-  const planned = await readPlan(objects);
-  const doomed = new Set([...planned, ...gone]);
-  const needed = new Set<string>();
-  if (options.findsGarbage || planned.some((name) => !gone.has(name))) {
-    const whole = await withArchives(objects, manifest);
-    for (const { name } of whole.generations) {
-      if (!gone.has(name)) needed.add(name);
-    }
+  if (gone.size === 0 && before.deleting.length === 0) return [];
+  // A swap that wins shows that nothing has changed since it was read.
+  const planned = await ownership.update((manifest) => ({
+    ...manifest,
+    making: manifest.making.filter((name) => !gone.has(name)),
+    archives: manifest.archives.filter(({ key }) => !gone.has(key)),
+    generations: manifest.generations.filter(({ name }) => !gone.has(name)),
+    seals: manifest.seals.filter(({ generation }) => !gone.has(generation)),
+    deleting: [...new Set([...manifest.deleting, ...gone])],
+  }), () => signal?.aborted === true);
+  const needed = await neededNames(objects, planned);
+  const doomed = planned.deleting.filter((name) => !needed.has(name));
+  for (const name of doomed) {
+    if (isGenerationName(name)) await deleteFolder(objects, name, signal);
+    else if (name.startsWith(ARCHIVES_PREFIX)) await objects.delete([name]);
   }
-  if (options.findsGarbage) {
-    const known = new Set([...needed, ...gone]);
-    for (const name of await unnamedFolders(objects, known, nowMs, signal)) {
-      doomed.add(name);
-    }
-    await deleteArchives(
-      objects,
-      await unnamedArchives(objects, manifest, nowMs),
-    );
-  }
-  // A plan is never trusted against the manifest.
-  for (const name of needed) doomed.delete(name);
-  if (doomed.size === 0) return [];
-  const folders = [...doomed];
-  await objects.put(
-    RETENTION_PLAN_KEY,
-    utf8(JSON.stringify({ format: 1, folders }) + "\n"),
-  );
-  if (gone.size > 0) {
-    const keys = new Set(archives.map(({ key }) => key));
-    await ownership.update((manifest) => ({
-      ...manifest,
-      archives: manifest.archives.filter(({ key }) => !keys.has(key)),
-      generations: manifest.generations.filter(({ name }) => !gone.has(name)),
-      seals: manifest.seals.filter(({ generation }) => !gone.has(generation)),
-    }));
-  }
-  for (const folder of folders) await deleteFolder(objects, folder, signal);
-  await deleteArchives(objects, archives.map(({ key }) => key));
-  await objects.delete([RETENTION_PLAN_KEY]);
+  const finished = new Set(planned.deleting);
+  await ownership.update((manifest) => ({
+    ...manifest,
+    deleting: manifest.deleting.filter((name) => !finished.has(name)),
+  }), () => signal?.aborted === true);
   logger.info("Deleted what no recovery within the retention needs.", {
-    folders: folders.length,
-    first: folders[0],
+    folders: doomed.length,
+    first: doomed[0],
   });
-  return folders;
+  return doomed;
 }
 
-async function deleteArchives(
+/** What is history, whatever else a manifest says of it. */
+async function neededNames(
   objects: ObjectStore,
-  keys: string[],
-): Promise<void> {
-  if (keys.length > 0) await objects.delete(keys);
-}
-
-/** Archives that no manifest came to name. */
-async function unnamedArchives(
-  objects: ObjectStore,
-  { archives }: Manifest,
-  nowMs: number,
-): Promise<string[]> {
-  const named = new Set(archives.map(({ key }) => key));
-  const found: string[] = [];
-  for await (const { key, modifiedMs } of objects.list(ARCHIVES_PREFIX)) {
-    if (!named.has(key) && modifiedMs < nowMs - MIN_GARBAGE_AGE_MS) {
-      found.push(key);
-    }
-  }
-  return found;
-}
-
-async function readPlan(objects: ObjectStore): Promise<string[]> {
-  const object = await objects.get(RETENTION_PLAN_KEY);
-  if (object === undefined) return [];
-  try {
-    const { folders } = JSON.parse(fromUtf8(object.data) ?? "");
-    return (folders as unknown[]).filter((folder): folder is string =>
-      typeof folder === "string" && isGenerationName(folder)
-    );
-  } catch {
-    // It is made anew from what is there.
-    return [];
-  }
-}
-
-/** Folders of generations that no manifest came to name. */
-async function unnamedFolders(
-  objects: ObjectStore,
-  named: ReadonlySet<string>,
-  nowMs: number,
-  signal: AbortSignal | undefined,
-): Promise<string[]> {
-  const found: string[] = [];
-  let startAfter = "";
-  for (;;) {
-    const next = await firstKey(objects, startAfter, signal);
-    if (next === undefined) return found;
-    const folder = next.split("/", 1)[0];
-    const startedMs = startOf(folder);
-    if (
-      startedMs !== undefined && !named.has(folder) &&
-      startedMs < nowMs - MIN_GARBAGE_AGE_MS
-    ) found.push(folder);
-    // "0" comes right after "/": past everything in the folder.
-    startAfter = next.includes("/") ? `${folder}0` : next;
-  }
-}
-
-async function firstKey(
-  objects: ObjectStore,
-  startAfter: string,
-  signal: AbortSignal | undefined,
-): Promise<string | undefined> {
-  const options = startAfter === ""
-    ? { pageSize: 1, signal }
-    : { pageSize: 1, startAfter, signal };
-  for await (const { key } of objects.list("", options)) return key;
-  return undefined;
-}
-
-function startOf(folder: string): number | undefined {
-  if (!isGenerationName(folder)) return undefined;
-  const time = folder.replace(
-    /^(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z.*$/,
-    "$1-$2-$3T$4:$5:$6Z",
-  );
-  return Date.parse(time);
+  manifest: Manifest,
+): Promise<Set<string>> {
+  const { generations } = await withArchives(objects, manifest);
+  return new Set([
+    ...generations.map(({ name }) => name),
+    ...manifest.archives.map(({ key }) => key),
+  ]);
 }
 
 async function deleteFolder(

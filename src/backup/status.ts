@@ -3,9 +3,10 @@ import type { Clock } from "../common/clock.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
-import { listSegments, readSnapshotIndex } from "./history.ts";
+import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
 import { hexVersion, ManifestStore } from "./manifest.ts";
 import { versionOf } from "./names.ts";
+import { contentWithoutManifest } from "./unclaimed.ts";
 import { lastVerified } from "./verify.ts";
 
 export interface BucketStatus {
@@ -26,25 +27,39 @@ export interface BucketStatus {
   /** The oldest moment that can be restored. */
   recoverableSinceMs: number;
   generations: number;
-  /** Objects that are not history: late, foreign or behind a gap. */
+  /** Generations that were begun and are not complete. */
+  making: string[];
+  /** What is being deleted, or was when a pass was interrupted. */
+  deleting: string[];
+  /** Objects that are not history: late, or foreign. */
   strays: string[];
+  /** What is missing, in a sentence; undefined where nothing is. */
+  damage: string | undefined;
   lastVerified: { atMs: number; version: string } | undefined;
 }
 
-/** @returns undefined where the bucket holds no backup */
+/**
+ * @returns undefined where the bucket holds no backup
+ * @throws StartupError where it holds one without its manifest
+ */
 export async function bucketStatus(
   objects: ObjectStore,
   clock: Clock,
   random: Random,
 ): Promise<BucketStatus | undefined> {
   const found = await new ManifestStore(objects, clock, random).read();
+  if (found === undefined) {
+    const content = await contentWithoutManifest(objects);
+    if (content) throw content;
+  }
   if (found === undefined || found.manifest.generation === null) {
     return undefined;
   }
   const manifest = await withArchives(objects, found.manifest);
   const name = found.manifest.generation;
   const snapshot = await readSnapshotIndex(objects, name);
-  const { history, strays } = await listSegments(objects, name, manifest);
+  const listing = await listSegments(objects, name, manifest);
+  const { history, strays } = listing;
   const last = history.at(-1);
   const sum = (parts: readonly { sizeBytes: number }[]) =>
     parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
@@ -71,7 +86,10 @@ export async function bucketStatus(
       ...manifest.generations.map((generation) => generation.startedMs),
     ),
     generations: manifest.generations.length,
+    making: manifest.making,
+    deleting: manifest.deleting,
     strays,
+    damage: damageOf(listing, snapshot.version)?.message,
     lastVerified: await lastVerified(objects),
   };
 }

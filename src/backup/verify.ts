@@ -49,6 +49,7 @@ export async function verifyBackup(
       ? { kind: "version", version: primary.version }
       : { kind: "latest" },
   );
+  if (plan.damage) throw plan.damage;
   const target = scratch.create();
   let isFinished = false;
   try {

@@ -7,6 +7,7 @@ import { systemRandom } from "../common/random.ts";
 import { hexVersion, ManifestStore } from "../backup/manifest.ts";
 import { listSegments } from "../backup/history.ts";
 import { versionOf } from "../backup/names.ts";
+import { contentWithoutManifest } from "../backup/unclaimed.ts";
 import { noteVerified, verifyBackup } from "../backup/verify.ts";
 import { sqliteScratch } from "../store/sqlite/local_engine.ts";
 import { digestFile } from "../store/sqlite/snapshot.ts";
@@ -32,7 +33,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
     const read = async () => {
       const found = await manifests.read();
       if (found) return found.manifest;
-      throw new StartupError(
+      throw await contentWithoutManifest(objects) ?? new StartupError(
         `There is no backup in ${objects.url}: its manifest is not there. Nothing was verified; check the URL.`,
       );
     };

@@ -19,6 +19,7 @@ import { type Asked, askServer, type ServerBackup } from "./server_backup.ts";
  */
 const EXIT_CODES: Readonly<Record<string, number>> = {
   Active: 0,
+  Damaged: 1,
   Behind: 1,
   Empty: 1,
   // 2 to 4 belong to the other commands.
@@ -80,6 +81,9 @@ export async function backupStatus(
     ...(server?.more?.requests
       ? [line("requests", requestText(server.more.requests, url))]
       : []),
+    ...(bucket.damage ? [line("damage", bucket.damage)] : []),
+    ...bucket.making.map((name) => line("not complete", name)),
+    ...bucket.deleting.map((name) => line("being deleted", name)),
     ...bucket.strays.map((key) => line("not history", key)),
   ];
   if (state === "Unknown") {
@@ -113,9 +117,11 @@ async function lookInto({ place }: BackupConfig): Promise<Found> {
 
 /** The lease tells of a server that cannot be asked, and only while it runs. */
 function stateOf(
-  { ownership }: BucketStatus,
+  { ownership, damage }: BucketStatus,
   server: ServerBackup | undefined,
 ): string {
+  // Whatever a server says: what is missing cannot be restored.
+  if (damage !== undefined) return "Damaged";
   // Who gave it up does not serve; what answers, and did not say which backup
   // it has, is another one.
   if (ownership === "released") return "Stopped";

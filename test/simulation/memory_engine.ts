@@ -375,4 +375,4 @@ export function textOf(value: Bytes): string {
   return fromUtf8(value) ?? "";
 }
 
-export { utf8 };
+export { byteString, utf8 };

@@ -68,6 +68,13 @@ Deno.test("local: no version is issued twice, and no history forks", async () =>
   );
 });
 
+Deno.test("a database that was there before its backup is not begun anew without its file", async () => {
+  for (const durability of ["s3", "local"] as const) {
+    const settings = { ...HARD, losesDisks: false, beginsWithFile: true };
+    check(await runs(RUNS / 5, { ...settings, durability }));
+  }
+});
+
 /** Breaks a method of every Ownership for as long as the work takes. */
 async function without(
   name: "confirmOwned" | "seal" | "mayServe" | "look",

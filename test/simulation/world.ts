@@ -22,7 +22,13 @@ import { MemoryObjectStore } from "../../src/object_store/memory.ts";
 import type { ObjectStore } from "../../src/object_store/object_store.ts";
 import { MutationType } from "../../src/protocol/messages.ts";
 import type { Store } from "../../src/store/store.ts";
-import { MemoryDisk, MemoryEngine, textOf, utf8 } from "./memory_engine.ts";
+import {
+  byteString,
+  MemoryDisk,
+  MemoryEngine,
+  textOf,
+  utf8,
+} from "./memory_engine.ts";
 
 /** Shorter than in life, so that more happens in a run. */
 const LEASE_MS = 2000;
@@ -33,6 +39,9 @@ const STEPS = 1200;
 /** After this no new trouble comes, so that the run can end well. */
 const TROUBLE_STEPS = 900;
 const MACHINES = 3;
+/** Of the file that was there before: its snapshot takes about a second. */
+const OLD_ROWS = 800;
+const OLD_KEY = `old${OLD_ROWS - 1}`;
 
 /** The same for every instance. */
 const SERVICE = {
@@ -55,6 +64,8 @@ export interface Settings {
   faults: number;
   /** Machines may lose their disks. */
   losesDisks: boolean;
+  /** The first machine has a database that was never backed up. */
+  beginsWithFile?: boolean;
 }
 
 export interface Outcome {
@@ -181,6 +192,8 @@ class World {
   private readonly acknowledged: Acknowledged[] = [];
   private readonly problems: string[] = [];
   private hasTrouble = true;
+  /** A machine without the file that is to be backed up waits for that. */
+  private hasBegun = false;
   private written = 0;
   private takeovers = 0;
 
@@ -194,11 +207,34 @@ class World {
     this.skews = this.disks.map(() =>
       this.random.below(2 * maxSkewMs + 1) - maxSkewMs
     );
+    if (!settings.beginsWithFile) return;
+    const version = 9;
+    const value = utf8("old");
+    const rows = new Map(Array.from({ length: OLD_ROWS }, (_, i) => [
+      byteString(utf8(`old${i}`)),
+      { value, version },
+    ]));
+    this.disks[0].database = {
+      databaseId: "old",
+      version,
+      floor: version,
+      log: [],
+      rows,
+      state: new Map(),
+    };
+  }
+
+  /** Undefined until the backup has begun. */
+  private async manifest(): Promise<{ generation: string | null } | undefined> {
+    const object = await this.bucket.get("manifest.json");
+    return object && JSON.parse(textOf(object.data));
   }
 
   async run(): Promise<Outcome> {
     for (let step = 0; step < STEPS; step++) {
       this.hasTrouble = step < TROUBLE_STEPS;
+      this.hasBegun ||= !this.settings.beginsWithFile ||
+        await this.manifest() !== undefined;
       this.act();
       this.clock.advance(STEP_MS);
       await new Promise<void>((resolve) => setImmediate(resolve));
@@ -248,7 +284,7 @@ class World {
   }
 
   private start(): void {
-    const machine = this.random.below(MACHINES);
+    const machine = this.hasBegun ? this.random.below(MACHINES) : 0;
     const disk = this.disks[machine];
     if (disk.holder) return;
     const process = new Process(
@@ -301,6 +337,10 @@ class World {
       this.processes.delete(process);
       if (clock.isDead || error instanceof UnavailableError) return;
       if (error.message === "locked") return;
+      if (
+        this.settings.beginsWithFile && machine > 0 &&
+        /holds no whole snapshot of it yet/.test(error.message)
+      ) return;
       this.problems.push(`a launch failed: ${error.message}`);
     });
   }
@@ -373,7 +413,12 @@ class World {
       process.disk.release(process.clock);
     }
     this.processes.clear();
-    this.disks.push(new MemoryDisk());
+    // Where the history has not begun, its file is what there is.
+    const isInFile = this.settings.beginsWithFile &&
+      !(await this.manifest())?.generation;
+    const disk = new MemoryDisk();
+    if (isInFile) disk.database = this.disks[0].database;
+    this.disks.push(disk);
     const judge = new Process(
       MACHINES,
       this.disks[MACHINES],
@@ -394,6 +439,10 @@ class World {
       this.problems.push("no instance could take over in the end");
       return;
     }
+    if (
+      this.settings.beginsWithFile &&
+      await readKey(service.store, OLD_KEY) === undefined
+    ) this.problems.push("what was there before the backup is lost");
     const versions = new Map<number, string>();
     for (const { key, version } of this.acknowledged) {
       const twin = versions.get(version);
