@@ -28,7 +28,7 @@ Deno.test("serve --dev: the seed's session, and again after its file is gone", a
         args: ["--dev"],
         // Not the test's own: what --dev sets has to be enough.
         env: { DENO_KV_ACCESS_TOKEN: "", KVSTORE_SECRET: "" },
-        reaches: { url: "", endpoint: "http://localhost:9000" },
+        reaches: { url: "s3://denokv/app", endpoint: "http://localhost:9000" },
       });
       await server.logged(/known to everyone/);
       await work(server.url);
