@@ -95,6 +95,15 @@ export function snapshotIndexKey(generation: string): string {
   return inside(generation, "snapshot.json");
 }
 
+/** What the manifest was, as the owner of an epoch last changed it. */
+export function manifestCopyKey(generation: string, epoch: number): string {
+  return `${manifestCopiesPrefix(generation)}${hex(epoch, 8)}.json`;
+}
+
+export function manifestCopiesPrefix(generation: string): string {
+  return inside(generation, "manifest/");
+}
+
 /** Of generations up to `last`; no two are ever written under one name. */
 export function archiveKey(
   last: string,

@@ -16,12 +16,13 @@ import {
 } from "../object_store/object_store.ts";
 import { damageOf, listSegments } from "./history.ts";
 import {
+  encodeManifest,
   type Manifest,
   ManifestStore,
   type Seal,
   type VersionedManifest,
 } from "./manifest.ts";
-import { epochOf, versionOf } from "./names.ts";
+import { epochOf, manifestCopyKey, versionOf } from "./names.ts";
 import { contentWithoutManifest } from "./unclaimed.ts";
 
 /** How long an owner may go without renewing before another takes over. */
@@ -203,6 +204,7 @@ export class Ownership {
         ownership.beginLease(startedMs, startedMonotonicMs);
         try {
           await ownership.seal();
+          await ownership.keepCopy();
         } catch (error) {
           // Whoever is to look into it need not wait for our lease.
           await ownership.release(undefined, () => true).catch(() => {});
@@ -475,14 +477,49 @@ export class Ownership {
   ): Promise<Manifest> {
     for (;;) {
       if (this.failure) throw this.failure;
-      const next = change(this.manifest);
+      const previous = this.current;
+      const next = change(previous.manifest);
       const { won, current } = await this.store.swap(
-        this.current,
+        previous,
         next,
         giveUp,
       );
+      const before = previous.manifest;
       this.see(current);
-      if (won) return next;
+      if (!won) continue;
+      if (changesHistory(before, next)) await this.keepCopy();
+      return next;
+    }
+  }
+
+  /**
+   * The manifest once more, beside the history that it tells of, for when it
+   * is lost. Before a segment is put that an older copy would not know of.
+   */
+  private async keepCopy(): Promise<void> {
+    const { clock, random, objects, logger, signal } = this.options;
+    const { generation } = this.manifest;
+    if (generation === null) return;
+    const key = manifestCopyKey(generation, this.epoch);
+    const released = { owner: null, leaseUntilMs: 0, handoverTo: null };
+    for (let hasFailed = false;; hasFailed = true) {
+      if (this.failure) throw this.failure;
+      const copy = { ...this.manifest, ...released };
+      try {
+        await objects.put(
+          key,
+          encodeManifest(copy, random.bytes(16).toHex()),
+        );
+        return;
+      } catch (error) {
+        if (!hasFailed) {
+          const reason = messageOf(error);
+          logger.warn("A copy of the manifest is tried again.", { reason });
+        }
+        // The swap has won: what called for it has to go on.
+        if (this.isReleasing || signal?.aborted) return;
+      }
+      await sleep(clock, RENEW_RETRY_MS);
     }
   }
 
@@ -594,6 +631,14 @@ export async function readOfNonEmpty(
   const found = await store.read();
   if (found === undefined) throw content;
   return found;
+}
+
+/** Whether a restore from the one would differ from one from the other. */
+function changesHistory(before: Manifest, after: Manifest): boolean {
+  return before.generation !== after.generation ||
+    before.generations !== after.generations ||
+    before.seals !== after.seals || before.archives !== after.archives ||
+    before.leapVersion !== after.leapVersion;
 }
 
 async function withdraw(store: ManifestStore, owner: string): Promise<void> {

@@ -5,10 +5,17 @@
  */
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import { isGenerationName, MANIFEST_KEY, PROBE_PREFIX } from "./names.ts";
+import {
+  isGenerationName,
+  MANIFEST_KEY,
+  manifestCopiesPrefix,
+  PROBE_PREFIX,
+} from "./names.ts";
 
 /** Entries at the top of the place that are looked at, a request for each. */
 const MAX_LOOKS = 1000;
+/** Newest generations in which a copy of the manifest is looked for. */
+const MAX_FOLDERS = 16;
 
 /** The names at the top of the place, in order, each without what is below. */
 export async function* topNames(
@@ -31,6 +38,24 @@ export async function* topNames(
   }
 }
 
+/** Of all that owners have left; the one of the last epoch counts. */
+async function newestCopy(
+  objects: ObjectStore,
+  generations: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
+  let newest: { key: string; name: string } | undefined;
+  for (const generation of generations.slice(-MAX_FOLDERS)) {
+    const prefix = manifestCopiesPrefix(generation);
+    for await (const { key } of objects.list(prefix, { signal })) {
+      const name = key.slice(prefix.length);
+      // Where one epoch left two, its later generation comes later here.
+      if (newest === undefined || name >= newest.name) newest = { key, name };
+    }
+  }
+  return newest?.key;
+}
+
 /** Why no backup may begin here; undefined where the place is empty. */
 export async function contentWithoutManifest(
   objects: ObjectStore,
@@ -47,10 +72,15 @@ export async function contentWithoutManifest(
   }
   const newest = generations.at(-1);
   if (newest !== undefined) {
+    const copy = await newestCopy(objects, generations, signal);
     return new StartupError(
       `${objects.url} holds ${
         generations.length === 1 ? "a generation" : "generations"
-      } of a backup (the newest is ${newest}) and no ${MANIFEST_KEY}: it was deleted or lost. Nothing was opened, written or deleted. Bring ${MANIFEST_KEY} back, from an older version in the bucket or a copy of it. Or take the data out with \`restore --from ${objects.url}/${newest}\`, and serve that file with a backup URL of its own. For a new and empty database give --backup another URL.`,
+      } of a backup (the newest is ${newest}) and no ${MANIFEST_KEY}: it was deleted or lost. Nothing was opened, written or deleted. Make sure that no server runs on it, and bring ${MANIFEST_KEY} back${
+        copy === undefined
+          ? ""
+          : `: copy ${copy}, which the last owner left, to ${MANIFEST_KEY}`
+      }. Or take the data out with \`restore --from ${objects.url}/${newest}\`, and serve that file with a backup URL of its own. For a new and empty database give --backup another URL.`,
     );
   }
   if (other === undefined) return undefined;

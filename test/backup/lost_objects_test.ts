@@ -149,9 +149,19 @@ Deno.test("s3: without its manifest a backup is refused, and nothing of it is ch
   if (bucket === undefined) return;
   await using folder = await TestFolder.make();
   const backup = bucket.at("headless");
-  await killedAfter(5, folder.database, backup);
+  await killedAfter(2, folder.database, backup);
+  {
+    // On another disk, so that there is a leap and a second epoch to know of.
+    const path = `${folder.path}/second.sqlite`;
+    await using server = await ServerProcess.start({
+      path,
+      backup,
+      args: ARGS,
+    });
+    for (let i = 2; i < 5; i++) await put(server, `${i}`);
+    await server.kill();
+  }
   const objects = await objectsOf(bucket, backup);
-  const { data } = (await objects.get("manifest.json"))!;
   await objects.delete(["manifest.json"]);
   const before = await keysOf(objects);
   const [generation] = before[0].split("/");
@@ -159,7 +169,8 @@ Deno.test("s3: without its manifest a backup is refused, and nothing of it is ch
   const named = new RegExp(`${generation}.*no manifest\\.json`, "s");
   assert.match(await refusal(folder, backup), named);
   // Nor does the database's own file go on beside a history it cannot see.
-  assert.match(await refusalOf(folder.database, backup), named);
+  const second = `${folder.path}/second.sqlite`;
+  assert.match(await refusalOf(second, backup), named);
   const output = `${folder.path}/restored.sqlite`;
   const run = (...args: string[]) =>
     runCommand([...args, "--s3-endpoint", backup.endpoint!], {
@@ -183,8 +194,9 @@ Deno.test("s3: without its manifest a backup is refused, and nothing of it is ch
   const restored = await run("restore", "--from", from, "-o", output);
   assert.equal(restored.code, 0, restored.err);
   assert.equal(rowsOf(output), 5);
-
-  await objects.put("manifest.json", data);
+  const [, copy] = /copy (\S+), which/.exec(await refusal(folder, backup))!;
+  const copied = await objects.get(copy);
+  await objects.put("manifest.json", copied!.data);
   await objects.close();
   await using server = await ServerProcess.start({
     path: `${folder.path}/again.sqlite`,
