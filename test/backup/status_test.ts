@@ -246,7 +246,7 @@ Deno.test("a start that hangs on the object store says at intervals what it wait
     },
   });
   await server.logged(
-    /WARN {2}The object store has not answered; it is waited for\. waitingFor="\w+ \S+" store=s3:\/\/bucket\/app endpoint=\S+ forMs=\d+/,
+    /WARN {2}The object store has not answered; it is waited for\. waitingFor="[^"]+" store=s3:\/\/bucket\/app endpoint=\S+ forMs=\d+/,
   );
   assert.match(server.lastWords, /backup=s3:\/\/bucket\/app/);
 });
