@@ -42,7 +42,8 @@ export interface DoorDeps {
   logger: Logger;
   metrics: RequestMetrics;
   denials: Denials;
-  cors: Cors;
+  /** Absent where no page of another origin may use REST. */
+  cors: Cors | undefined;
   rest: RestEntrance;
   service: Service;
   /** Absent where no access token is set. */
@@ -88,7 +89,7 @@ export function createDoor(deps: DoorDeps): Handler {
       const response = request.method === "HEAD" ? bodiless(answer) : answer;
       const { status } = response;
       if (endpoint === "rest") {
-        cors.allow(request, response.headers);
+        cors?.allow(request, response.headers);
         if (backup) tellDurable(response.headers, backup.durableVersions());
       }
       const tookMs = clock.monotonicMs() - startedMs;
@@ -106,8 +107,9 @@ export function createDoor(deps: DoorDeps): Handler {
           tookMs: Math.round(tookMs * 1000) / 1000,
         });
       }
-      // What nobody has read is in the way of the answer.
-      if (status >= 400 || endpoint === "rest") discardBody(request);
+      // What nobody has read is in the way of the answer. A read has no body,
+      // and asking whether it has takes a microsecond.
+      if (status >= 400 || request.method === "DELETE") discardBody(request);
       return response;
     };
     const failed = (error: unknown) =>
@@ -131,7 +133,7 @@ export function createDoor(deps: DoorDeps): Handler {
     info: Info,
   ): Response | Promise<Response> {
     if (endpoint === "rest") {
-      return cors.preflight(request) ??
+      return cors?.preflight(request) ??
         deps.rest.handle(request, path, query, info);
     }
     if (endpoint === "service") return deps.service.handle(request, path);

@@ -82,7 +82,9 @@ export async function startServer(
     logger,
     metrics,
     denials,
-    cors: new Cors(options.corsOrigins),
+    cors: options.corsOrigins.length > 0
+      ? new Cors(options.corsOrigins)
+      : undefined,
     rest: createRest({ store, access, bodies, answers }),
     service,
     kvConnect: accessToken === undefined ? undefined : await KvConnect.create({
