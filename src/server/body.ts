@@ -22,9 +22,9 @@ const LOOK_EVERY_MS = 1000;
  */
 const MAX_WHOLE_BYTES = 4096;
 /** What all bodies that are read as they come may hold at once. */
-export const MAX_BODIES_BYTES = 64 * 1024 * 1024;
+const MAX_BODIES_BYTES = 64 * 1024 * 1024;
 /** Bodies under way at once: with the above, what all of them may hold. */
-export const MAX_BODIES = 16_384;
+const MAX_BODIES = 16_384;
 /** The first piece of memory for a body that is read as it comes. */
 const FIRST_BYTES = 16 * 1024;
 

@@ -85,8 +85,8 @@ export function createDoor(deps: DoorDeps): Handler {
     const endpoint = target === undefined
       ? "service"
       : endpointOf(request.method, target.path);
-    const done = (answer: Response) => {
-      const response = request.method === "HEAD" ? bodiless(answer) : answer;
+    const done = (made: Response) => {
+      const response = request.method === "HEAD" ? bodiless(made) : made;
       const { status } = response;
       if (endpoint === "rest") {
         cors?.allow(request, response.headers);
@@ -115,12 +115,10 @@ export function createDoor(deps: DoorDeps): Handler {
     const failed = (error: unknown) =>
       done(errorResponse(error, endpoint, logger));
     try {
-      const answer = target === undefined
+      const made = target === undefined
         ? text(400, NO_HOST)
         : route(endpoint, request, target, info);
-      return answer instanceof Promise
-        ? answer.then(done, failed)
-        : done(answer);
+      return made instanceof Promise ? made.then(done, failed) : done(made);
     } catch (error) {
       return failed(error);
     }
