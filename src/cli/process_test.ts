@@ -11,11 +11,15 @@ async function denokv(
     env?: Record<string, string>;
     permissions?: string[];
     script?: string;
+    /** The working folder. Default: the one of the tests. */
+    cwd?: string;
   } = {},
 ) {
-  const { env = {}, permissions = ["--allow-env"], script = MAIN } = options;
+  const { env = {}, permissions = ["--allow-env"], script = MAIN, cwd } =
+    options;
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
+    cwd,
     // Only what a test names; the runtime finds its caches by HOME or DENO_DIR.
     clearEnv: true,
     env: { ...inherited("HOME", "DENO_DIR", "PATH"), ...env },
@@ -97,6 +101,8 @@ Deno.test("a variable that may not be read is one that is not set", async () => 
 Deno.test("a permission that is missing is told in a sentence that names its flag", async () => {
   const token = ["--access-token-file=/etc/denokv-token"];
   const place = "--sqlite-path=/nowhere/x.sqlite";
+  // Where nobody has run `start` yet.
+  const cwd = await Deno.makeTempDir({ prefix: "denokv-test-" });
   for (
     const [args, permissions, code, message] of [
       [["start"], [], 1, /to read data is missing; add --allow-read=data /],
@@ -147,11 +153,13 @@ Deno.test("a permission that is missing is told in a sentence that names its fla
     const found = await denokv(args, {
       permissions,
       env: { KVSTORE_SECRET: "denorocks" },
+      cwd,
     });
     assert.match(found.err, message);
     assert.equal(found.code, code);
     assert.doesNotMatch(found.err, /\n\s+at |Unexpected|Requires/);
   }
+  await Deno.remove(cwd);
 });
 
 Deno.test("health: nobody there is exit code 1", async () => {
