@@ -68,6 +68,8 @@ export async function listSegments(
   generation: string,
   { seals, epoch: newestEpoch }: Pick<Manifest, "seals" | "epoch">,
   signal?: AbortSignal,
+  /** Only what comes after this segment, which is history. */
+  after?: Pick<SegmentName, "epoch" | "tsn">,
 ): Promise<Listing> {
   const epochs = new Map<number, Map<number, ListedSegment>>();
   const listing: Listing = {
@@ -76,7 +78,13 @@ export async function listSegments(
     gap: undefined,
     newestVersion: 0,
   };
-  const options = { signal };
+  const isAfter = ({ epoch, tsn }: Pick<SegmentName, "epoch" | "tsn">) =>
+    after === undefined || epoch > after.epoch ||
+    epoch === after.epoch && tsn > after.tsn;
+  const options = {
+    signal,
+    startAfter: after && segmentsPrefixOf(generation, after.epoch, after.tsn),
+  };
   for await (const info of objects.list(segmentsPrefix(generation), options)) {
     const { key, sizeBytes } = info;
     const name = parseSegmentKey(generation, key);
@@ -84,7 +92,7 @@ export async function listSegments(
       listing.strays.push(key);
       continue;
     }
-    if (name.epoch > newestEpoch) continue;
+    if (name.epoch > newestEpoch || !isAfter(name)) continue;
     let epoch = epochs.get(name.epoch);
     if (epoch === undefined) epochs.set(name.epoch, epoch = new Map());
     const twin = epoch.get(name.tsn);
@@ -99,13 +107,16 @@ export async function listSegments(
       versionOf(name.last),
     );
   }
-  const sealed = seals.filter((seal) => seal.generation === generation);
+  const sealed = seals.filter((seal) =>
+    seal.generation === generation && seal.epoch >= (after?.epoch ?? 0)
+  );
   const numbers = new Set([...epochs.keys(), ...sealed.map((s) => s.epoch)]);
   for (const number of [...numbers].sort((a, b) => a - b)) {
     const epoch = epochs.get(number) ?? new Map<number, ListedSegment>();
     const seal = sealed.find((seal) => seal.epoch === number);
     const lastTsn = seal?.lastTsn ?? Math.max(0, ...epoch.keys());
-    for (let tsn = 1; tsn <= lastTsn; tsn++) {
+    const firstTsn = number === after?.epoch ? after.tsn + 1 : 1;
+    for (let tsn = firstTsn; tsn <= lastTsn; tsn++) {
       const segment = epoch.get(tsn) ??
         await findSegment(objects, generation, { epoch: number, tsn }, signal);
       if (segment === undefined) {
