@@ -18,15 +18,16 @@ import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
-import { ManifestStore } from "./manifest.ts";
-import { FencedError, Ownership, readOfNonEmpty } from "./ownership.ts";
+import { ManifestStore } from "./manifest_store.ts";
+import { FencedError, type Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
+import { acquireOwnership } from "./takeover.ts";
+import { readOfNonEmpty } from "./unclaimed.ts";
 import { Verifications } from "./verifications.ts";
 import type { Verification } from "./verify.ts";
 
 const LAUNCH_RETRY_MS = 1000;
-const KEEP_ALIVE_MS = 500;
 /**
  * How long a stop waits for the object store, unless its caller says otherwise;
  * what is left stays in the file.
@@ -90,7 +91,7 @@ export class BackupService {
       await patiently(options, () => requirePlace(objects, local, logger));
       await patiently(options, () => requireOurs(options));
       await patiently(options, () => requireFencing(options));
-      ownership = await Ownership.acquire({
+      ownership = await acquireOwnership({
         objects,
         clock,
         random,
@@ -111,7 +112,7 @@ export class BackupService {
       });
       const owned = ownership;
       // A restore may take longer than a lease, and no request renews it yet.
-      keepAlive = clock.every(KEEP_ALIVE_MS, () => owned.mayServe());
+      keepAlive = owned.keepAlive();
       // Anew each time: what was set aside before is gone from its place.
       const prepared = await patiently(options, () =>
         prepare({
