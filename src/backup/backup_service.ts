@@ -19,20 +19,21 @@ import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
 import { isReadyToTakeOver } from "./handover.ts";
-import { type Manifest, ManifestStore } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { ManifestStore } from "./manifest_store.ts";
 import {
   FencedError,
-  Ownership,
+  type Ownership,
   type OwnershipOptions,
-  readOfNonEmpty,
 } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
+import { acquireOwnership } from "./takeover.ts";
+import { readOfNonEmpty } from "./unclaimed.ts";
 import { Verifications } from "./verifications.ts";
 import type { Verification } from "./verify.ts";
 
 const LAUNCH_RETRY_MS = 1000;
-const KEEP_ALIVE_MS = 500;
 /**
  * How long a stop waits for the object store, unless its caller says otherwise;
  * what is left stays in the file.
@@ -92,7 +93,7 @@ export class BackupService {
     let ownership: Ownership;
     try {
       await patiently(options, () => requireUsable(options));
-      ownership = await Ownership.acquire({
+      ownership = await acquireOwnership({
         ...ownershipOptions(options, calls),
         onWaiting: (what) => logger.info(what),
       });
@@ -119,7 +120,7 @@ export class BackupService {
     const { objects, engine, clock, logger } = options;
     let service: BackupService | undefined;
     // A restore may take longer than a lease, and no request renews it yet.
-    const keepAlive = clock.every(KEEP_ALIVE_MS, () => ownership.mayServe());
+    const keepAlive = ownership.keepAlive();
     try {
       const leap = (version: number) => announceLeap(ownership, version);
       const { manifest, historyEnd: end } = ownership;

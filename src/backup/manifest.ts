@@ -1,18 +1,10 @@
 /**
  * The manifest: the one object of a backup that is changed by compare-and-swap
- * alone. It says who owns the history, which generation holds it, and where
- * the epochs of former owners end (docs/fencing.md).
- *
- * Each version carries a fresh nonce: stores whose tags are content hashes
- * then never take two versions for one, and a swap whose answer was lost is
- * told by the nonce.
+ * alone (`manifest_store.ts`). It says who owns the history, which generation
+ * holds it, and where the epochs of former owners end (docs/fencing.md).
  */
 import { type Bytes, fromUtf8, utf8 } from "../common/bytes.ts";
-import { type Clock, sleep } from "../common/clock.ts";
-import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
-import type { Random } from "../common/random.ts";
-import type { ObjectStore, VersionTag } from "../object_store/object_store.ts";
-import { Patience } from "../object_store/patience.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
 import { MANIFEST_KEY } from "./names.ts";
 
 export interface Generation {
@@ -73,19 +65,16 @@ export interface Manifest extends History {
    * above it: the next restore leaps over that too.
    */
   leapVersion: number;
+  /**
+   * The last change by an owner, a random id that every other change keeps:
+   * so an owner whose swap got no answer knows whether it is in here, whoever
+   * else has changed the manifest since. Absent in an older one.
+   */
+  change?: string;
 }
 
 /** The format of the object; a newer one is not touched. */
 const FORMAT = 1;
-/** The wait between tries to learn what became of a swap: first, and most. */
-const FIRST_RETRY_MS = 100;
-const MAX_RETRY_MS = 2000;
-
-export interface VersionedManifest {
-  manifest: Manifest;
-  tag: VersionTag;
-  nonce: string;
-}
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
   const { generations, seals, leapVersion, ...rest } = manifest;
@@ -159,6 +148,7 @@ export function decodeManifest(
         endedMs: whole(item.endedMs, "endedMs"),
       })),
       leapVersion: version(object.leapVersion, "leapVersion"),
+      ...(object.change === undefined ? {} : { change: text("change") }),
       ...historyOf(object),
     };
     return { manifest, nonce: text("nonce") };
@@ -235,86 +225,4 @@ function version(value: unknown, name: string): number {
     throw new Error(`${name} is no versionstamp`);
   }
   return Number(BigInt(`0x${value.slice(0, 16)}`));
-}
-
-/** How long a request is waited for, where no lease depends on it. */
-const FIRST_TIMEOUT_MS = 10_000;
-const MAX_TIMEOUT_MS = 30_000;
-
-export class ManifestStore {
-  private readonly patience: Patience;
-
-  /** @param firstTimeoutMs of a request; it grows while answers are slow */
-  constructor(
-    private readonly objects: ObjectStore,
-    private readonly clock: Clock,
-    private readonly random: Random,
-    firstTimeoutMs = FIRST_TIMEOUT_MS,
-  ) {
-    this.patience = new Patience({
-      clock,
-      firstMs: firstTimeoutMs,
-      maxMs: MAX_TIMEOUT_MS,
-    });
-  }
-
-  /** @throws UnavailableError, StartupError where it cannot be read */
-  async read(): Promise<VersionedManifest | undefined> {
-    const object = await this.patience.run((timeoutMs) =>
-      this.objects.get(MANIFEST_KEY, { timeoutMs })
-    );
-    if (object === undefined) return undefined;
-    return { ...decodeManifest(object.data), tag: object.tag };
-  }
-
-  /** Which version is there now; less work than reading it. */
-  async tag(): Promise<VersionTag | undefined> {
-    const head = await this.patience.run((timeoutMs) =>
-      this.objects.head(MANIFEST_KEY, { timeoutMs })
-    );
-    return head?.tag;
-  }
-
-  /**
-   * Puts `next` in the place of exactly `previous` (undefined: of nothing).
-   * Where no answer came, it looks until it knows what became of it: the swap
-   * may act seconds later, so not finding it means nothing while the version
-   * that it replaces is still there. Then it is sent again, with the same
-   * bytes; only one of the two can act.
-   *
-   * @param giveUp ends the looking; what became of the swap is then unknown
-   * @throws UnavailableError where the caller gave up
-   */
-  async swap(
-    previous: VersionedManifest | undefined,
-    next: Manifest,
-    giveUp?: (error: UnavailableError) => boolean,
-  ): Promise<{ won: boolean; current: VersionedManifest | undefined }> {
-    const nonce = this.random.bytes(16).toHex();
-    const data = encodeManifest(next, nonce);
-    let retryMs = FIRST_RETRY_MS;
-    for (;;) {
-      try {
-        const result = await this.patience.run((timeoutMs) =>
-          previous === undefined
-            ? this.objects.create(MANIFEST_KEY, data, { timeoutMs })
-            : this.objects.replace(MANIFEST_KEY, data, previous.tag, {
-              timeoutMs,
-            })
-        );
-        if (result.written) {
-          const current = { manifest: next, tag: result.tag, nonce };
-          return { won: true, current };
-        }
-        // A conflict, or the second try of one that acted.
-        const current = await this.read();
-        return { won: current?.nonce === nonce, current };
-      } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error;
-        if (giveUp?.(error)) throw error;
-      }
-      await sleep(this.clock, retryMs);
-      retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
-    }
-  }
 }

@@ -4,7 +4,8 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
 import { planRestore } from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
-import { hexVersion, ManifestStore } from "../backup/manifest.ts";
+import { hexVersion } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
 import { restore } from "../backup/restore.ts";
 import {
   type ObjectStore,

@@ -153,7 +153,8 @@ interface OpenDatabase {
   store: Store;
   close(withinMs: number): Promise<void>;
   /** Absent where there is no backup. */
-  instance?: { start(onServing: () => void): Promise<BackupEnd> }
+  instance?:
+    & { start(onServing: () => void): Promise<BackupEnd> }
     & BackupControl;
   /** To the object store, so far. */
   requests(): BackupRequests | undefined;
@@ -300,7 +301,10 @@ async function stop(
   const withinMs = CLOSE_TIMEOUT_MS + Math.max(0, drainTimeoutMs - drainedMs);
   const timedOut = Promise.withResolvers<"late">();
   const timer = systemClock.after(withinMs, () => timedOut.resolve("late"));
-  const closed = await Promise.race([database.close(withinMs), timedOut.promise]);
+  const closed = await Promise.race([
+    database.close(withinMs),
+    timedOut.promise,
+  ]);
   timer.stop();
   if (closed === "late") {
     throw new StartupError(

@@ -162,12 +162,12 @@ export class Instance {
     try {
       for (;;) {
         const sight = await this.answered(() => candidate.look());
-        if (sight.mayTake) {
+        const { manifest } = sight;
+        if (sight.mayTake !== undefined || manifest === undefined) {
           const taken = await this.answered(() => candidate.take(sight));
           if (taken !== undefined) return taken;
           continue;
         }
-        const { manifest } = sight;
         // Whoever took over since then has been asked, or waited longer.
         firstEpoch ??= manifest.epoch;
         const asks = !this.options.isStandby && !this.hasServed &&
