@@ -18,6 +18,7 @@ import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
+import type { EpochEnd } from "./manifest_register.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import { FencedError, type Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
@@ -219,7 +220,8 @@ export class BackupService {
       everyMs: options.verifyEveryMs,
       signal,
     });
-    durability.attach({ clock, shipper: this.shipper, ownership });
+    ownership.carryHead(() => endOf(this.shipper.position));
+    durability.attach({ clock, random, shipper, ownership });
     void ownership.lost.then((error) => this.fenced(error));
   }
 
@@ -316,13 +318,7 @@ export class BackupService {
     if (this.source.syncedVersion > this.shipper.shippedVersion) {
       throw new UnavailableError("not everything could be shipped");
     }
-    const { position } = this.shipper;
-    const end = position && {
-      generation: position.generation,
-      lastTsn: position.tsn,
-      lastVersion: position.bucketVersion,
-    };
-    await this.ownership.release(end, giveUp);
+    await this.ownership.release(endOf(this.shipper.position), giveUp);
   }
 
   private fenced(error: FencedError): void {
@@ -441,6 +437,15 @@ export class BackupService {
         : errorKindOf(failure),
     };
   }
+}
+
+/** How far the log is in the bucket. */
+function endOf(position: Shipper["position"]): EpochEnd | undefined {
+  return position && {
+    generation: position.generation,
+    lastTsn: position.tsn,
+    lastVersion: position.bucketVersion,
+  };
 }
 
 /** An empty database, whose versions nobody before us can have issued. */

@@ -65,6 +65,13 @@ export interface Manifest extends History {
    * above it: the next restore leaps over that too.
    */
   leapVersion: number;
+  /** How long the owner's lease is; absent in an older one. */
+  leaseMs?: number;
+  /**
+   * How far the log went for certain when an owner last changed the manifest:
+   * a listing that ends before it has lost something. Absent in an older one.
+   */
+  head?: Seal;
   /**
    * The last change by an owner, a random id that every other change keeps:
    * so an owner whose swap got no answer knows whether it is in here, whoever
@@ -77,12 +84,13 @@ export interface Manifest extends History {
 const FORMAT = 1;
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
-  const { generations, seals, leapVersion, ...rest } = manifest;
+  const { generations, seals, leapVersion, head, ...rest } = manifest;
   return json({
     format: FORMAT,
     nonce,
     ...rest,
     leapVersion: hexVersion(leapVersion),
+    ...(head && { head: sealObject(head) }),
     ...historyObject({ generations, seals }),
   });
 }
@@ -101,10 +109,20 @@ function historyObject({ generations, seals }: History) {
       ...generation,
       snapshotVersion: hexVersion(generation.snapshotVersion),
     })),
-    seals: seals.map((seal) => ({
-      ...seal,
-      lastVersion: hexVersion(seal.lastVersion),
-    })),
+    seals: seals.map(sealObject),
+  };
+}
+
+function sealObject(seal: Seal) {
+  return { ...seal, lastVersion: hexVersion(seal.lastVersion) };
+}
+
+function sealOf(object: Record<string, unknown>): Seal {
+  return {
+    generation: string(object.generation, "generation"),
+    epoch: whole(object.epoch, "epoch"),
+    lastTsn: whole(object.lastTsn, "lastTsn"),
+    lastVersion: version(object.lastVersion, "lastVersion"),
   };
 }
 
@@ -116,12 +134,7 @@ function historyOf(object: Record<string, unknown>): History {
       endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
       snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
     })),
-    seals: list(object.seals, "seals").map((item) => ({
-      generation: string(item.generation, "generation"),
-      epoch: whole(item.epoch, "epoch"),
-      lastTsn: whole(item.lastTsn, "lastTsn"),
-      lastVersion: version(item.lastVersion, "lastVersion"),
-    })),
+    seals: list(object.seals, "seals").map(sealOf),
   };
 }
 
@@ -148,7 +161,10 @@ export function decodeManifest(
         endedMs: whole(item.endedMs, "endedMs"),
       })),
       leapVersion: version(object.leapVersion, "leapVersion"),
-      ...(object.change === undefined ? {} : { change: text("change") }),
+      ...(object.leaseMs !== undefined &&
+        { leaseMs: whole(object.leaseMs, "leaseMs") }),
+      ...(object.head !== undefined && { head: sealOf(record(object.head)) }),
+      ...(object.change !== undefined && { change: text("change") }),
       ...historyOf(object),
     };
     return { manifest, nonce: text("nonce") };
@@ -189,6 +205,13 @@ function unreadable(key: string, why: string): StartupError {
   return new StartupError(
     `The backup's ${key} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup.`,
   );
+}
+
+function record(value: unknown): Record<string, unknown> {
+  if (typeof value === "object" && value !== null) {
+    return value as Record<string, unknown>;
+  }
+  throw new Error("head is no object");
 }
 
 function string(value: unknown, name: string): string {

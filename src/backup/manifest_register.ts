@@ -11,7 +11,7 @@ import type { UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import type { Manifest } from "./manifest.ts";
+import type { Manifest, Seal } from "./manifest.ts";
 import { changesHistory, putManifestCopy } from "./manifest_copy.ts";
 import type { ManifestStore, VersionedManifest } from "./manifest_store.ts";
 import { FencedError, type OwnerState } from "./owner_state.ts";
@@ -46,6 +46,7 @@ export class ManifestRegister {
   seenAtMonotonicMs: number;
   private changing: Promise<unknown> = Promise.resolve();
   private toldHandover: string | null = null;
+  private shipped: () => EpochEnd | undefined = () => undefined;
 
   /** @param current the version that made us the owner, as of that moment */
   constructor(
@@ -126,6 +127,19 @@ export class ManifestRegister {
     });
   }
 
+  /**
+   * From now on every change says how far the log goes: what `shipped` says
+   * has to be put for certain when it is called.
+   */
+  carryHead(shipped: () => EpochEnd | undefined): void {
+    this.shipped = shipped;
+  }
+
+  private headOf(manifest: Manifest): Seal | undefined {
+    const shipped = this.shipped();
+    return shipped ? { ...shipped, epoch: this.epoch } : manifest.head;
+  }
+
   private inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.changing.then(work);
     this.changing = done.catch(() => {});
@@ -144,7 +158,8 @@ export class ManifestRegister {
       const before = previous.manifest;
       const changed = change(before);
       if (changed === before) return { before, after: before };
-      const after = { ...changed, change: id };
+      const head = this.headOf(changed);
+      const after = { ...changed, ...(head && { head }), change: id };
       const startedMs = clock.monotonicMs();
       const { won, current } = await store.swap(previous, after, giveUp);
       state.requireOwner();

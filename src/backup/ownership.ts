@@ -160,6 +160,11 @@ export class Ownership {
     return this.register.update(change, giveUp);
   }
 
+  /** See {@linkcode ManifestRegister.carryHead}. */
+  carryHead(shipped: () => EpochEnd | undefined): void {
+    this.register.carryHead(shipped);
+  }
+
   /** See {@linkcode ManifestRegister.look}. */
   confirmOwned(): Promise<void> {
     return this.register.look();

@@ -64,7 +64,7 @@ export class Candidate {
       objects,
       clock,
       random,
-      Math.min(MANIFEST_TIMEOUT_MS, Math.ceil(this.leaseMs / 3)),
+      Math.min(MANIFEST_TIMEOUT_MS, Math.ceil(this.leaseMs / 6)),
     );
     this.launch = randomUuid(random);
     const sinceMs = clock.monotonicMs();
@@ -155,6 +155,7 @@ export class Candidate {
       beganWithFile: databaseId !== undefined,
       owner: this.launch,
       leaseUntilMs: begun.nowMs + this.leaseMs,
+      leaseMs: this.leaseMs,
       change: random.bytes(8).toHex(),
     });
     const { won, current } = await this.store.swap(
@@ -259,21 +260,17 @@ function takenOver(
     beganWithFile: boolean;
     owner: string;
     leaseUntilMs: number;
+    leaseMs: number;
     change: string;
   },
 ): Manifest {
-  const { owner, leaseUntilMs, change } = by;
-  const handoverTo = null;
-  if (manifest) {
-    const epoch = manifest.epoch + 1;
-    return { ...manifest, epoch, owner, leaseUntilMs, handoverTo, change };
-  }
+  const { owner, leaseUntilMs, leaseMs, change } = by;
+  const ours = { owner, leaseUntilMs, leaseMs, handoverTo: null, change };
+  if (manifest) return { ...manifest, ...ours, epoch: manifest.epoch + 1 };
   return {
+    ...ours,
     databaseId: by.databaseId,
     epoch: 1,
-    owner,
-    leaseUntilMs,
-    handoverTo,
     generation: null,
     beganWithFile: by.beganWithFile,
     making: [],
@@ -282,7 +279,6 @@ function takenOver(
     generations: [],
     seals: [],
     leapVersion: 0,
-    change,
   };
 }
 
