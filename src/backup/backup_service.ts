@@ -20,6 +20,7 @@ import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
 import { isReadyToTakeOver } from "./handover.ts";
 import type { Manifest } from "./manifest.ts";
+import type { EpochEnd } from "./manifest_register.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import {
   FencedError,
@@ -61,6 +62,8 @@ export interface BackupServiceOptions {
   verifyEveryMs: number;
   /** Uses a store that ignores conditions: two instances may fork the data. */
   allowUnfenced: boolean;
+  /** Where clients reach this instance, for others to tell. */
+  ownerUrl?: string;
   leaseMs?: number;
   clockMarginMs?: number;
   /** How long a request with data is waited for at first. Default: 5 s. */
@@ -235,7 +238,8 @@ export class BackupService {
       everyMs: options.verifyEveryMs,
       signal,
     });
-    durability.attach({ clock, shipper: this.shipper, ownership });
+    ownership.carryHead(() => endOf(this.shipper.position));
+    durability.attach({ clock, random, shipper, ownership });
     void ownership.lost.then((error) => this.fenced(error));
   }
 
@@ -359,13 +363,7 @@ export class BackupService {
     if (this.source.syncedVersion > this.shipper.shippedVersion) {
       throw new UnavailableError("not everything could be shipped");
     }
-    const { position } = this.shipper;
-    const end = position && {
-      generation: position.generation,
-      lastTsn: position.tsn,
-      lastVersion: position.bucketVersion,
-    };
-    await this.ownership.release(end, giveUp);
+    await this.ownership.release(endOf(this.shipper.position), giveUp);
   }
 
   private fenced(error: FencedError): void {
@@ -484,6 +482,15 @@ export class BackupService {
         : errorKindOf(failure),
     };
   }
+}
+
+/** How far the log is in the bucket. */
+function endOf(position: Shipper["position"]): EpochEnd | undefined {
+  return position && {
+    generation: position.generation,
+    lastTsn: position.tsn,
+    lastVersion: position.bucketVersion,
+  };
 }
 
 /** An empty database, whose versions nobody before us can have issued. */

@@ -7,7 +7,12 @@ import { fromUtf8 } from "../common/bytes.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
-import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
+import {
+  type Generation,
+  hexVersion,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -52,6 +57,12 @@ export interface Listing {
   newestVersion: number;
 }
 
+/** A listing may begin with a segment that is known to be there. */
+export interface ListedFrom {
+  epoch: number;
+  tsn: number;
+}
+
 export interface Gap {
   generation: string;
   epoch: number;
@@ -66,10 +77,12 @@ export interface Gap {
 export async function listSegments(
   objects: ObjectStore,
   generation: string,
-  { seals, epoch: newestEpoch }: Pick<Manifest, "seals" | "epoch">,
+  { seals, epoch: newestEpoch, head }: Pick<
+    Manifest,
+    "seals" | "epoch" | "head"
+  >,
   signal?: AbortSignal,
-  /** Only what comes after this segment, which is history. */
-  after?: Pick<SegmentName, "epoch" | "tsn">,
+  from: ListedFrom = { epoch: 0, tsn: 1 },
 ): Promise<Listing> {
   const epochs = new Map<number, Map<number, ListedSegment>>();
   const listing: Listing = {
@@ -78,21 +91,19 @@ export async function listSegments(
     gap: undefined,
     newestVersion: 0,
   };
-  const isAfter = ({ epoch, tsn }: Pick<SegmentName, "epoch" | "tsn">) =>
-    after === undefined || epoch > after.epoch ||
-    epoch === after.epoch && tsn > after.tsn;
-  const options = {
+  const prefix = segmentsPrefix(generation);
+  const options = from.epoch === 0 ? { signal } : {
     signal,
-    startAfter: after && segmentsPrefixOf(generation, after.epoch, after.tsn),
+    startAfter: segmentsPrefixOf(generation, from.epoch, from.tsn),
   };
-  for await (const info of objects.list(segmentsPrefix(generation), options)) {
+  for await (const info of objects.list(prefix, options)) {
     const { key, sizeBytes } = info;
     const name = parseSegmentKey(generation, key);
     if (name === undefined) {
       listing.strays.push(key);
       continue;
     }
-    if (name.epoch > newestEpoch || !isAfter(name)) continue;
+    if (name.epoch > newestEpoch) continue;
     let epoch = epochs.get(name.epoch);
     if (epoch === undefined) epochs.set(name.epoch, epoch = new Map());
     const twin = epoch.get(name.tsn);
@@ -107,16 +118,25 @@ export async function listSegments(
       versionOf(name.last),
     );
   }
-  const sealed = seals.filter((seal) =>
-    seal.generation === generation && seal.epoch >= (after?.epoch ?? 0)
-  );
+  const isListed = (end: Seal) =>
+    end.generation === generation && end.epoch >= from.epoch;
+  const sealed = seals.filter(isListed);
+  const known = head && isListed(head) ? head : undefined;
   const numbers = new Set([...epochs.keys(), ...sealed.map((s) => s.epoch)]);
+  if (known) numbers.add(known.epoch);
   for (const number of [...numbers].sort((a, b) => a - b)) {
     const epoch = epochs.get(number) ?? new Map<number, ListedSegment>();
     const seal = sealed.find((seal) => seal.epoch === number);
-    const lastTsn = seal?.lastTsn ?? Math.max(0, ...epoch.keys());
-    const firstTsn = number === after?.epoch ? after.tsn + 1 : 1;
-    for (let tsn = firstTsn; tsn <= lastTsn; tsn++) {
+    let lastTsn = seal?.lastTsn ?? 0;
+    if (seal === undefined) {
+      if (known?.epoch === number) lastTsn = known.lastTsn;
+      for (const tsn of epoch.keys()) lastTsn = Math.max(lastTsn, tsn);
+    }
+    for (
+      let tsn = number === from.epoch ? from.tsn : 1;
+      tsn <= lastTsn;
+      tsn++
+    ) {
       const segment = epoch.get(tsn) ??
         await findSegment(objects, generation, { epoch: number, tsn }, signal);
       if (segment === undefined) {

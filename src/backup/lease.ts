@@ -20,8 +20,16 @@ const OUTAGE_GRACE_MS = 2000;
 /** How long a request waits for the lease. */
 const ENSURE_TIMEOUT_MS = 2 * OUTAGE_GRACE_MS;
 const RENEW_RETRY = { firstMs: 500, maxMs: 2000 };
-/** How often an owner looks whether another instance waits for it. */
-const LOOK_MS = 1000;
+/** It is renewed when so much of it is over: two tries still have their time. */
+const RENEW_AT = 2 / 3;
+/**
+ * How often an owner in use looks whether another launch asks for it, at the
+ * most and in parts of the lease. It serves on until it has seen that.
+ */
+const MAX_LOOK_MS = 2000;
+const LOOKS_PER_LEASE = 5;
+/** No look where another one was made in this part of that time. */
+const RECENT = 0.9;
 /** How often a lease that nobody asks for is kept alive. */
 const KEEP_ALIVE_MS = 250;
 
@@ -30,7 +38,10 @@ export interface LeaseOptions {
   random: Random;
   logger: Logger;
   state: OwnerState;
-  register: Pick<ManifestRegister, "update" | "look" | "seenAtMonotonicMs">;
+  register: Pick<
+    ManifestRegister,
+    "update" | "look" | "seenAtMonotonicMs" | "hasStandby"
+  >;
   leaseMs: number;
   /** Goes on without a lease while the store does not answer at all. */
   servesThroughOutages: boolean;
@@ -48,6 +59,9 @@ export class Lease {
   private endMs = 0;
   private endMonotonicMs = 0;
   private renewAtMonotonicMs = 0;
+  /** Whether anybody has asked since it was renewed. */
+  private isUsed = false;
+  private renewal: Timer | undefined;
   private renewing: Promise<void> | undefined;
   private looking: Timer | undefined;
   private isLooking = false;
@@ -63,8 +77,18 @@ export class Lease {
     const { leaseMs, clock } = this.options;
     this.endMs = nowMs + leaseMs;
     this.endMonotonicMs = monotonicMs + leaseMs;
-    this.renewAtMonotonicMs = monotonicMs + leaseMs / 3;
-    this.looking ??= clock.every(LOOK_MS, () => this.look());
+    this.renewAtMonotonicMs = monotonicMs + RENEW_AT * leaseMs;
+    this.isUsed = false;
+    this.renewal?.stop();
+    this.renewal = clock.after(
+      this.renewAtMonotonicMs - clock.monotonicMs(),
+      () => this.isUsed && this.renewSoon(),
+    );
+    this.looking ??= clock.every(this.lookMs, () => this.look());
+  }
+
+  private get lookMs(): number {
+    return Math.min(MAX_LOOK_MS, this.options.leaseMs / LOOKS_PER_LEASE);
   }
 
   /**
@@ -75,6 +99,7 @@ export class Lease {
   mayServe(): boolean {
     const { clock, state } = this.options;
     const monotonicMs = clock.monotonicMs();
+    this.isUsed = true;
     if (monotonicMs >= this.renewAtMonotonicMs) this.renewSoon();
     const { kind } = state.now;
     if (kind === "ended") return false;
@@ -109,8 +134,9 @@ export class Lease {
     return clock.every(everyMs, () => this.mayServe());
   }
 
-  /** No looks any more. */
+  /** Nothing by itself any more. */
   stop(): void {
+    this.renewal?.stop();
     this.looking?.stop();
     this.looking = undefined;
   }
@@ -121,18 +147,24 @@ export class Lease {
    */
   private look(): void {
     const { clock, state, register } = this.options;
-    const isRunning = clock.monotonicMs() < this.endMonotonicMs;
+    const monotonicMs = clock.monotonicMs();
+    const isRunning = monotonicMs < this.endMonotonicMs;
     const { kind } = state.now;
     if (!isRunning || kind === "ended" || kind === "releasing") {
       return this.stop();
     }
-    // A store that falls silent is asked once, not once a second.
-    if (this.isLooking) return;
+    // Who stands by cannot tell an owner that nobody asks from a dead one.
+    if (register.hasStandby) this.mayServe();
+    // A store that falls silent is asked once, not again and again; and a
+    // renewal or an acknowledgement is a look too.
+    const isRecent = monotonicMs - register.seenAtMonotonicMs <
+      RECENT * this.lookMs;
+    if (this.isLooking || this.renewing || isRecent) return;
     this.isLooking = true;
     register.look().catch(() => {}).finally(() => this.isLooking = false);
   }
 
-  /** There is no timer: an owner that nobody asks anything lets it run out. */
+  /** Only for who asks: an owner that nobody asks anything lets it run out. */
   private renewSoon(): void {
     const { kind } = this.options.state.now;
     if (this.renewing || kind === "ended") return;

@@ -47,6 +47,13 @@ export interface Manifest extends History {
   leaseUntilMs: number;
   /** A launch that waits for ownership. */
   handoverTo: string | null;
+  /**
+   * A launch that stands by: its owner keeps the lease alive, so that it is not
+   * taken for dead where nobody asks it anything.
+   */
+  standby?: string | null;
+  /** Where clients reach the owner, where it says so. */
+  ownerUrl?: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
   /**
@@ -65,6 +72,13 @@ export interface Manifest extends History {
    * above it: the next restore leaps over that too.
    */
   leapVersion: number;
+  /** How long the owner's lease is; absent in an older one. */
+  leaseMs?: number;
+  /**
+   * How far the log went for certain when an owner last changed the manifest:
+   * a listing that ends before it has lost something. Absent in an older one.
+   */
+  head?: Seal;
   /**
    * The last change by an owner, a random id that every other change keeps:
    * so an owner whose swap got no answer knows whether it is in here, whoever
@@ -77,12 +91,13 @@ export interface Manifest extends History {
 const FORMAT = 1;
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
-  const { generations, seals, leapVersion, ...rest } = manifest;
+  const { generations, seals, leapVersion, head, ...rest } = manifest;
   return json({
     format: FORMAT,
     nonce,
     ...rest,
     leapVersion: hexVersion(leapVersion),
+    ...(head && { head: sealObject(head) }),
     ...historyObject({ generations, seals }),
   });
 }
@@ -101,10 +116,20 @@ function historyObject({ generations, seals }: History) {
       ...generation,
       snapshotVersion: hexVersion(generation.snapshotVersion),
     })),
-    seals: seals.map((seal) => ({
-      ...seal,
-      lastVersion: hexVersion(seal.lastVersion),
-    })),
+    seals: seals.map(sealObject),
+  };
+}
+
+function sealObject(seal: Seal) {
+  return { ...seal, lastVersion: hexVersion(seal.lastVersion) };
+}
+
+function sealOf(object: Record<string, unknown>): Seal {
+  return {
+    generation: string(object.generation, "generation"),
+    epoch: whole(object.epoch, "epoch"),
+    lastTsn: whole(object.lastTsn, "lastTsn"),
+    lastVersion: version(object.lastVersion, "lastVersion"),
   };
 }
 
@@ -116,12 +141,7 @@ function historyOf(object: Record<string, unknown>): History {
       endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
       snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
     })),
-    seals: list(object.seals, "seals").map((item) => ({
-      generation: string(item.generation, "generation"),
-      epoch: whole(item.epoch, "epoch"),
-      lastTsn: whole(item.lastTsn, "lastTsn"),
-      lastVersion: version(item.lastVersion, "lastVersion"),
-    })),
+    seals: list(object.seals, "seals").map(sealOf),
   };
 }
 
@@ -138,6 +158,8 @@ export function decodeManifest(
       owner: object.owner === null ? null : text("owner"),
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
+      standby: textOrNull(object.standby, "standby"),
+      ownerUrl: textOrNull(object.ownerUrl, "ownerUrl"),
       generation: object.generation === null ? null : text("generation"),
       // One that does not say so may be of a database that has something.
       beganWithFile: object.beganWithFile !== false,
@@ -148,7 +170,10 @@ export function decodeManifest(
         endedMs: whole(item.endedMs, "endedMs"),
       })),
       leapVersion: version(object.leapVersion, "leapVersion"),
-      ...(object.change === undefined ? {} : { change: text("change") }),
+      ...(object.leaseMs !== undefined &&
+        { leaseMs: whole(object.leaseMs, "leaseMs") }),
+      ...(object.head !== undefined && { head: sealOf(record(object.head)) }),
+      ...(object.change !== undefined && { change: text("change") }),
       ...historyOf(object),
     };
     return { manifest, nonce: text("nonce") };
@@ -191,9 +216,21 @@ function unreadable(key: string, why: string): StartupError {
   );
 }
 
+function record(value: unknown): Record<string, unknown> {
+  if (typeof value === "object" && value !== null) {
+    return value as Record<string, unknown>;
+  }
+  throw new Error("head is no object");
+}
+
 function string(value: unknown, name: string): string {
   if (typeof value !== "string") throw new Error(`${name} is no text`);
   return value;
+}
+
+/** A manifest from before there was such a member has none. */
+function textOrNull(value: unknown, name: string): string | null {
+  return value === undefined || value === null ? null : string(value, name);
 }
 
 function whole(value: unknown, name: string): number {

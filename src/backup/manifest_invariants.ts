@@ -99,8 +99,18 @@ function brokenSteps(before: Manifest, after: Manifest): string[] {
     before.generation !== null && after.generation === null,
     "the present generation is given up for none",
   );
+  refuse(isBehind(after.head, before.head), "the head of the log falls");
   found.push(...lostSeals(before, after), ...lostGenerations(before, after));
   return found;
+}
+
+/** Another generation's head counts anew. */
+function isBehind(after: Seal | undefined, before: Seal | undefined): boolean {
+  if (before === undefined) return false;
+  if (after === undefined) return true;
+  if (after.generation !== before.generation) return false;
+  return after.epoch < before.epoch ||
+    (after.epoch === before.epoch && after.lastTsn < before.lastTsn);
 }
 
 /** A seal never changes, and goes with its generation alone. */

@@ -28,6 +28,7 @@ const BEFORE: Manifest = {
     { generation: PRESENT, epoch: 2, lastTsn: 7, lastVersion: 9 },
   ],
   leapVersion: 100,
+  head: { generation: PRESENT, epoch: 3, lastTsn: 5, lastVersion: 12 },
 };
 
 const without = (name: string) =>
@@ -70,6 +71,8 @@ const SOUND: Record<string, Partial<Manifest>> = {
     deleting: [...BEFORE.deleting, MAKING],
   },
   "what was deleted is forgotten": { deleting: [] },
+  "more of the log": { head: { ...BEFORE.head!, lastTsn: 6 } },
+  "the log of a new epoch": { head: { ...BEFORE.head!, epoch: 4, lastTsn: 0 } },
 };
 
 const BROKEN: Record<string, [change: Partial<Manifest>, says: RegExp]> = {
@@ -144,6 +147,14 @@ const BROKEN: Record<string, [change: Partial<Manifest>, says: RegExp]> = {
   "a seal of an epoch to come": [
     { seals: [...BEFORE.seals, { ...BEFORE.seals[1], epoch: 4 }] },
     /of an epoch to come/,
+  ],
+  "a shorter log": [
+    { head: { ...BEFORE.head!, lastTsn: 4 } },
+    /the head of the log falls/,
+  ],
+  "a log of which nothing is known any more": [
+    { head: undefined },
+    /the head of the log falls/,
   ],
   "a snapshot that changes": [
     {

@@ -11,7 +11,7 @@ import type { UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import type { Manifest } from "./manifest.ts";
+import type { Manifest, Seal } from "./manifest.ts";
 import { changesHistory, putManifestCopy } from "./manifest_copy.ts";
 import type { ManifestStore, VersionedManifest } from "./manifest_store.ts";
 import { FencedError, type OwnerState } from "./owner_state.ts";
@@ -44,8 +44,11 @@ export class ManifestRegister {
   readonly epoch: number;
   /** When the last look that found us as the owner was begun. */
   seenAtMonotonicMs: number;
+  /** Whether another launch stands by, as of the last version that was read. */
+  hasStandby = false;
   private changing: Promise<unknown> = Promise.resolve();
   private toldHandover: string | null = null;
+  private shipped: () => EpochEnd | undefined = () => undefined;
 
   /** @param current the version that made us the owner, as of that moment */
   constructor(
@@ -92,6 +95,7 @@ export class ManifestRegister {
       await this.swap((manifest) => ({
         ...withSeals(manifest, seals),
         owner: null,
+        ownerUrl: null,
         leaseUntilMs: 0,
       }), giveUp);
       state.released();
@@ -111,7 +115,7 @@ export class ManifestRegister {
       // Of a change of ours, `inTurn` is about to learn; and a version that was
       // read beside it may be the older one.
       if (found === undefined || !this.isOurs(found.manifest)) this.see(found);
-      else this.tellHandover(found.manifest.handoverTo);
+      else this.note(found.manifest);
     }
     state.requireOwner();
     this.seenAtMonotonicMs = Math.max(this.seenAtMonotonicMs, startedMs);
@@ -124,6 +128,19 @@ export class ManifestRegister {
       epoch: this.epoch,
       manifest: () => this.manifest,
     });
+  }
+
+  /**
+   * From now on every change says how far the log goes: what `shipped` says
+   * has to be put for certain when it is called.
+   */
+  carryHead(shipped: () => EpochEnd | undefined): void {
+    this.shipped = shipped;
+  }
+
+  private headOf(manifest: Manifest): Seal | undefined {
+    const shipped = this.shipped();
+    return shipped ? { ...shipped, epoch: this.epoch } : manifest.head;
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -144,7 +161,8 @@ export class ManifestRegister {
       const before = previous.manifest;
       const changed = change(before);
       if (changed === before) return { before, after: before };
-      const after = { ...changed, change: id };
+      const head = this.headOf(changed);
+      const after = { ...changed, ...(head && { head }), change: id };
       const startedMs = clock.monotonicMs();
       const { won, current } = await store.swap(previous, after, giveUp);
       state.requireOwner();
@@ -179,7 +197,13 @@ export class ManifestRegister {
       );
     }
     this.current = found;
-    this.tellHandover(found.manifest.handoverTo);
+    this.note(found.manifest);
+  }
+
+  /** What other launches have said in it. */
+  private note({ handoverTo, standby }: Manifest): void {
+    this.hasStandby = Boolean(standby);
+    this.tellHandover(handoverTo);
   }
 
   private tellHandover(launch: string | null): void {

@@ -22,6 +22,8 @@ const MANIFEST: Manifest = {
   }],
   seals: [{ generation: "g", epoch: 2, lastTsn: 4, lastVersion: 2 ** 40 }],
   leapVersion: 2 ** 33,
+  leaseMs: 10_000,
+  head: { generation: "g", epoch: 3, lastTsn: 9, lastVersion: 2 ** 41 },
   change: "c",
 };
 

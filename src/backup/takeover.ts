@@ -64,7 +64,7 @@ export class Candidate {
       objects,
       clock,
       random,
-      Math.min(MANIFEST_TIMEOUT_MS, Math.ceil(this.leaseMs / 3)),
+      Math.min(MANIFEST_TIMEOUT_MS, Math.ceil(this.leaseMs / 6)),
     );
     this.launch = randomUuid(random);
     const sinceMs = clock.monotonicMs();
@@ -124,12 +124,34 @@ export class Candidate {
     return won;
   }
 
-  /** Asks no more, so that nobody hands over to a launch that is gone. */
+  /**
+   * Says that somebody stands by, where nobody has: an owner that is asked
+   * nothing then keeps its lease, and is not taken for dead.
+   */
+  async standBy(): Promise<void> {
+    const { found } = this.seen;
+    if (found === undefined || found.manifest.owner === null) return;
+    if (found.manifest.standby) return;
+    const next = { ...found.manifest, standby: this.launch };
+    await this.store.swap(found, next, () => true);
+  }
+
+  /**
+   * Asks no more and stands by no more, so that nobody hands over to a launch
+   * that is gone.
+   */
   async withdraw(): Promise<void> {
     const found = await this.store.read();
-    if (found?.manifest.handoverTo !== this.launch) return;
-    const next = { ...found.manifest, handoverTo: null };
-    await this.store.swap(found, next, () => true);
+    if (found === undefined) return;
+    const { handoverTo, standby } = found.manifest;
+    if (handoverTo !== this.launch && standby !== this.launch) return;
+    const without = (launch: string | null | undefined) =>
+      launch === this.launch ? null : launch ?? null;
+    await this.store.swap(found, {
+      ...found.manifest,
+      handoverTo: without(handoverTo),
+      standby: without(standby),
+    }, () => true);
   }
 
   /**
@@ -155,6 +177,8 @@ export class Candidate {
       beganWithFile: databaseId !== undefined,
       owner: this.launch,
       leaseUntilMs: begun.nowMs + this.leaseMs,
+      leaseMs: this.leaseMs,
+      ownerUrl: this.options.ownerUrl ?? null,
       change: random.bytes(8).toHex(),
     });
     const { won, current } = await this.store.swap(
@@ -259,21 +283,27 @@ function takenOver(
     beganWithFile: boolean;
     owner: string;
     leaseUntilMs: number;
+    leaseMs: number;
+    ownerUrl: string | null;
     change: string;
   },
 ): Manifest {
-  const { owner, leaseUntilMs, change } = by;
-  const handoverTo = null;
-  if (manifest) {
-    const epoch = manifest.epoch + 1;
-    return { ...manifest, epoch, owner, leaseUntilMs, handoverTo, change };
-  }
-  return {
-    databaseId: by.databaseId,
-    epoch: 1,
+  const { owner, leaseUntilMs, leaseMs, change } = by;
+  const ours = {
     owner,
     leaseUntilMs,
-    handoverTo,
+    leaseMs,
+    ownerUrl: by.ownerUrl,
+    handoverTo: null,
+    // Whoever stands by says so again.
+    standby: null,
+    change,
+  };
+  if (manifest) return { ...manifest, ...ours, epoch: manifest.epoch + 1 };
+  return {
+    ...ours,
+    databaseId: by.databaseId,
+    epoch: 1,
     generation: null,
     beganWithFile: by.beganWithFile,
     making: [],
@@ -282,7 +312,6 @@ function takenOver(
     generations: [],
     seals: [],
     leapVersion: 0,
-    change,
   };
 }
 

@@ -230,6 +230,7 @@ async function openWithBackup(
     leaseMs: backup.leaseMs,
     verifyEveryMs: backup.verifyEveryMs,
     allowUnfenced: backup.allowUnfenced,
+    ownerUrl: backup.advertisedUrl,
     isStandby: backup.isStandby,
     endsWhenReplaced: backup.endsWhenReplaced,
     startsInOutage: backup.startsInOutage,

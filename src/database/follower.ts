@@ -213,7 +213,7 @@ export class Follower {
       generation,
       manifest,
       signal,
-      position.tsn > 0 ? position : undefined,
+      { epoch: position.tsn > 0 ? position.epoch : 0, tsn: position.tsn + 1 },
     );
     const damage = damageOf(listing, position.version);
     if (damage) throw damage;

@@ -142,7 +142,7 @@ export class Instance {
     this.store.open(service.store);
     this.onServing();
     const end = await service.ended;
-    this.shut("standby", STANDING_BY);
+    this.shut("standby", standingBy(null));
     await service.close();
     this.service = undefined;
     return end;
@@ -180,7 +180,12 @@ export class Instance {
             askAtMs = nowMs + ASK_AGAIN_MS;
             await this.answered(() => candidate.ask());
           }
-        } else beat.stop();
+        } else {
+          beat.stop();
+          if (!asks && !manifest.standby) {
+            await this.answered(() => candidate.standBy());
+          }
+        }
         await sleepUntil(clock, asks ? ASKED_POLL_MS : POLL_MS, signal);
       }
     } catch (error) {
@@ -207,7 +212,7 @@ export class Instance {
       );
     }
     this.manifest = manifest;
-    this.shut("standby", STANDING_BY);
+    this.shut("standby", standingBy(manifest.ownerUrl));
     if (!isEager && clock.monotonicMs() < this.nextFollowMs) return;
     try {
       const segments = await this.follower.step(manifest);
@@ -407,5 +412,8 @@ export class Instance {
   }
 }
 
-const STANDING_BY =
-  "Another instance serves this database. This one stands by and takes over when that one is gone; nothing was applied.";
+function standingBy(ownerUrl: string | null | undefined): string {
+  return `Another instance serves this database${
+    ownerUrl ? ` at ${ownerUrl}` : ""
+  }. This one stands by and takes over when that one is gone; nothing was applied.`;
+}
