@@ -39,6 +39,8 @@ const FOLLOW_MS = 1000;
 const MAX_FOLLOW_MS = 5000;
 /** A request that came to nothing is made again after this. */
 const ASK_AGAIN_MS = 10_000;
+/** How long what was given up for one launch is left to it. */
+const YIELD_MS = 3000;
 const OUTAGE_RETRY_MS = 1000;
 /** A stop waits so long for the object store. */
 const WITHDRAW_TIMEOUT_MS = 2000;
@@ -69,6 +71,7 @@ export class Instance {
   /** Why the last look at the object store failed, in a sentence. */
   private outage: string | undefined;
   private followProblem: string | undefined;
+  private yielding: { epoch: number; untilMs: number } | undefined;
   private nextFollowMs = 0;
   private followPauseMs = FOLLOW_MS;
   private closing: Promise<void> | undefined;
@@ -163,7 +166,9 @@ export class Instance {
       for (;;) {
         const sight = await this.answered(() => candidate.look());
         const { manifest } = sight;
-        if (sight.mayTake !== undefined || manifest === undefined) {
+        const takes = sight.mayTake !== undefined &&
+          !this.yields(manifest, candidate.launch);
+        if (takes || manifest === undefined) {
           const taken = await this.answered(() => candidate.take(sight));
           if (taken !== undefined) return taken;
           continue;
@@ -200,6 +205,18 @@ export class Instance {
     } finally {
       beat.stop();
     }
+  }
+
+  /** What was given up for a launch that asked is that one's, for a moment. */
+  private yields(manifest: Manifest | undefined, launch: string): boolean {
+    if (!manifest || manifest.owner !== null) return false;
+    const { handoverTo, epoch } = manifest;
+    if (handoverTo === null || handoverTo === launch) return false;
+    const nowMs = this.options.clock.monotonicMs();
+    if (this.yielding?.epoch !== epoch) {
+      this.yielding = { epoch, untilMs: nowMs + YIELD_MS };
+    }
+    return nowMs < this.yielding.untilMs;
   }
 
   /** Brings the file nearer to the history's end, where it is time to. */

@@ -19,7 +19,7 @@ const HEADERS = { authorization: "denorocks" };
 
 async function readiness(server: ServerProcess) {
   const answer = await fetch(`${server.url}/-/ready`);
-  return { status: answer.status, ...await answer.json() };
+  return { ...await answer.json(), status: answer.status };
 }
 
 async function until(holds: () => Promise<boolean> | boolean): Promise<void> {
@@ -156,7 +156,12 @@ Deno.test("an instance that was replaced stands by, and takes over again when th
   assert.equal((await put(old, "first")).status, 200);
   // The new one asks, because it is started to replace the old one.
   await next.logged(/Listening on/);
-  await until(async () => (await readiness(old)).cause === "standby");
+  // One that is asked nothing finds out with the next request.
+  await until(async () => {
+    const answer = await fetch(`${old.url}/first`, { headers: HEADERS });
+    await answer.body?.cancel();
+    return (await readiness(old)).cause === "standby";
+  });
   assert.equal((await put(next, "second")).status, 200);
   const refused = await put(old, "third");
   assert.equal(refused.status, 503);
@@ -283,7 +288,13 @@ Deno.test("a start in an outage has its port, says what is waited for, and serve
   assert.deepEqual([ready.status, ready.backup.state], [200, "Unreachable"]);
   refuseAll(false);
   await until(async () => (await readiness(alone)).backup.state === "Active");
-  // Nothing was set aside: another machine gets all of it.
+  // Nothing was set aside: another machine gets all of it, once it is shipped.
+  await until(async () => {
+    const answer = await fetch(`${alone.url}/alone`, { headers: HEADERS });
+    await answer.body?.cancel();
+    const { headers } = answer;
+    return headers.get("durable-local") === headers.get("durable-backup");
+  });
   await alone.kill();
   await using other = await TestFolder.make();
   await using restored = await ServerProcess.start({
