@@ -158,8 +158,8 @@ export function decodeManifest(
       owner: object.owner === null ? null : text("owner"),
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
-      standby: textOrNull(object.standby, "standby"),
-      ownerUrl: textOrNull(object.ownerUrl, "ownerUrl"),
+      ...optional("standby", object.standby),
+      ...optional("ownerUrl", object.ownerUrl),
       generation: object.generation === null ? null : text("generation"),
       // One that does not say so may be of a database that has something.
       beganWithFile: object.beganWithFile !== false,
@@ -229,8 +229,10 @@ function string(value: unknown, name: string): string {
 }
 
 /** A manifest from before there was such a member has none. */
-function textOrNull(value: unknown, name: string): string | null {
-  return value === undefined || value === null ? null : string(value, name);
+function optional<K extends string>(name: K, value: unknown) {
+  if (value === undefined) return {};
+  const text = value === null ? null : string(value, name);
+  return { [name]: text } as Partial<Record<K, string | null>>;
 }
 
 function whole(value: unknown, name: string): number {
