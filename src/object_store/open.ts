@@ -122,7 +122,8 @@ function bucketOf(url: string): { bucket: string; prefix: string } {
   return { bucket, prefix };
 }
 
-function folderOf(url: string): string {
+/** @throws UsageError where a `file:` URL names no folder */
+export function folderOf(url: string): string {
   try {
     // Both are ordinary in a folder's name, and nothing else is meant by them.
     const path = url.replaceAll("#", "%23").replaceAll("?", "%3F");
