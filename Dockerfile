@@ -9,11 +9,14 @@ COPY deno.json deno.lock* denokv.ts main.ts LICENSE ./
 COPY src src
 # The launcher: it becomes a deno with the permissions that the command line,
 # the variables and the backup need, and no others (docs/decisions/launcher.md).
-RUN deno install -g -n denokv --root /usr/local \
-  --quiet --no-prompt --cached-only --allow-env --allow-read --allow-ffi denokv.ts
+# Its cache is left behind: the image's own belongs to the image's user.
+RUN DENO_DIR=/tmp/install deno install -g -n denokv --root /usr/local \
+  --quiet --no-prompt --cached-only --allow-env --allow-read --allow-ffi denokv.ts \
+  && rm -r /tmp/install
 USER deno
-# Also the packages of a backup, so that a start asks no registry.
-RUN deno cache main.ts
+# The packages of a backup, so that a start asks no registry. Its modules are
+# named: what main.ts may load later does not fail the build where it is missing.
+RUN deno cache --quiet main.ts src/object_store/s3.ts src/object_store/gcs.ts
 
 # It listens everywhere, also with --dev; the health check, which knows none of
 # the server's flags, finds the address in the file.
