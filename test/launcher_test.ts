@@ -163,3 +163,27 @@ Deno.test("where a process cannot be replaced, the child gets the signals and gi
   process.kill("SIGTERM");
   assert.equal((await process.status).code, 7);
 });
+
+Deno.test("no package is loaded without a backup; with one, what is missing in the cache is said", async () => {
+  await using folder = await TestFolder.make();
+  const env = { DENO_DIR: `${folder.path}/deno`, KVSTORE_SECRET: TOKEN };
+  const args = [
+    ...["serve", "--sqlite-path", folder.database],
+    ...["--addr", "127.0.0.1:0"],
+  ];
+  const { child, log } = listening(args, env);
+  await log.until(/Listening on /);
+  child.kill("SIGTERM");
+  assert.equal((await child.status).code, 0);
+  await log.isRead;
+  for (const [url, module] of [["s3://bucket", "s3"], ["gs://bucket", "gcs"]]) {
+    const { code, err } = await run([...args, "--backup", url], env);
+    assert.equal(code, 1);
+    assert.match(
+      err,
+      new RegExp(
+        `error: .* not in Deno's cache, and a start asks no registry.* \\\`deno cache /.*/src/object_store/${module}.ts\\\` `,
+      ),
+    );
+  }
+});
