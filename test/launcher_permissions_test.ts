@@ -41,6 +41,71 @@ Deno.test("a backup on MinIO", async () => {
   }
 });
 
+Deno.test("MinIO with the credentials of a profile, a container and an instance", async () => {
+  const minio = await startMinio();
+  if (minio === undefined) return;
+  await using folder = await TestFolder.make();
+  const { accessKeyId, secretAccessKey } = minio;
+  const answer = {
+    Code: "Success",
+    AccessKeyId: accessKeyId,
+    SecretAccessKey: secretAccessKey,
+    Token: "",
+    Expiration: "2100-01-01T00:00:00Z",
+  };
+  // What a container and an instance ask for theirs.
+  const metadata = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => {
+      const { pathname } = new URL(request.url);
+      if (pathname.endsWith("/token")) return new Response("token");
+      return pathname.endsWith("/security-credentials/")
+        ? new Response("role")
+        : Response.json(answer);
+    },
+  );
+  const host = `http://127.0.0.1:${metadata.addr.port}`;
+  await Deno.mkdir(`${folder.path}/.aws`);
+  const profile = `${folder.path}/.aws/credentials`;
+  const keys =
+    `[work]\naws_access_key_id=${accessKeyId}\naws_secret_access_key=${secretAccessKey}\n`;
+  await Deno.writeTextFile(profile, keys);
+  try {
+    await minio.createBucket("launched");
+    const args = [
+      ...["backup", "status", "--backup", "s3://launched/none"],
+      ...["--s3-endpoint", minio.endpoint],
+    ];
+    for (
+      const env of [
+        { AWS_PROFILE: "work" },
+        { AWS_CONTAINER_CREDENTIALS_FULL_URI: `${host}/x` },
+        { AWS_EC2_METADATA_SERVICE_ENDPOINT: host },
+      ] as Variables[]
+    ) {
+      // The runtime's own cache is not where this HOME is.
+      const own = { HOME: folder.path, DENO_DIR: await cacheFolder() };
+      const { code, out, err } = await runAudited(
+        args,
+        { ...own, ...env },
+        folder.path,
+      );
+      assert.match(out, /^Empty: /, err);
+      assert.equal(code, 1);
+    }
+  } finally {
+    await metadata.shutdown();
+    await minio.stop();
+  }
+});
+
+async function cacheFolder(): Promise<string> {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json"],
+  }).output();
+  return JSON.parse(new TextDecoder().decode(stdout)).denoDir;
+}
+
 Deno.test("a backup on Google's emulator", async () => {
   const gcs = await startFakeGcs();
   if (gcs === undefined) return;

@@ -3,7 +3,11 @@
  * exit code, signals and streams, and no secret in the list of processes.
  */
 import assert from "node:assert/strict";
-import { launcherCommand, type Variables } from "./support/launched.ts";
+import {
+  LAUNCHER_FLAGS,
+  launcherCommand,
+  type Variables,
+} from "./support/launched.ts";
 import { ServerLog, TestFolder } from "./support/server.ts";
 
 const TOKEN = "a token that nobody may read";
@@ -121,6 +125,15 @@ Deno.test("with --log-format json every line of a launched server is JSON, a mis
       ...["--durability", "There"],
     ],
   );
+});
+
+Deno.test("deno.json, the Dockerfile and the README start it alike", async () => {
+  const flags = `${LAUNCHER_FLAGS.join(" ")} denokv.ts`;
+  const root = new URL("../", import.meta.url);
+  for (const name of ["deno.json", "Dockerfile", "README.md"]) {
+    const text = await Deno.readTextFile(new URL(name, root));
+    assert.ok(text.includes(flags), name);
+  }
 });
 
 Deno.test("without the permission that it needs the launcher says which", async () => {
