@@ -58,7 +58,9 @@ Deno.test("the image, on a clean cache and without a registry", async (t) => {
     const env = { KVSTORE_SECRET: SECRET };
     const container = image.run(["serve", "--addr", "127.0.0.1:0"], env);
     try {
-      await container.listens();
+      const url = await container.listens();
+      // It has written the file when it answers.
+      await put(`${url}/key`, SECRET);
       await isHealthy(container);
     } finally {
       assert.equal(await container.stop(), 0);

@@ -139,14 +139,27 @@ Deno.test("deno.json, the Dockerfile and the README start it alike", async () =>
 Deno.test("without the permission that it needs the launcher says which", async () => {
   if (Deno.build.os !== "linux") return;
   const launcher = new URL("../denokv.ts", import.meta.url).pathname;
-  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--no-prompt", "--allow-env", launcher, "health"],
-  }).output();
-  assert.equal(code, 1);
+  const said = async (flags: string[], args: string[]) => {
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", ...flags, launcher, ...args],
+      env: { NO_COLOR: "1" },
+    }).output();
+    assert.equal(code, 1);
+    return new TextDecoder().decode(stderr);
+  };
   assert.match(
-    new TextDecoder().decode(stderr),
+    await said(["--allow-env"], ["health"]),
     /^error: The permission .*; add --allow-ffi[^\n]*\n$/,
   );
+  assert.match(
+    await said([], ["health"]),
+    /^error: The permission "env" .*\n$/,
+  );
+  const line = await said(
+    ["--allow-env"],
+    ["serve", "--sqlite-path=x", "--log-format=json"],
+  );
+  assert.match(JSON.parse(line).message, /add --allow-/);
 });
 
 Deno.test("where a process cannot be replaced, the child gets the signals and gives its exit code", async () => {
@@ -179,7 +192,12 @@ Deno.test("where a process cannot be replaced, the child gets the signals and gi
 
 Deno.test("no package is loaded without a backup; with one, what is missing in the cache is said", async () => {
   await using folder = await TestFolder.make();
-  const env = { DENO_DIR: `${folder.path}/deno`, KVSTORE_SECRET: TOKEN };
+  const env = {
+    DENO_DIR: `${folder.path}/deno`,
+    KVSTORE_SECRET: TOKEN,
+    // No way to a registry.
+    HTTPS_PROXY: "http://127.0.0.1:9",
+  };
   const args = [
     ...["serve", "--sqlite-path", folder.database],
     ...["--addr", "127.0.0.1:0"],

@@ -82,7 +82,8 @@ export function commandPermissions(
   if (accessTokenFile !== undefined) {
     all.push(files("read", [accessTokenFile]));
   }
-  const place = placeOf(values);
+  // `backup snapshot` takes the options of a place, and asks the server alone.
+  const place = needs.place === undefined ? undefined : placeOf(values);
   if (needs.place !== undefined && place !== undefined) {
     const access = typeof needs.place === "function"
       ? needs.place(values)

@@ -245,7 +245,12 @@ export function placeOf(values: OptionValues): BackupPlace | undefined {
  */
 function refuseSourceAlone(values: OptionValues): void {
   if (values.backup !== undefined) return;
-  const { s3Bucket, s3Prefix, s3Endpoint } = values;
+  const { s3Bucket, s3Prefix, s3Endpoint, gcsEndpoint } = values;
+  if (gcsEndpoint !== undefined) {
+    throw new UsageError(
+      `--gcs-endpoint (or DENO_KV_GCS_ENDPOINT) is given without --backup: nothing would be backed up. Nothing was opened or changed; name the place, as --backup gs://bucket/prefix, or leave it out. ${ENVIRONMENT_HINT}`,
+    );
+  }
   if ((s3Bucket ?? s3Prefix ?? s3Endpoint) === undefined) return;
   throw new UsageError(
     "--s3-bucket, --s3-prefix and --s3-endpoint (or their DENO_KV_S3_… variables) are given without --backup. " +

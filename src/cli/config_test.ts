@@ -87,6 +87,11 @@ Deno.test("a backup that is written to is named by its URL alone", () => {
     "http://localhost:4443",
   );
   refused(() => place(["--durability=s3"]), /needs a backup/);
+  // An endpoint alone is no backup, and looks like one.
+  refused(
+    () => place(["--gcs-endpoint=http://localhost:4443"]),
+    /without --backup: nothing would be backed up/,
+  );
   refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
 });
 

@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { messageOf } from "../common/errors.ts";
 import { missingPermission } from "../common/permissions.ts";
 import type { Surroundings } from "../common/permission_list.ts";
+import { type CliIo, say, wantedLogFormat } from "./io.ts";
 import { launchOf, printedLine } from "./launcher.ts";
 import {
   canReplaceProcess,
@@ -27,9 +28,20 @@ export async function launch(main: string): Promise<never> {
     if (canReplaceProcess()) replaceProcess(program, launch.args);
     Deno.exit(await runAsChild(program, launch.args));
   } catch (error) {
-    console.error(`error: ${missingPermission(error) ?? messageOf(error)}`);
+    const io: CliIo = {
+      out: (line) => console.log(line),
+      err: (line) => console.error(line),
+      logFormat: mayReadVariables()
+        ? wantedLogFormat(Deno.args, surroundings.env)
+        : "text",
+    };
+    say(io, "error", missingPermission(error) ?? messageOf(error));
     Deno.exit(1);
   }
+}
+
+function mayReadVariables(): boolean {
+  return Deno.permissions.querySync({ name: "env" }).state === "granted";
 }
 
 const surroundings: Surroundings = {

@@ -22,6 +22,11 @@ function granted(kind: string, args: string[], env?: Record<string, string>) {
 
 Deno.test("a server is allowed its address, its folder and its variables", () => {
   const args = ["--sqlite-path", "/data/x.sqlite", "serve"];
+  // What it does not read is no mistake either.
+  assert.deepEqual(
+    granted("net", ["backup", "snapshot", "--s3-prefix=p"]),
+    ["127.0.0.1:4512"],
+  );
   assert.deepEqual(granted("net", args), ["0.0.0.0:4512"]);
   assert.deepEqual(granted("net", [...args, "--addr=[::1]:0"]), ["[::1]"]);
   assert.deepEqual(granted("net", args, { PORT: "8000" }), ["0.0.0.0:8000"]);

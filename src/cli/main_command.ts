@@ -22,7 +22,7 @@ import {
 } from "./config.ts";
 import { missingPermission } from "../common/permissions.ts";
 import type { LogFormat } from "../common/log.ts";
-import { type CliIo, say } from "./io.ts";
+import { type CliIo, say, wantedLogFormat } from "./io.ts";
 import type { OptionValues } from "./options.ts";
 import { writeAddressFile } from "./address_file.ts";
 import { hiddenVariables } from "./starting.ts";
@@ -57,19 +57,6 @@ export async function runCli(
     io.err(`For more information, try 'denokv${topic} --help'.`);
     return 2;
   }
-}
-
-/**
- * Of a command line with a mistake in it: whoever reads the log of a server as
- * JSON reads that mistake there too.
- */
-function wantedLogFormat(args: readonly string[], env: ReadEnv): LogFormat {
-  if (!args.some((word) => word === "serve" || word === "start")) return "text";
-  const at = args.findIndex((word) => /^--log-format(=|$)/.test(word));
-  const text = at < 0
-    ? env("DENO_KV_LOG_FORMAT")
-    : args[at].split("=")[1] ?? args[at + 1];
-  return text?.toLowerCase() === "json" ? "json" : "text";
 }
 
 async function run(

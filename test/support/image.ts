@@ -153,8 +153,11 @@ export class Container {
     this.log = new ServerLog(child.stderr);
   }
 
-  async listens(): Promise<void> {
-    await this.log.until(/Listening on http/);
+  /** @returns the URL, without a slash at its end */
+  async listens(): Promise<string> {
+    const pattern = /Listening on (http:\S+)\n/;
+    await this.log.until(pattern);
+    return pattern.exec(this.log.text)![1];
   }
 
   exec(...args: string[]): Promise<Ran> {
