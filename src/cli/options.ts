@@ -172,8 +172,25 @@ export const OPTIONS = {
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
-    help: "Listen on 0.0.0.0 at this port where --addr is not given.",
+    help:
+      "Listen at this port where --addr is not given, on 0.0.0.0 if nothing else says where.",
     commands: ["serve", ...BACKUP_COMMANDS, "health"],
+  },
+  host: {
+    env: "DENO_KV_HOST",
+    type: { kind: "string" },
+    help:
+      "Listen at this host where --addr is not given; without it `serve` listens everywhere, with --dev on localhost alone.",
+    commands: ["serve", ...BACKUP_COMMANDS, "health"],
+  },
+  addressFile: {
+    flag: "address-file",
+    env: "DENO_KV_ADDRESS_FILE",
+    type: { kind: "string" },
+    placeholder: "FILE",
+    help:
+      "A file for the address that the server listens on. It writes it there; the commands that ask a server read it, where no --addr is given.",
+    commands: ["start", "serve", ...BACKUP_COMMANDS, "health"],
   },
   readOnly: {
     flag: "read-only",
@@ -454,7 +471,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help:
-      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), port 8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
+      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), localhost:8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
     commands: ["serve"],
   },
   json: {
@@ -482,6 +499,14 @@ export const OPTIONS = {
     default: "info",
     help: "Events below this level are not logged.",
     commands: ["start", "serve"],
+  },
+  printPermissions: {
+    flag: "print-permissions",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Run nothing; print the command line with the permissions that this one comes to, for a unit file. Secrets are left to the environment. An option of the launcher, denokv.ts.",
+    commands: Object.keys(COMMANDS) as CommandName[],
   },
 } as const satisfies Record<string, OptionSpec>;
 

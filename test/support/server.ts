@@ -321,7 +321,7 @@ function inherited(): Record<string, string> {
 }
 
 /** What a server says on standard error: read all the time, the last is kept. */
-class ServerLog {
+export class ServerLog {
   text = "";
   /** Line ends that have come. */
   lines = 0;

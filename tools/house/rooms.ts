@@ -25,16 +25,19 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
+/** The program, and what starts it with its permissions. */
+const DOORS: readonly string[] = ["main.ts", "denokv.ts"];
+
 /**
  * Why the file `from` may not import the file `to`, in a sentence; undefined
  * where it may. Both are paths inside the repository, with forward slashes.
  */
 export function importFault(from: string, to: string): string | undefined {
   const toRoom = roomOf(to);
-  if (from === "main.ts") {
-    return toRoom === "cli"
+  if (DOORS.includes(from)) {
+    return toRoom === "cli" || DOORS.includes(to)
       ? undefined
-      : "main.ts is the door: it imports src/cli alone.";
+      : `${from} is the door: it imports src/cli alone.`;
   }
   const fromRoom = roomOf(from);
   // Tests of no single room, benchmarks and tools stand above the house.
