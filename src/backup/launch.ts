@@ -236,7 +236,7 @@ async function fill(
   isCatchUp: boolean,
 ) {
   const { engine, local, objects, clock, progress, signal, patience } = options;
-  const target = isCatchUp ? engine.catchUp() : engine.create();
+  const target = await (isCatchUp ? engine.catchUp() : engine.create(signal));
   try {
     const afterVersion = isCatchUp ? local!.contentVersion : undefined;
     const result = await restore({
@@ -261,7 +261,7 @@ async function fill(
     const leapToVersion = await options.announceLeap(
       Math.max(end.version, local?.version ?? 0),
     );
-    target.finish({
+    await target.finish({
       databaseId: options.manifest.databaseId,
       version: end.version,
       leapToVersion,
@@ -269,7 +269,7 @@ async function fill(
     });
     return result;
   } catch (error) {
-    target.discard();
+    await target.discard();
     throw error;
   }
 }
