@@ -51,6 +51,7 @@ export async function createRestoreTarget(
   path: string,
   options: RestoreThreadOptions,
 ): Promise<RestoreTarget> {
+  options.signal?.throwIfAborted();
   if (exists(path)) {
     throw new StartupError(
       `${path} is there already and was not changed; restore to another name, or move it away.`,
