@@ -16,9 +16,14 @@ import {
 
 const FIRST_ROWS = 8192;
 
+/** Numbers of rows, gathered in a place that is used again and again. */
 class Rows {
   private numbers = new Float64Array(FIRST_ROWS * ROW_NUMBERS);
   private at = 0;
+
+  clear(): void {
+    this.at = 0;
+  }
 
   /** @param value undefined: the row is deleted */
   push(
@@ -51,56 +56,60 @@ class Rows {
   }
 }
 
-/** A part of a snapshot; @throws InvalidRequestError where it is none */
-export function batchOfRange(
-  range: Bytes,
-): { batch: RestoreBatch; count: number } {
-  const rows = new Rows();
-  const others: RestoreStatement[] = [];
-  const count = readSnapshotRange(
-    range,
-    (key, value, encoding, version, order, expireAtMs) => {
-      if (isQueueKey(key)) add(others, setMessage(key, value));
-      else rows.push(key, value, encoding, version, order, expireAtMs);
-    },
-  );
-  return { batch: batchOf(range, rows, others, true), count };
-}
+export class BatchReader {
+  private readonly rows = new Rows();
 
-/**
- * Entries of the log of versions above `after` and up to `upTo`.
- * @throws InvalidRequestError where the bytes are no entries
- */
-export function batchOfEntries(
-  entries: Bytes,
-  after: number,
-  upTo: number,
-): { batch: RestoreBatch; applied: number; lastVersion: number } {
-  const rows = new Rows();
-  const others: RestoreStatement[] = [];
-  let applied = 0;
-  let lastVersion = after;
-  for (const entry of decodeLogEntries(entries)) {
-    const { key, value, encoding, version, order, expireAtMs } = entry;
-    if (version <= after || version > upTo) continue;
-    const isSet = entry.kind === LogKind.SET;
-    if (isQueueKey(key)) {
-      add(others, isSet ? setMessage(key, value) : clearMessage(key));
-    } else {
-      rows.push(
-        key,
-        isSet ? value : undefined,
-        encoding,
-        version,
-        order,
-        expireAtMs,
-      );
-    }
-    applied++;
-    lastVersion = version;
+  /** A part of a snapshot; @throws InvalidRequestError where it is none */
+  range(range: Bytes): { batch: RestoreBatch; count: number } {
+    const { rows } = this;
+    rows.clear();
+    const others: RestoreStatement[] = [];
+    const count = readSnapshotRange(
+      range,
+      (key, value, encoding, version, order, expireAtMs) => {
+        if (isQueueKey(key)) add(others, setMessage(key, value));
+        else rows.push(key, value, encoding, version, order, expireAtMs);
+      },
+    );
+    return { batch: batchOf(range, rows, others, true), count };
   }
-  const batch = batchOf(entries, rows, others, false);
-  return { batch, applied, lastVersion };
+
+  /**
+   * Entries of the log of versions above `after` and up to `upTo`.
+   * @throws InvalidRequestError where the bytes are no entries
+   */
+  entries(
+    entries: Bytes,
+    after: number,
+    upTo: number,
+  ): { batch: RestoreBatch; applied: number; lastVersion: number } {
+    const { rows } = this;
+    rows.clear();
+    const others: RestoreStatement[] = [];
+    let applied = 0;
+    let lastVersion = after;
+    for (const entry of decodeLogEntries(entries)) {
+      const { key, value, encoding, version, order, expireAtMs } = entry;
+      if (version <= after || version > upTo) continue;
+      const isSet = entry.kind === LogKind.SET;
+      if (isQueueKey(key)) {
+        add(others, isSet ? setMessage(key, value) : clearMessage(key));
+      } else {
+        rows.push(
+          key,
+          isSet ? value : undefined,
+          encoding,
+          version,
+          order,
+          expireAtMs,
+        );
+      }
+      applied++;
+      lastVersion = version;
+    }
+    const batch = batchOf(entries, rows, others, false);
+    return { batch, applied, lastVersion };
+  }
 }
 
 function add(

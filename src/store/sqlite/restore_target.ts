@@ -29,7 +29,7 @@ import {
 import { isCount, SELECT_DATA_VERSION } from "./foreign_rows.ts";
 import { MutationLog } from "./mutation_log.ts";
 import { QueueTables } from "./queue.ts";
-import { batchOfEntries, batchOfRange } from "./restore_batch.ts";
+import { BatchReader } from "./restore_batch.ts";
 import { RestoreTable } from "./restore_table.ts";
 import { RestoreThread, type RestoreThreadOptions } from "./restore_thread.ts";
 import type { RestoreTask } from "./restore_worker.ts";
@@ -82,6 +82,7 @@ export async function createRestoreTarget(
 }
 
 class NewFileTarget implements RestoreTarget {
+  private readonly reader = new BatchReader();
   private readonly thread: RestoreThread;
 
   constructor(
@@ -94,13 +95,13 @@ class NewFileTarget implements RestoreTarget {
   }
 
   async load(range: Bytes): Promise<number> {
-    const { batch, count } = batchOfRange(range);
+    const { batch, count } = this.reader.range(range);
     await this.writing(() => this.thread.put(batch));
     return count;
   }
 
   async apply(entries: Bytes, after: number, upTo: number) {
-    const { batch, ...told } = batchOfEntries(entries, after, upTo);
+    const { batch, ...told } = this.reader.entries(entries, after, upTo);
     await this.writing(() => this.thread.put(batch));
     return told;
   }
@@ -166,6 +167,7 @@ export function catchUpTarget(path: string): RestoreTarget {
 }
 
 class CatchUpTarget implements RestoreTarget {
+  private readonly reader = new BatchReader();
   private readonly table: RestoreTable;
 
   constructor(
@@ -177,7 +179,7 @@ class CatchUpTarget implements RestoreTarget {
 
   load(range: Bytes): Promise<number> {
     return this.writing(() => {
-      const { batch, count } = batchOfRange(range);
+      const { batch, count } = this.reader.range(range);
       this.table.put(batch);
       return count;
     });
@@ -185,7 +187,7 @@ class CatchUpTarget implements RestoreTarget {
 
   apply(entries: Bytes, after: number, upTo: number) {
     return this.writing(() => {
-      const { batch, ...told } = batchOfEntries(entries, after, upTo);
+      const { batch, ...told } = this.reader.entries(entries, after, upTo);
       this.table.put(batch);
       return told;
     });

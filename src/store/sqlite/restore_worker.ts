@@ -51,6 +51,9 @@ function work(tools: Tools, task: RestoreTask, scope: Scope) {
     table ??= new tools.RestoreTable(db);
     if (request.kind === "batch") {
       table.put(request);
+      // Not left to the collector, which would let many of them gather.
+      request.bytes.buffer.transfer(0);
+      request.rows.buffer.transfer(0);
       return { kind: "done" };
     }
     db.exec(task.end);
