@@ -500,7 +500,8 @@ async function beginNew(
 ): Promise<void> {
   const { databaseId, epoch } = ownership.manifest;
   const leapToVersion = epoch === 1 ? 0 : await announceLeap(ownership, 0);
-  engine.create().finish({ databaseId, version: 0, leapToVersion, state: {} });
+  const target = await engine.create();
+  await target.finish({ databaseId, version: 0, leapToVersion, state: {} });
 }
 
 /** @returns the version that versions go on after */

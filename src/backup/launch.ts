@@ -243,7 +243,7 @@ async function fill(
   isCatchUp: boolean,
 ) {
   const { engine, local, objects, clock, progress, signal, patience } = options;
-  const target = isCatchUp ? engine.catchUp() : engine.create();
+  const target = await (isCatchUp ? engine.catchUp() : engine.create(signal));
   try {
     const afterVersion = isCatchUp ? local!.contentVersion : undefined;
     const result = await restore({
@@ -268,7 +268,7 @@ async function fill(
     const leapToVersion = await options.announceLeap(
       Math.max(end.version, local?.version ?? 0),
     );
-    target.finish({
+    await target.finish({
       databaseId: options.manifest.databaseId,
       version: end.version,
       leapToVersion,
@@ -276,7 +276,7 @@ async function fill(
     });
     return result;
   } catch (error) {
-    target.discard();
+    await target.discard();
     throw error;
   }
 }

@@ -67,16 +67,15 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     logEntries: 0,
     sizeBytes: 0,
   };
-  const count = (bytes: Bytes) => {
-    result.sizeBytes += bytes.length;
+  const count = (sizeBytes: number) => {
+    result.sizeBytes += sizeBytes;
     options.progress?.(result.sizeBytes, plan.sizeBytes);
   };
 
   if (options.afterVersion === undefined) {
     for await (const { item, bytes } of fetched(options, snapshot.parts)) {
-      const entries = await loadPart(target, item, bytes);
-      result.entries += entries;
-      count(bytes);
+      result.entries += await loadPart(target, item, bytes);
+      count(item.sizeBytes);
     }
     const { totals } = snapshot;
     if (
@@ -117,7 +116,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     if (isPast) break;
     chainVersion = versionOf(item.last);
     try {
-      const done = target.apply(entries, appliedVersion, upTo);
+      const done = await target.apply(entries, appliedVersion, upTo);
       result.logEntries += done.applied;
       appliedVersion = Math.max(appliedVersion, done.lastVersion);
     } catch (error) {
@@ -128,7 +127,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       throw damaged(item.key, "it does not hold what its name says");
     }
     result.version = Math.max(result.version, appliedVersion);
-    count(bytes);
+    count(item.sizeBytes);
   }
   // What is missing may be from before that time.
   if (plan.damage && point.kind === "time" && !isPast) throw plan.damage;
@@ -153,7 +152,7 @@ async function loadPart(
   }
   let entries: number;
   try {
-    entries = target.load(bytes);
+    entries = await target.load(bytes);
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
     throw damaged(part.key, error.message);

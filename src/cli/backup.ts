@@ -75,7 +75,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         objects,
         manifest,
         primary,
-        scratch: sqliteScratch(`${folder}/scratch`),
+        scratch: sqliteScratch(`${folder}/scratch`, systemClock),
         clock: systemClock,
         progress: (done, total) => progress.update(done, total),
       });

@@ -34,7 +34,9 @@ export async function restoreCommand(
       const found = await manifests.read();
       return await planRestore(objects, found?.manifest, config.point);
     });
-    const target = createRestoreTarget(config.output);
+    const target = await createRestoreTarget(config.output, {
+      clock: systemClock,
+    });
     try {
       const result = await restore({
         objects,
@@ -51,7 +53,7 @@ export async function restoreCommand(
         ? await patiently(() => leapOver(objects, manifests))
         : result.version;
       const { version } = result;
-      target.finish({ databaseId, version, leapToVersion, state: {} });
+      await target.finish({ databaseId, version, leapToVersion, state: {} });
       progress.end();
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
       const versionstamp = hexVersion(result.version);
@@ -75,7 +77,7 @@ export async function restoreCommand(
       return 0;
     } catch (error) {
       progress.end();
-      target.discard();
+      await target.discard();
       throw error;
     }
   } catch (error) {
