@@ -28,7 +28,7 @@ import { restore } from "../backup/restore.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
-import type { LocalDatabase } from "../store/restore_target.ts";
+import type { LocalDatabase, RestoreTarget } from "../store/restore_target.ts";
 
 /** The last segment that a file has; `tsn` 0: the snapshot, and none yet. */
 export interface Position {
@@ -160,7 +160,7 @@ export class Follower {
   private async restoreAll(manifest: Manifest): Promise<void> {
     const { objects, logger } = this.options;
     const plan = await planRestore(objects, manifest, { kind: "latest" });
-    const target = this.options.engine.create();
+    const target = await this.options.engine.create(this.options.signal);
     try {
       const result = await restore({ ...this.options, plan, target });
       const position = {
@@ -228,7 +228,7 @@ export class Follower {
     position: Position,
     segments: ListedSegment[],
   ): Promise<void> {
-    const target = this.options.engine.catchUp();
+    const target = await this.options.engine.catchUp();
     try {
       const result = await restore({
         ...this.options,
@@ -319,7 +319,7 @@ export class Follower {
       );
     }
     const leapToVersion = await announceLeap(position.version);
-    const target = this.options.engine.catchUp();
+    const target = await this.options.engine.catchUp();
     try {
       await target.finish({
         databaseId: manifest.databaseId,
@@ -344,10 +344,10 @@ export class Follower {
 
   /** What was applied and how far it goes, in one transaction. */
   private finish(
-    target: ReturnType<LocalEngine["catchUp"]>,
+    target: RestoreTarget,
     { databaseId }: Manifest,
     position: Position,
-  ): void | Promise<void> {
+  ): Promise<void> {
     const { version } = position;
     return target.finish({
       databaseId,
