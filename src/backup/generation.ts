@@ -96,6 +96,7 @@ export async function makeGeneration(
       startedMs,
       endedMs: null,
       snapshotVersion: summary.version,
+      snapshotTimeMs: summary.timeMs,
     };
     const hasMoved = await shipper.moveTo(
       name,

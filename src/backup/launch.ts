@@ -264,6 +264,7 @@ async function fill(
     target.finish({
       databaseId: options.manifest.databaseId,
       version: end.version,
+      timeMs: result.timeMs,
       leapToVersion,
       state: { [STATE.url]: options.url },
     });

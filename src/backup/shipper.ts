@@ -288,11 +288,8 @@ export class Shipper {
     rows: readonly LogRow[],
   ): Promise<ShippingPoint | undefined> {
     const last = rows[rows.length - 1];
-    const segment = await encodeSegment({
-      rows: rows.map((row) => row.entries),
-      previousVersion: point.bucketVersion,
-      timeMs: last.timeMs,
-    });
+    const { bucketVersion: previousVersion } = point;
+    const segment = await encodeSegment({ rows, previousVersion });
     if (segment === undefined) return { ...point, logVersion: last.version };
     if (!await this.put(point.generation, point.tsn + 1, segment)) return;
     return {

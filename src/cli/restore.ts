@@ -49,12 +49,12 @@ export async function restoreCommand(
       const leapToVersion = config.isSameDatabase
         ? await patiently(() => leapOver(objects, manifests))
         : result.version;
-      const { version } = result;
-      target.finish({ databaseId, version, leapToVersion, state: {} });
+      const { version, timeMs } = result;
+      target.finish({ databaseId, version, timeMs, leapToVersion, state: {} });
       progress.end();
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
       const versionstamp = hexVersion(result.version);
-      const { version: _version, ...counts } = result;
+      const { version: _version, timeMs: _timeMs, ...counts } = result;
       if (config.json) {
         io.out(JSON.stringify({ versionstamp, databaseId, ...counts, tookMs }));
       } else {

@@ -16,7 +16,10 @@ export interface LogRow {
   /** The versions of the first and last commit in the row. */
   firstVersion: number;
   version: number;
-  /** When the row was committed, milliseconds since the Unix epoch. */
+  /**
+   * When the row was committed, milliseconds since the Unix epoch. Never before
+   * the row that it follows: where the clock was put back, the time of that one.
+   */
   timeMs: number;
   /** See log/entry.ts; empty for commits that changed nothing. */
   entries: Bytes;
@@ -40,6 +43,8 @@ export interface SnapshotOptions {
 
 export interface SnapshotSummary {
   version: number;
+  /** When its last commit was made, as the log has it. */
+  timeMs: number;
   /** Entries of clients, and queue messages (keys under 0xFF), in all parts. */
   entries: number;
   queueMessages: number;

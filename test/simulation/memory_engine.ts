@@ -110,14 +110,16 @@ export class MemoryEngine implements LocalEngine {
     if (this.disk.database) throw new StartupError("taken");
     return new MemoryTarget(
       new Map(),
+      0,
       (database) => this.disk.database = database,
     );
   }
 
   catchUp(): RestoreTarget {
-    const { rows } = this.disk.database!;
+    const { rows, log } = this.disk.database!;
     return new MemoryTarget(
       new Map(rows),
+      log.at(-1)?.timeMs ?? 0,
       (database) => this.disk.database = database,
     );
   }
@@ -142,6 +144,7 @@ export class MemoryEngine implements LocalEngine {
 class MemoryTarget implements RestoreTarget {
   constructor(
     private readonly rows: Map<string, Row>,
+    private readonly newestMs: number,
     private readonly put: (database: Database) => void,
   ) {}
 
@@ -166,7 +169,9 @@ class MemoryTarget implements RestoreTarget {
     return { applied, lastVersion };
   }
 
-  finish({ databaseId, version, leapToVersion, state }: RestoreEnd): void {
+  finish(
+    { databaseId, version, timeMs = 0, leapToVersion, state }: RestoreEnd,
+  ): void {
     this.put({
       databaseId,
       version: leapToVersion,
@@ -174,7 +179,7 @@ class MemoryTarget implements RestoreTarget {
       log: [{
         firstVersion: leapToVersion,
         version: leapToVersion,
-        timeMs: 0,
+        timeMs: Math.max(timeMs, this.newestMs),
         entries: new Uint8Array(0),
       }],
       rows: this.rows,
@@ -240,14 +245,18 @@ class MemoryStore implements Store, BackupSource {
   /** Keeps what is asked for and little more, so that gaps come up. */
   retainAfter(version: number): void {
     const { database } = this;
-    const kept = database.log.filter((row) => row.version > version);
+    const newest = database.log.at(-1);
+    const kept = database.log.filter((row) =>
+      row.version > version || row === newest
+    );
     if (database.log.length - kept.length < 20) return;
     database.floor = Math.max(database.floor, version);
     database.log = kept;
   }
 
   async snapshot(options: SnapshotOptions) {
-    const { version } = this.database;
+    const { version, log } = this.database;
+    const timeMs = log.at(-1)?.timeMs || this.clock.nowMs();
     const rows = [...this.database.rows].sort(([a], [b]) => a < b ? -1 : 1);
     while (this.syncedVersion < version) await sleep(this.clock, SYNC_MS);
     options.onBegin(version);
@@ -267,7 +276,8 @@ class MemoryStore implements Store, BackupSource {
       sizeBytes += bytes.length;
       await options.onPart({ bytes, entries: part.length });
     }
-    return { version, entries: rows.length, queueMessages: 0, sizeBytes };
+    const entries = rows.length;
+    return { version, timeMs, entries, queueMessages: 0, sizeBytes };
   }
 
   digest(): never {
@@ -326,7 +336,7 @@ class MemoryStore implements Store, BackupSource {
     database.log.push({
       firstVersion: version,
       version,
-      timeMs: this.clock.nowMs(),
+      timeMs: Math.max(this.clock.nowMs(), database.log.at(-1)?.timeMs ?? 0),
       entries: encoder.bytes.slice(),
     });
     this.waiting++;

@@ -6,6 +6,7 @@ import type {
   SnapshotOptions,
   SnapshotSummary,
 } from "../backup_source.ts";
+import type { Clock } from "../../common/clock.ts";
 import { UnavailableError } from "../../common/errors.ts";
 import { digestFile, snapshotFile } from "./snapshot.ts";
 import type { Writing } from "./writing.ts";
@@ -17,6 +18,7 @@ export class SqliteBackupSource implements BackupSource {
   constructor(
     private readonly writing: Writing,
     private readonly path: string,
+    private readonly clock: Clock,
   ) {}
 
   get databaseId(): string {
@@ -65,6 +67,7 @@ export class SqliteBackupSource implements BackupSource {
     const { syncedVersion } = before.horizon;
     return snapshotFile(this.path, {
       ...options,
+      nowMs: () => this.clock.nowMs(),
       onLeftOut: (rows) => writing.noteLeftOut(rows),
       settled: async (version) => {
         if (version < syncedVersion) {

@@ -218,7 +218,7 @@ class SqliteRestoreTarget implements RestoreTarget {
   }
 
   private writeEnd(
-    { databaseId, version, leapToVersion, state }: RestoreEnd,
+    { databaseId, version, timeMs = 0, leapToVersion, state }: RestoreEnd,
   ): void {
     const { db } = this;
     const table = new StateTable(db);
@@ -226,7 +226,7 @@ class SqliteRestoreTarget implements RestoreTarget {
     for (const [name, value] of Object.entries(state)) table.set(name, value);
     db.prepare("update data_version set version = ?, seq = 0 where k = 0")
       .run(leapToVersion);
-    new MutationLog(db, table).leap(version, leapToVersion, lastTimeMs(db));
+    new MutationLog(db, table).leap(version, leapToVersion, timeMs);
     table.set("queue_contents", new QueueTables(db, systemRandom).contents);
     this.end.finish();
   }
@@ -239,14 +239,6 @@ class SqliteRestoreTarget implements RestoreTarget {
 function valuesOf(entry: LogEntry): Parameter[] {
   const { key, value, encoding, version, order, expireAtMs } = entry;
   return [key, value, encoding, version, order, expireAtMs];
-}
-
-/** The leap's row has no time of its own; it is as old as what it follows. */
-function lastTimeMs(db: DatabaseSync): number {
-  const row = prepareRows(db, "select max(time_ms) from denokv_log").get() as
-    | unknown
-    | undefined as [number | null] | undefined;
-  return row?.[0] ?? 0;
 }
 
 /** Queue messages from their keys and values in the log (log/entry.ts). */

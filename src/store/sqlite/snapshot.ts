@@ -66,6 +66,7 @@ export async function snapshotFile(
     settled(version: number): Promise<void>;
     /** Rows of other programs that cannot be read are not in it. */
     onLeftOut(rows: number): void;
+    nowMs(): number;
   },
 ): Promise<SnapshotSummary> {
   const { partBytes, signal } = options;
@@ -77,14 +78,19 @@ export async function snapshotFile(
     const begun = await thread.ask({ kind: "begin" });
     if (begun.kind !== "begun") throw new TypeError(begun.kind);
     await options.settled(begun.version);
-    options.onBegin(begun.version);
+    const { version, head } = begun;
+    // A new file's row has no time, and another program's commit has no row.
+    const timeMs = version === head.version && head.timeMs > 0
+      ? head.timeMs
+      : Math.max(head.timeMs, options.nowMs());
+    options.onBegin(version);
     for (;;) {
       const reply = await thread.ask({ kind: "more" });
       if (reply.kind === "part") await options.onPart(reply);
       else if (reply.kind === "end") {
         const { entries, queueMessages, sizeBytes, unreadable } = reply;
         if (unreadable > 0) options.onLeftOut(unreadable);
-        return { version: begun.version, entries, queueMessages, sizeBytes };
+        return { version, timeMs, entries, queueMessages, sizeBytes };
       }
     }
   } finally {

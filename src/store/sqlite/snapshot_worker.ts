@@ -12,7 +12,11 @@ import {
   encodeSnapshotRange,
   type SnapshotRow,
 } from "../../log/snapshot_range.ts";
-import { SELECT_DATA_VERSION, SNAPSHOT_ROWS } from "./foreign_rows.ts";
+import {
+  SELECT_DATA_VERSION,
+  SELECT_LOG_HEAD,
+  SNAPSHOT_ROWS,
+} from "./foreign_rows.ts";
 
 export type SnapshotRequest =
   | { kind: "begin" }
@@ -20,7 +24,12 @@ export type SnapshotRequest =
   | { kind: "more" };
 
 export type SnapshotReply =
-  | { kind: "begun"; version: number }
+  | {
+    kind: "begun";
+    version: number;
+    /** Of the log's newest row, zeros where there is none. */
+    head: { version: number; timeMs: number };
+  }
   | { kind: "part"; bytes: Uint8Array<ArrayBuffer>; entries: number }
   | {
     kind: "end";
@@ -41,7 +50,11 @@ export interface SnapshotTask {
 }
 
 /** The statements, which the Worker cannot import. */
-const SQL = { rows: SNAPSHOT_ROWS, version: SELECT_DATA_VERSION };
+const SQL = {
+  rows: SNAPSHOT_ROWS,
+  version: SELECT_DATA_VERSION,
+  head: SELECT_LOG_HEAD,
+};
 
 interface Scope {
   onmessage: (event: { data: SnapshotRequest }) => void;
@@ -197,9 +210,14 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
           "pragma busy_timeout = 5000; pragma cache_size = -2048; pragma mmap_size = 0; begin",
         );
         const row = db.prepare(tools.sql.version).get();
+        const newest = db.prepare(tools.sql.head).get();
         running = parts(db);
         const version = Number(row?.version ?? 0);
-        scope.postMessage({ kind: "begun", version });
+        const head = {
+          version: Number(newest?.version ?? 0),
+          timeMs: Number(newest?.time_ms ?? 0),
+        };
+        scope.postMessage({ kind: "begun", version, head });
         return;
       }
       for (;;) {
