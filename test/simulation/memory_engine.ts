@@ -2,6 +2,7 @@
  * An engine in memory, on a disk that outlives its process: what the
  * simulation puts under the real backup. It keeps the log in the real bytes.
  */
+import { createHash } from "node:crypto";
 import {
   type Bytes,
   byteString,
@@ -274,7 +275,9 @@ class MemoryStore implements Store, BackupSource {
         -1,
       ]));
       sizeBytes += bytes.length;
-      await options.onPart({ bytes, entries: part.length });
+      const endKey = Uint8Array.fromHex(part[part.length - 1][0]);
+      const sha256 = createHash("sha256").update(bytes).digest("hex");
+      await options.onPart({ bytes, entries: part.length, endKey, sha256 });
     }
     const entries = rows.length;
     return { version, timeMs, entries, queueMessages: 0, sizeBytes };

@@ -1,10 +1,11 @@
 /** The SQLite engine as a backup sees it. */
-import type {
-  BackupSource,
-  DatabaseDigest,
-  LogRow,
-  SnapshotOptions,
-  SnapshotSummary,
+import {
+  type BackupSource,
+  type DatabaseDigest,
+  type LogRow,
+  SnapshotGivenUpError,
+  type SnapshotOptions,
+  type SnapshotSummary,
 } from "../backup_source.ts";
 import type { Clock } from "../../common/clock.ts";
 import { UnavailableError } from "../../common/errors.ts";
@@ -13,8 +14,15 @@ import type { Writing } from "./writing.ts";
 
 /** Rows read from the log at once; each takes 512 KiB at most, or one commit. */
 const ROWS_AT_ONCE = 16;
+/** The write-ahead log reaches half of this without any reader. */
+const MIN_LOG_LIMIT_BYTES = 32 * 1024 * 1024;
+/** How often its length is looked at while a snapshot reads. */
+const LOG_LOOK_MS = 50;
 
 export class SqliteBackupSource implements BackupSource {
+  /** How many commits there were when one could not begin. */
+  private gaveUpAt: number | undefined;
+
   constructor(
     private readonly writing: Writing,
     private readonly path: string,
@@ -61,27 +69,58 @@ export class SqliteBackupSource implements BackupSource {
     this.writing.retain({ afterVersion: version, maxBytes });
   }
 
-  snapshot(options: SnapshotOptions): Promise<SnapshotSummary> {
+  async snapshot(options: SnapshotOptions): Promise<SnapshotSummary> {
     const { writing } = this;
     const before = writing.current();
     const { syncedVersion } = before.horizon;
-    return snapshotFile(this.path, {
-      ...options,
-      nowMs: () => this.clock.nowMs(),
-      onLeftOut: (rows) => writing.noteLeftOut(rows),
-      settled: async (version) => {
-        if (version < syncedVersion) {
-          // A commit of ours notes it, and the log begins anew behind it.
-          await before.writer.sweep();
-          throw new UnavailableError(
-            "Another program put older contents into the database; it is read anew.",
-          );
-        }
-        await before.horizon.whenSettled();
-        // After a failed sync the log is cut: what was seen may be gone.
-        if (writing.current() !== before) throw writing.unavailable();
-      },
+    const limit = this.logLimit(options.maxLogBytes ?? Infinity);
+    try {
+      return await snapshotFile(this.path, {
+        ...options,
+        signal: options.signal
+          ? AbortSignal.any([options.signal, limit.signal])
+          : limit.signal,
+        nowMs: () => this.clock.nowMs(),
+        onLeftOut: (rows) => writing.noteLeftOut(rows),
+        settled: async (version) => {
+          if (version < syncedVersion) {
+            // A commit of ours notes it, and the log begins anew behind it. Not
+            // waited for: its confirmation may need the backup to go on.
+            before.writer.sweep().catch(() => {});
+            throw new UnavailableError(
+              "Another program put older contents into the database; it is read anew.",
+            );
+          }
+          await before.horizon.whenSynced();
+          // After a failed sync the log is cut: what was seen may be gone.
+          if (writing.current() !== before) throw writing.unavailable();
+        },
+      });
+    } finally {
+      limit.stop();
+    }
+  }
+
+  /**
+   * The write-ahead log cannot begin anew while a snapshot reads. Past the
+   * limit the snapshot lets it, and none begins before it has.
+   * @throws SnapshotGivenUpError where it is too long to begin
+   */
+  private logLimit(maxBytes: number): { signal: AbortSignal; stop(): void } {
+    const { writing } = this;
+    const limitBytes = Math.max(maxBytes, MIN_LOG_LIMIT_BYTES);
+    const { commits } = writing.current().writer;
+    if (writing.walBytes > limitBytes / 2 && commits !== this.gaveUpAt) {
+      this.gaveUpAt = commits;
+      throw givenUp(writing.walBytes, limitBytes);
+    }
+    const controller = new AbortController();
+    const timer = this.clock.every(LOG_LOOK_MS, () => {
+      if (writing.walBytes <= limitBytes) return;
+      timer.stop();
+      controller.abort(givenUp(writing.walBytes, limitBytes));
     });
+    return { signal: controller.signal, stop: () => timer.stop() };
   }
 
   digest(signal?: AbortSignal): Promise<DatabaseDigest> {
@@ -104,4 +143,10 @@ export class SqliteBackupSource implements BackupSource {
   settle(): Promise<void> {
     return this.writing.settle();
   }
+}
+
+function givenUp(walBytes: number, limitBytes: number): SnapshotGivenUpError {
+  return new SnapshotGivenUpError(
+    `the write-ahead log has ${walBytes} bytes, and ${limitBytes} at the most are kept for a snapshot`,
+  );
 }

@@ -211,6 +211,12 @@ export class Writing {
     return this.failure ?? new UnavailableError("The database was reopened.");
   }
 
+  /** How long the write-ahead log is, as of the last commit. */
+  get walBytes(): number {
+    const pageBytes = this.open?.session.pageBytes ?? 0;
+    return walBytes(this.walFrames, pageBytes);
+  }
+
   /** Keeps what a reader of the log still needs, over reopenings too. */
   retain(retention: Retention): void {
     this.retention = retention;
