@@ -10,7 +10,9 @@ import { atomic, set } from "../store/contract/support.ts";
 import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import type { DurabilityName } from "./backup_durability.ts";
 import { BackupService } from "./backup_service.ts";
+import { planRestore } from "./history.ts";
 import { ManifestStore } from "./manifest.ts";
+import { restore } from "./restore.ts";
 
 const HOUR_MS = 3_600_000;
 const INTERVAL_MS = 10;
@@ -166,3 +168,50 @@ for (const durability of ["local", "s3"] as const) {
     assert.equal(generations.at(-1)!.missingAfterVersion, first);
   });
 }
+
+Deno.test("every version that was acknowledged is in one generation, with local too", async () => {
+  await using scene = await Scene.open("local");
+  const versions: number[] = [];
+  for (let round = 0; round < 4; round++) {
+    // Nothing of these is shipped by itself when the generation begins.
+    for (let i = 0; i < 6; i++) {
+      versions.push(await scene.write(`${round} ${i}`));
+    }
+    const asked = scene.service.snapshot();
+    for (let i = 6; i < 9; i++) {
+      versions.push(await scene.write(`${round} ${i}`));
+    }
+    await asked;
+  }
+  await scene.isShipped();
+  const manifest = await scene.manifest();
+  assert.equal(manifest.generations.length, 5);
+  for (const { missingAfterVersion } of manifest.generations) {
+    assert.equal(missingAfterVersion, null);
+  }
+  const { memory } = scene;
+  for (const [i, version] of versions.entries()) {
+    const engine = new SqliteLocalEngine({
+      path: `${scene.folder}/${i}.sqlite`,
+      clock: systemClock,
+      random: systemRandom,
+      logger: silentLogger,
+    });
+    const target = engine.create();
+    const point = { kind: "version", version } as const;
+    const plan = await planRestore(memory, manifest, point);
+    await restore({ objects: memory, plan, target, clock: systemClock });
+    target.finish({
+      databaseId: manifest.databaseId,
+      version,
+      leapToVersion: version,
+      state: {},
+    });
+    const db = new DatabaseSync(`${scene.folder}/${i}.sqlite`);
+    const row = db.prepare(
+      "select count(*) as entries, max(version) as newest from kv",
+    ).get()!;
+    db.close();
+    assert.deepEqual({ ...row }, { entries: i + 1, newest: version });
+  }
+});

@@ -284,7 +284,9 @@ export async function planRestore(
       throw missingBetween(generation, next);
     }
     // An older program did not note whether something is missing.
-    if (point.version > last && next && next.missingAfterVersion !== null) {
+    if (
+      point.version > last && next && next.missingAfterVersion === undefined
+    ) {
       throw new StartupError(
         `The backup's history between ${generation} and the generation after it does not reach that version. Nothing was restored.`,
       );
