@@ -106,9 +106,8 @@ export class Generations {
   /** Begins one now; the one that is being made will do. */
   want(why: string): void {
     if (this.options.signal.aborted) return;
-    if (this.making === undefined) {
-      this.making = this.run(why).finally(() => this.making = undefined);
-    } else if (this.isTidyingUp) this.wish = why;
+    if (this.making === undefined) this.making = this.run(why);
+    else if (this.isTidyingUp) this.wish = why;
   }
 
   /**
@@ -162,13 +161,13 @@ export class Generations {
       logger.info("A new generation of the backup begins.", { reason });
       hasFailed = !await this.make();
       this.lastEndMs = clock.monotonicMs();
-      if (signal.aborted) return;
       this.isTidyingUp = true;
       // What there is of a failed one goes, so that tries do not heap up.
-      await this.tidyUp();
+      if (!signal.aborted) await this.tidyUp();
       this.isTidyingUp = false;
       reason = signal.aborted ? undefined : this.wish;
     }
+    // Before the next one is begun: two at once would delete each other's.
     this.making = undefined;
     if (hasFailed) this.need("the last try failed");
     else if (!this.hasPlace()) this.need("the log has moved on without it");

@@ -75,6 +75,17 @@ export class MemoryDisk {
   release(holder: Clock): void {
     if (this.holder === holder) this.holder = undefined;
   }
+
+  /** Another program has written: the log begins anew behind that. */
+  foreignCommit(): void {
+    const { database } = this;
+    if (database === undefined) return;
+    const version = ++database.version;
+    const timeMs = database.log.at(-1)?.timeMs ?? 0;
+    const entries = new Uint8Array(0);
+    database.floor = version;
+    database.log = [{ firstVersion: version, version, timeMs, entries }];
+  }
 }
 
 /** How long a commit takes to become durable. */

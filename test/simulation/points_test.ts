@@ -176,21 +176,12 @@ class Run {
   }
 
   private async foreignCommit(): Promise<void> {
-    const { disk } = this.running!;
-    // What is on its way is synced first, so that it is not lost by the test.
+    // What is on its way is synced first.
     for (let i = 0; i < 5; i++) {
       this.base.advance(STEP_MS);
       await turn();
     }
-    const database = disk.database!;
-    database.version++;
-    database.floor = database.version;
-    database.log = [{
-      firstVersion: database.version,
-      version: database.version,
-      timeMs: database.log.at(-1)?.timeMs ?? 0,
-      entries: new Uint8Array(0),
-    }];
+    this.running!.disk.foreignCommit();
     this.write();
   }
 
