@@ -10,12 +10,14 @@ import { atomic, set } from "../store/contract/support.ts";
 import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import type { DurabilityName } from "./backup_durability.ts";
 import { BackupService } from "./backup_service.ts";
-import { planRestore } from "./history.ts";
+import { planRestore, readSnapshotIndex } from "./history.ts";
 import { ManifestStore } from "./manifest.ts";
 import { restore } from "./restore.ts";
 
 const HOUR_MS = 3_600_000;
 const INTERVAL_MS = 10;
+/** Pauses from this on are cut short. */
+const LONG_MS = 1000;
 
 /** A service over a file and a bucket whose requests the test can hold. */
 class Scene implements AsyncDisposable {
@@ -45,7 +47,7 @@ class Scene implements AsyncDisposable {
       ...systemClock,
       nowMs: () => systemClock.nowMs() + scene.aheadMs,
       after: (delayMs, fire) =>
-        systemClock.after(delayMs, () => {
+        systemClock.after(delayMs < LONG_MS ? delayMs : delayMs / 100, () => {
           fire();
           if (delayMs === INTERVAL_MS) scene.intervals++;
         }),
@@ -214,4 +216,39 @@ Deno.test("every version that was acknowledged is in one generation, with local 
     db.close();
     assert.deepEqual({ ...row }, { entries: i + 1, newest: version });
   }
+});
+
+Deno.test("a snapshot that was given up goes on with the parts that are there", async () => {
+  await using scene = await Scene.open("local", 2e7);
+  const value = "x".repeat(60_000);
+  // Far more than is on its way at once.
+  for (let i = 100; i < 400; i++) await scene.write(`key ${i}`, value);
+  await scene.isShipped();
+  const puts: string[] = [];
+  const held = Promise.withResolvers<void>();
+  scene.hold = (name, key) => {
+    if (name !== "put" || !key.includes("/snapshots/")) return;
+    puts.push(key);
+    if (puts.length > 3) return held.promise;
+  };
+  const asked = scene.service.snapshot();
+  await scene.until(() => puts.length > 3);
+  const isGivenUp = () =>
+    scene.events.some((event) => /snapshot .* is given up/.test(event));
+  // In the last part alone, so that the first ones stay as they are.
+  while (!isGivenUp()) await scene.write("key 399", value);
+  held.resolve();
+  const { generation } = await asked;
+  assert.equal(new Set(puts).size, puts.length, "each name is put once");
+  const { parts } = await readSnapshotIndex(scene.memory, generation);
+  const keys = parts.map(({ key }) => key);
+  assert.deepEqual(keys.slice(0, 3), puts.slice(0, 3));
+  const lying: string[] = [];
+  for await (const { key } of scene.memory.list(`${generation}/snapshots/`)) {
+    lying.push(key);
+  }
+  assert.deepEqual(lying, keys.toSorted(), "and nothing else is there");
+  const verification = await scene.service.verify();
+  assert.equal(verification.isCompared, true);
+  assert.equal(verification.entries, 300);
 });

@@ -279,7 +279,7 @@ class World {
         void process.service!.close().catch(() => {});
         process.isServing = false;
         this.processes.delete(process);
-      } else if (process.isServing && this.chance(3)) {
+      } else if (process.isServing && this.chance(4)) {
         void process.service!.snapshot().catch(() => {});
       } else if (process.isServing && this.chance(1)) {
         process.disk.foreignCommit();

@@ -20,9 +20,6 @@ const MIN_LOG_LIMIT_BYTES = 32 * 1024 * 1024;
 const LOG_LOOK_MS = 50;
 
 export class SqliteBackupSource implements BackupSource {
-  /** How many commits there were when one could not begin. */
-  private gaveUpAt: number | undefined;
-
   constructor(
     private readonly writing: Writing,
     private readonly path: string,
@@ -73,7 +70,7 @@ export class SqliteBackupSource implements BackupSource {
     const { writing } = this;
     const before = writing.current();
     const { syncedVersion } = before.horizon;
-    const limit = this.logLimit(options.maxLogBytes ?? Infinity);
+    const limit = await this.logLimit(options.maxLogBytes ?? Infinity);
     try {
       return await snapshotFile(this.path, {
         ...options,
@@ -106,17 +103,18 @@ export class SqliteBackupSource implements BackupSource {
    * limit the snapshot lets it, and none begins before it has.
    * @throws SnapshotGivenUpError where it is too long to begin
    */
-  private logLimit(maxBytes: number): { signal: AbortSignal; stop(): void } {
+  private async logLimit(
+    maxBytes: number,
+  ): Promise<{ signal: AbortSignal; stop(): void }> {
     const { writing } = this;
     const limitBytes = Math.max(maxBytes, MIN_LOG_LIMIT_BYTES);
-    const { commits } = writing.current().writer;
-    if (writing.walBytes > limitBytes / 2 && commits !== this.gaveUpAt) {
-      this.gaveUpAt = commits;
+    if (writing.walBytes > limitBytes / 2 && !await writing.checkpoint()) {
       throw givenUp(writing.walBytes, limitBytes);
     }
+    const beginBytes = writing.walBytes;
     const controller = new AbortController();
     const timer = this.clock.every(LOG_LOOK_MS, () => {
-      if (writing.walBytes <= limitBytes) return;
+      if (writing.walBytes <= Math.max(limitBytes, beginBytes)) return;
       timer.stop();
       controller.abort(givenUp(writing.walBytes, limitBytes));
     });
