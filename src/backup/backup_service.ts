@@ -204,7 +204,7 @@ export class BackupService {
         bucketVersion: prepared.bucketVersion,
         logVersion: prepared.logVersion,
       },
-      onGap: () => this.generations.want("the log has moved on without it"),
+      onGap: () => this.generations.need("the log has moved on without it"),
       onShipped: (version) => {
         void durability.shipped(version);
         this.generations.shipped();
@@ -222,6 +222,9 @@ export class BackupService {
       logger,
       patience,
       retentionMs: options.retentionMs,
+      maxRetainedBytes: options.maxRetainedBytes,
+      // With `s3`, writes wait for it.
+      maxPauseMs: options.durability === "s3" ? 30_000 : 600_000,
       log: prepared.log,
       snapshotBytes: prepared.snapshotBytes,
       signal,
@@ -351,6 +354,10 @@ export class BackupService {
   }
 
   private async release(giveUp?: () => boolean): Promise<void> {
+    // With `s3`, what is to settle may wait for a generation that is put off.
+    if (!this.generations.hasPlace()) {
+      this.generations.want("the database is given up");
+    }
     await this.source.settle();
     // Without a generation to ship to, the bucket would have nothing of it.
     if (!this.generations.hasPlace()) {

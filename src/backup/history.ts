@@ -8,11 +8,13 @@ import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
 import {
+  beginningMs,
   type Generation,
   hexVersion,
   type Manifest,
   type Seal,
 } from "./manifest.ts";
+import { following, hasMissing, inOrder, missingBetween } from "./missing.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -260,11 +262,13 @@ export interface RestorePlan {
   /** Empty where another program wrote the backup. */
   databaseId: string;
   snapshot: SnapshotIndex;
+  /** When the snapshot's last commit was made; 0 where that is not known. */
+  snapshotTimeMs: number;
   segments: ListedSegment[];
   strays: string[];
   point: RestorePoint;
   sizeBytes: number;
-  /** The segments end before one that is missing: what to say of it. */
+  /** What comes after the segments is missing: what to say of it. */
   damage: StartupError | undefined;
 }
 
@@ -290,15 +294,26 @@ export async function planRestore(
     manifest ?? { seals: [], epoch: Infinity },
   );
   const { history, strays } = listing;
-  const damage = damageOf(listing, snapshot.version);
+  let damage = damageOf(listing, snapshot.version);
   if (damage && point.kind === "latest") throw damage;
+  const next = manifest && following(manifest, generation);
+  // A time is known to be before it when the segments have been read.
+  if (point.kind === "time" && hasMissing(next)) {
+    damage ??= missingBetween(generation, next);
+  }
   let segments = history;
   if (point.kind === "version") {
     const end = history.at(-1);
     const last = end ? versionOf(end.last) : snapshot.version;
     // A time is known when the segments before the gap have been read.
     if (damage && point.version > last) throw damage;
-    if (point.version > last && generation !== manifest?.generation) {
+    if (hasMissing(next) && point.version > next.missingAfterVersion) {
+      throw missingBetween(generation, next);
+    }
+    // An older program did not note whether something is missing.
+    if (
+      point.version > last && next && next.missingAfterVersion === undefined
+    ) {
       throw new StartupError(
         `The backup's history between ${generation} and the generation after it does not reach that version. Nothing was restored.`,
       );
@@ -312,6 +327,8 @@ export async function planRestore(
     generation,
     databaseId: manifest?.databaseId ?? "",
     snapshot,
+    snapshotTimeMs: manifest?.generations
+      .find(({ name }) => name === generation)?.snapshotTimeMs ?? 0,
     segments,
     strays,
     point,
@@ -325,14 +342,11 @@ function reaches({ generations }: Manifest, point: RestorePoint): boolean {
   return generations.some((generation) => isBefore(generation, point));
 }
 
-function isBefore(
-  { snapshotVersion, startedMs }: Generation,
-  point: RestorePoint,
-): boolean {
+function isBefore(generation: Generation, point: RestorePoint): boolean {
   if (point.kind === "latest") return true;
   return point.kind === "version"
-    ? snapshotVersion <= point.version
-    : startedMs <= point.timeMs;
+    ? generation.snapshotVersion <= point.version
+    : beginningMs(generation) <= point.timeMs;
 }
 
 function generationOf(manifest: Manifest, point: RestorePoint): string {
@@ -342,9 +356,9 @@ function generationOf(manifest: Manifest, point: RestorePoint): string {
     );
   }
   if (point.kind === "latest") return manifest.generation;
-  const fitting = manifest.generations.filter((generation) =>
+  const fitting = inOrder(manifest).findLast((generation) =>
     isBefore(generation, point)
-  ).sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
+  );
   if (fitting === undefined) {
     throw new StartupError(
       "The backup does not reach that far back (`backup status` lists what it holds). Nothing was restored.",

@@ -271,6 +271,7 @@ async function fill(
     await target.finish({
       databaseId: options.manifest.databaseId,
       version: end.version,
+      timeMs: result.timeMs,
       leapToVersion,
       state: { [STATE.url]: options.url },
     });

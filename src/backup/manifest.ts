@@ -13,6 +13,21 @@ export interface Generation {
   /** When another took its place; null for the present one. */
   endedMs: number | null;
   snapshotVersion: number;
+  /**
+   * When the snapshot's last commit was made. Undefined: an older program made
+   * it, and `startedMs` stands for it.
+   */
+  snapshotTimeMs?: number;
+  /**
+   * What comes after this version and before the snapshot is in no generation.
+   * Null: nothing does. Undefined: an older program made it, and something may.
+   */
+  missingAfterVersion?: number | null;
+}
+
+/** The first moment of a generation: when its snapshot's last commit was made. */
+export function beginningMs(generation: Generation): number {
+  return generation.snapshotTimeMs ?? generation.startedMs;
 }
 
 /** Nothing behind `lastTsn` of this epoch is history. */
@@ -115,6 +130,9 @@ function historyObject({ generations, seals }: History) {
     generations: generations.map((generation) => ({
       ...generation,
       snapshotVersion: hexVersion(generation.snapshotVersion),
+      ...(typeof generation.missingAfterVersion === "number" && {
+        missingAfterVersion: hexVersion(generation.missingAfterVersion),
+      }),
     })),
     seals: seals.map(sealObject),
   };
@@ -140,6 +158,14 @@ function historyOf(object: Record<string, unknown>): History {
       startedMs: whole(item.startedMs, "startedMs"),
       endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
       snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
+      ...(item.snapshotTimeMs !== undefined && {
+        snapshotTimeMs: whole(item.snapshotTimeMs, "snapshotTimeMs"),
+      }),
+      ...(item.missingAfterVersion !== undefined && {
+        missingAfterVersion: item.missingAfterVersion === null
+          ? null
+          : version(item.missingAfterVersion, "missingAfterVersion"),
+      }),
     })),
     seals: list(object.seals, "seals").map(sealOf),
   };

@@ -37,6 +37,8 @@ export interface Position {
   tsn: number;
   /** The version that the file is at. */
   version: number;
+  /** When its commit was made, where it is known. */
+  timeMs?: number;
 }
 
 export interface FollowerOptions {
@@ -166,6 +168,7 @@ export class Follower {
       const position = {
         ...placeOf(plan.generation, plan.segments.at(-1)),
         version: result.version,
+        timeMs: result.timeMs,
       };
       await this.finish(target, manifest, position);
       this.log = {
@@ -239,6 +242,7 @@ export class Follower {
       const reached = {
         ...placeOf(position.generation, segments.at(-1)),
         version: result.version,
+        timeMs: result.timeMs,
       };
       await this.finish(target, manifest, reached);
       this.position = reached;
@@ -253,7 +257,7 @@ export class Follower {
   /** The generation is over: where does the one after it go on? */
   private async enterNext(
     manifest: Manifest,
-    { generation, version }: Position,
+    { generation, version, timeMs }: Position,
   ): Promise<void> {
     const { objects, signal } = this.options;
     const at = manifest.generations.findIndex(({ name }) =>
@@ -274,7 +278,7 @@ export class Follower {
       await this.begin(manifest);
       return;
     }
-    await this.enter({ ...placeOf(next.name, last), version });
+    await this.enter({ ...placeOf(next.name, last), version, timeMs });
   }
 
   private async enter(position: Position): Promise<void> {
@@ -324,6 +328,7 @@ export class Follower {
       await target.finish({
         databaseId: manifest.databaseId,
         version: position.version,
+        timeMs: position.timeMs,
         leapToVersion,
         state: { [STATE.url]: this.options.objects.url, [STATE.followed]: "" },
       });
@@ -348,10 +353,11 @@ export class Follower {
     { databaseId }: Manifest,
     position: Position,
   ): Promise<void> {
-    const { version } = position;
+    const { version, timeMs } = position;
     return target.finish({
       databaseId,
       version,
+      timeMs,
       leapToVersion: version,
       state: {
         [STATE.url]: this.options.objects.url,
@@ -402,7 +408,7 @@ function placeOf(generation: string, last: ListedSegment | undefined) {
 }
 
 function planOf(
-  { generation, version }: Position,
+  { generation, version, timeMs = 0 }: Position,
   segments: ListedSegment[],
 ): RestorePlan {
   return {
@@ -413,6 +419,7 @@ function planOf(
       parts: [],
       totals: { entries: 0, queueMessages: 0 },
     },
+    snapshotTimeMs: timeMs,
     segments,
     strays: [],
     point: { kind: "latest" },
