@@ -96,6 +96,7 @@ export async function makeGeneration(
       startedMs,
       endedMs: null,
       snapshotVersion: summary.version,
+      snapshotSha256: summary.indexSha256,
     };
     const hasMoved = await shipper.moveTo(
       name,
@@ -128,10 +129,21 @@ export async function makeGeneration(
   }
 }
 
-async function uploadSnapshot(
-  options: GenerationOptions,
+/** What an upload needs; a server of its own it need not be. */
+export interface UploadOptions extends
+  Pick<
+    GenerationOptions,
+    "objects" | "clock" | "logger" | "signal" | "patience" | "progress"
+  > {
+  source: Pick<BackupSource, "snapshot">;
+  ownership: { epoch: number };
+}
+
+/** The snapshot in a generation's folder, which the manifest names by then. */
+export async function uploadSnapshot(
+  options: UploadOptions,
   generation: string,
-): Promise<SnapshotSummary> {
+): Promise<SnapshotSummary & { indexSha256: string }> {
   const { source, ownership } = options;
   const parts: SnapshotPartInfo[] = [];
   const failed = Promise.withResolvers<never>();
@@ -184,18 +196,15 @@ async function uploadSnapshot(
     queueMessages: summary.queueMessages,
     parts,
   };
-  await put(
-    options,
-    snapshotIndexKey(generation),
-    utf8(JSON.stringify(index, null, 1) + "\n"),
-  );
+  const indexBytes = utf8(JSON.stringify(index, null, 1) + "\n");
+  await put(options, snapshotIndexKey(generation), indexBytes);
   await put(options, differentialKey(generation), utf8(version));
-  return summary;
+  return { ...summary, indexSha256: (await sha256(indexBytes)).toHex() };
 }
 
 /** Tries until it is there, or the signal ends it. */
 async function put(
-  { objects, clock, logger, signal, patience }: GenerationOptions,
+  { objects, clock, logger, signal, patience }: UploadOptions,
   key: string,
   data: Uint8Array,
 ): Promise<void> {

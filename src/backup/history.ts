@@ -4,9 +4,11 @@
  * never the end of a history.
  */
 import { fromUtf8 } from "../common/bytes.ts";
-import { StartupError } from "../common/errors.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
+import { sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
+import { manifestOfFolder } from "./copies.ts";
 import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
 import {
   differentialKey,
@@ -114,6 +116,16 @@ export async function listSegments(
       }
       listing.history.push(segment);
     }
+    const last = epoch.get(lastTsn);
+    if (seal && last && versionOf(last.last) !== seal.lastVersion) {
+      throw new StartupError(
+        `The backup's manifest ends epoch ${number} of ${
+          generation || "this folder"
+        } at segment ${lastTsn} with version ${
+          hexVersion(seal.lastVersion)
+        }, and ${last.key} ends with another one: one of the two was changed. Nothing was restored or changed; bring an older version of manifest.json back.`,
+      );
+    }
     for (const segment of epoch.values()) {
       if (segment.tsn > lastTsn) listing.strays.push(segment.key);
     }
@@ -152,25 +164,46 @@ export function damageOf(
       segmentsPrefix(gap.generation)
     }: it was there, and was deleted or lost. Nothing was restored or served, and the backup is as it was. Bring the object back, from an older version in the bucket or a copy of it. Otherwise it is a person's decision what counts: \`restore --at ${
       hexVersion(reached)
-    }\` gives everything before it, and a database file that still has everything can go on with a backup URL of its own.`,
+    }\` gives everything before it, \`backup repair\` lets this backup go on from there, and so from everything where a database file of its last owner still has it.`,
   );
 }
 
-/** @throws StartupError where there is no whole snapshot */
+/**
+ * @param known what the manifest records of it
+ * @throws StartupError where there is no whole snapshot
+ */
 export async function readSnapshotIndex(
   objects: ObjectStore,
   generation: string,
+  known?: Generation,
 ): Promise<SnapshotIndex> {
   const key = snapshotIndexKey(generation);
   const object = await objects.get(key);
   if (object !== undefined) {
-    try {
-      return parseIndex(JSON.parse(fromUtf8(object.data) ?? ""));
-    } catch {
-      throw new StartupError(
-        `The backup's ${key} is damaged. Nothing was restored; choose an older generation with \`restore --at\`.`,
+    const damaged = (why: string) =>
+      new StartupError(
+        `The backup's ${key} is damaged: ${why}. Nothing was restored.`,
       );
+    const digest = known?.snapshotSha256;
+    if (digest && (await sha256(object.data)).toHex() !== digest) {
+      throw damaged("it is not the one that the manifest records");
     }
+    let index: SnapshotIndex;
+    try {
+      index = parseIndex(generation, JSON.parse(fromUtf8(object.data) ?? ""));
+    } catch (error) {
+      throw damaged(messageOf(error));
+    }
+    if (known && index.version !== known.snapshotVersion) {
+      throw damaged("its version is not the one that the manifest records");
+    }
+    return index;
+  }
+  // Every generation that a manifest names has one; others need not.
+  if (generation !== "") {
+    throw new StartupError(
+      `The backup has no whole snapshot in ${generation}: ${key} is missing. Nothing was restored.`,
+    );
   }
   const differential = await objects.get(differentialKey(generation));
   if (generation === "" && differential === undefined) {
@@ -193,7 +226,10 @@ export async function readSnapshotIndex(
   return { version: versionOf(stamp), parts };
 }
 
-function parseIndex(object: Record<string, unknown>): SnapshotIndex {
+function parseIndex(
+  generation: string,
+  object: Record<string, unknown>,
+): SnapshotIndex {
   const number = (value: unknown): number => {
     if (!Number.isSafeInteger(value)) throw new TypeError("no number");
     return value as number;
@@ -203,7 +239,7 @@ function parseIndex(object: Record<string, unknown>): SnapshotIndex {
     return value;
   };
   const parts = (object.parts as Record<string, unknown>[]).map((part) => ({
-    key: text(part.key),
+    key: partKey(generation, text(part.key)),
     sizeBytes: number(part.sizeBytes),
     entries: number(part.entries),
     sha256: text(part.sha256),
@@ -216,6 +252,14 @@ function parseIndex(object: Record<string, unknown>): SnapshotIndex {
       queueMessages: number(object.queueMessages),
     },
   };
+}
+
+/** A generation's folder is a backup by itself, without its own name. */
+function partKey(generation: string, key: string): string {
+  const folder = snapshotsPrefix(generation);
+  const name = key.slice(key.lastIndexOf("/") + 1);
+  if (!key.endsWith(folder + name)) throw new TypeError("a foreign part");
+  return folder + name;
 }
 
 /** What to restore: everything, or the state at a version or a time. */
@@ -235,6 +279,12 @@ export interface RestorePlan {
   sizeBytes: number;
   /** The segments end before one that is missing: what to say of it. */
   damage: StartupError | undefined;
+  /** The newest version that this generation has, or can reach. */
+  endVersion: number;
+  /** Whether history goes on in another generation after it. */
+  isPast: boolean;
+  /** Where the generations before this one end; undefined: there is none. */
+  beforeVersion: number | undefined;
 }
 
 /**
@@ -252,12 +302,25 @@ export async function planRestore(
   const generation = manifest === undefined
     ? ""
     : generationOf(manifest, point);
-  const snapshot = await readSnapshotIndex(objects, generation);
-  const listing = await listSegments(
-    objects,
-    generation,
-    manifest ?? { seals: [], epoch: Infinity },
+  // A generation's folder tells of itself, where a server of ours made it.
+  const records = manifest ?? await manifestOfFolder(objects);
+  const known = records?.generations.find(({ name }) => name === generation);
+  const beforeVersion = known && endBefore(records!, known);
+  const snapshot = await orBefore(
+    beforeVersion,
+    () => readSnapshotIndex(objects, generation, known),
   );
+  if (records && snapshot.totals === undefined) {
+    throw new StartupError(
+      `The backup has no whole snapshot in this folder: ${
+        snapshotIndexKey(generation)
+      } is missing. Nothing was restored.`,
+    );
+  }
+  const listing = await listSegments(objects, generation, {
+    seals: records?.seals ?? [],
+    epoch: manifest?.epoch ?? Infinity,
+  });
   const { history, strays } = listing;
   const damage = damageOf(listing, snapshot.version);
   if (damage && point.kind === "latest") throw damage;
@@ -286,7 +349,52 @@ export async function planRestore(
     point,
     sizeBytes,
     damage,
+    endVersion: history.length === 0
+      ? snapshot.version
+      : versionOf(history[history.length - 1].last),
+    isPast: manifest !== undefined && generation !== manifest.generation,
+    beforeVersion,
   };
+}
+
+/** Where the generation before this one ends. */
+function endBefore(
+  { generations, seals }: Pick<Manifest, "generations" | "seals">,
+  { snapshotVersion }: Generation,
+): number | undefined {
+  const before = generations
+    .filter((generation) => generation.snapshotVersion < snapshotVersion)
+    .sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
+  if (before === undefined) return undefined;
+  const end = Math.max(
+    before.snapshotVersion,
+    ...seals.filter(({ generation }) => generation === before.name)
+      .map(({ lastVersion }) => lastVersion),
+  );
+  // A version of both is looked for in the later one.
+  return Math.min(end, snapshotVersion - 1);
+}
+
+/** What can be restored where a snapshot cannot. */
+async function orBefore<T>(
+  beforeVersion: number | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof StartupError) || beforeVersion === undefined) {
+      throw error;
+    }
+    throw new StartupError(`${error.message} ${offer(beforeVersion)}`);
+  }
+}
+
+/** @param version that has been looked at, or is known to be whole */
+export function offer(version: number): string {
+  return `\`restore --at ${
+    hexVersion(version)
+  }\` gives everything before the damage.`;
 }
 
 /** Whether a generation that the manifest itself names has the point. */

@@ -11,7 +11,12 @@ import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
-import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
+import {
+  hexVersion,
+  type LostRange,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
 import { epochOf, MANIFEST_KEY } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
@@ -77,6 +82,8 @@ export interface LaunchFacts {
     seals: readonly Seal[];
     /** The present generation's snapshot. */
     snapshotVersion: number;
+    /** What a person has given up of it. */
+    lost?: readonly LostRange[];
   } | undefined;
 }
 
@@ -104,7 +111,7 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   if (local === undefined) return { action: "restore" };
   const { epoch, contentVersion } = local;
-  const { end, seals, snapshotVersion } = bucket;
+  const { end, seals, snapshotVersion, lost = [] } = bucket;
   if (epoch === undefined) {
     return {
       action: "setAside",
@@ -115,6 +122,10 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
     seals.some((seal) =>
       seal.generation === end.generation && seal.epoch > epoch &&
       seal.lastTsn > 0
+    ) ||
+    // What was given up was written, too.
+    lost.some((range) =>
+      range.generation === end.generation && range.lastEpoch > epoch
     );
   if (!haveOthersWritten) {
     return contentVersion >= end.version ? { action: "use" } : {
@@ -225,6 +236,7 @@ function factsOf(
       seals: manifest.seals,
       snapshotVersion: manifest.generations
         .find(({ name }) => name === end.generation)!.snapshotVersion,
+      lost: manifest.lost,
     },
   };
 }

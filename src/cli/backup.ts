@@ -5,6 +5,7 @@ import { exists } from "../common/files.ts";
 import { missingPermission } from "../common/permissions.ts";
 import { systemRandom } from "../common/random.ts";
 import { hexVersion, ManifestStore } from "../backup/manifest.ts";
+import { readNewestManifest } from "../backup/copies.ts";
 import { listSegments } from "../backup/history.ts";
 import { versionOf } from "../backup/names.ts";
 import { contentWithoutManifest } from "../backup/unclaimed.ts";
@@ -31,7 +32,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
   return withBackupPlace(config.place, async (objects) => {
     const manifests = new ManifestStore(objects, systemClock, systemRandom);
     const read = async () => {
-      const found = await manifests.read();
+      const found = await readNewestManifest(objects, manifests);
       if (found) return found.manifest;
       throw await contentWithoutManifest(objects) ?? new StartupError(
         `There is no backup in ${objects.url}: its manifest is not there. Nothing was verified; check the URL.`,

@@ -38,10 +38,20 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
       versionstamp: hexVersion(generation.snapshotVersion),
     }));
     const newest = newestOf(manifest);
+    const lost = {
+      lost: (manifest.lost ?? []).map((range) => ({
+        generation: range.generation,
+        after: hexVersion(range.afterVersion),
+        until: hexVersion(range.untilVersion),
+        decidedMs: range.decidedMs,
+      })),
+    };
     const { url } = objects;
     if (config.json) {
       const { databaseId } = manifest;
-      io.out(JSON.stringify({ url, databaseId, generations, newest }));
+      io.out(
+        JSON.stringify({ url, databaseId, generations, newest, ...lost }),
+      );
       return 0;
     }
     const time = (ms: number) => new Date(ms).toISOString();
@@ -69,6 +79,13 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
           : `at least ${newest.versionstamp}; \`backup status\` finds the one that it is`
       }`,
     );
+    for (const { after, until, decidedMs } of lost.lost) {
+      io.out(
+        `  lost    after ${after}, up to ${until} or later: given up with \`backup repair\` at ${
+          time(decidedMs)
+        }`,
+      );
+    }
     io.out(
       "Every versionstamp and time from the first line to the newest can be restored (restore --at), not these alone.",
     );

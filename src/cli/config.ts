@@ -78,6 +78,13 @@ export interface ListConfig {
   json: boolean;
 }
 
+export interface RepairConfig {
+  place: BackupPlace;
+  /** Does not ask. */
+  isAgreed: boolean;
+  json: boolean;
+}
+
 export interface SnapshotConfig {
   address: Address;
   secret: string;
@@ -244,6 +251,11 @@ export function listConfig({ values }: Settings): ListConfig {
     );
   }
   return { place, json: values.json! };
+}
+
+/** @throws UsageError */
+export function repairConfig(settings: Settings): RepairConfig {
+  return { ...listConfig(settings), isAgreed: settings.values.yes! };
 }
 
 /** @throws UsageError */

@@ -14,6 +14,7 @@ import {
   backupConfig,
   healthConfig,
   listConfig,
+  repairConfig,
   restoreConfig,
   type ServeConfig,
   serveConfig,
@@ -109,6 +110,10 @@ async function run(
     case "backup verify": {
       const { backupVerify } = await import("./backup.ts");
       return await backupVerify(backupConfig(invocation), io);
+    }
+    case "backup repair": {
+      const { backupRepair } = await import("./backup_repair.ts");
+      return await backupRepair(repairConfig(invocation), io);
     }
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");

@@ -48,6 +48,16 @@ export const COMMANDS = {
       "1 where they differ.",
     ],
   },
+  "backup repair": {
+    help: "Mend a backup whose manifest or a segment is lost",
+    about: [
+      "Where manifest.json is missing, cannot be read, or is an old one, it is",
+      "made anew from the copy that the last owner left. Where a segment is",
+      "missing, the history ends before it from then on. Shows what it found",
+      "and what is left out, and asks before it writes; nothing is deleted.",
+      "Stop every server on the backup first.",
+    ],
+  },
   "backup snapshot": {
     help: "Begin a new generation of the backup: a whole snapshot, now",
     about: [
@@ -109,8 +119,12 @@ const BACKUP_COMMANDS = [
   "backup snapshot",
 ] as const;
 
-/** Those that read a place; `backup list` asks no server. */
-const PLACE_COMMANDS = [...BACKUP_COMMANDS, "backup list"] as const;
+/** Those that work on a place; not all of them ask a server. */
+const PLACE_COMMANDS = [
+  ...BACKUP_COMMANDS,
+  "backup list",
+  "backup repair",
+] as const;
 
 export const OPTIONS = {
   sqlitePath: {
@@ -420,6 +434,15 @@ export const OPTIONS = {
     help:
       "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), port 8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
     commands: ["serve"],
+  },
+  yes: {
+    flag: "yes",
+    short: "y",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Do it without asking. Where nobody can be asked, as in a script, the command does nothing without it.",
+    commands: ["backup repair"],
   },
   json: {
     flag: "json",

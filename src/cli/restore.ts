@@ -2,6 +2,7 @@
 import { sleep, systemClock } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
+import { readNewestManifest } from "../backup/copies.ts";
 import { planRestore } from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
 import { hexVersion, ManifestStore } from "../backup/manifest.ts";
@@ -30,7 +31,7 @@ export async function restoreCommand(
   const manifests = new ManifestStore(objects, systemClock, systemRandom);
   try {
     const plan = await patiently(async () => {
-      const found = await manifests.read();
+      const found = await readNewestManifest(objects, manifests);
       return await planRestore(objects, found?.manifest, config.point);
     });
     const target = createRestoreTarget(config.output);
