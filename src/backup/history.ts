@@ -289,27 +289,39 @@ export interface RestorePlan {
 
 /**
  * @param manifest undefined where the URL is that of a generation's folder
+ * @param damaged generations that are of no use: an earlier one may reach the
+ *   version as well
  * @throws StartupError where the point cannot be restored
  */
 export async function planRestore(
   objects: ObjectStore,
   manifest: Manifest | undefined,
   point: RestorePoint,
+  damaged: ReadonlySet<string> = new Set(),
 ): Promise<RestorePlan> {
   if (manifest && point.kind !== "latest" && !reaches(manifest, point)) {
     manifest = await withArchives(objects, manifest);
   }
   const generation = manifest === undefined
     ? ""
-    : generationOf(manifest, point);
+    : generationOf(manifest, point, damaged);
   // A generation's folder tells of itself, where a server of ours made it.
   const records = manifest ?? await manifestOfFolder(objects);
   const known = records?.generations.find(({ name }) => name === generation);
   const beforeVersion = known && endBefore(records!, known);
-  const snapshot = await orBefore(
-    beforeVersion,
-    () => readSnapshotIndex(objects, generation, known),
-  );
+  let snapshot: SnapshotIndex;
+  try {
+    snapshot = await readSnapshotIndex(objects, generation, known);
+  } catch (error) {
+    if (!(error instanceof StartupError) || beforeVersion === undefined) {
+      throw error;
+    }
+    if (isReachedBefore(point, beforeVersion)) {
+      const others = new Set([...damaged, generation]);
+      return await planRestore(objects, manifest, point, others);
+    }
+    throw new StartupError(`${error.message} ${offer(beforeVersion)}`);
+  }
   if (records && snapshot.totals === undefined) {
     throw new StartupError(
       `The backup has no whole snapshot in this folder: ${
@@ -366,28 +378,20 @@ function endBefore(
     .filter((generation) => generation.snapshotVersion < snapshotVersion)
     .sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
   if (before === undefined) return undefined;
-  const end = Math.max(
+  return Math.max(
     before.snapshotVersion,
     ...seals.filter(({ generation }) => generation === before.name)
       .map(({ lastVersion }) => lastVersion),
   );
-  // A version of both is looked for in the later one.
-  return Math.min(end, snapshotVersion - 1);
 }
 
-/** What can be restored where a snapshot cannot. */
-async function orBefore<T>(
+/** Whether a generation before this one has the point, too. */
+export function isReachedBefore(
+  point: RestorePoint,
   beforeVersion: number | undefined,
-  work: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof StartupError) || beforeVersion === undefined) {
-      throw error;
-    }
-    throw new StartupError(`${error.message} ${offer(beforeVersion)}`);
-  }
+): boolean {
+  return point.kind === "version" && beforeVersion !== undefined &&
+    point.version <= beforeVersion;
 }
 
 /** @param version that has been looked at, or is known to be whole */
@@ -412,7 +416,11 @@ function isBefore(
     : startedMs <= point.timeMs;
 }
 
-function generationOf(manifest: Manifest, point: RestorePoint): string {
+function generationOf(
+  manifest: Manifest,
+  point: RestorePoint,
+  damaged: ReadonlySet<string>,
+): string {
   if (manifest.generation === null) {
     throw new StartupError(
       "The backup holds no whole snapshot yet: its first one was not finished. Nothing was restored.",
@@ -420,7 +428,7 @@ function generationOf(manifest: Manifest, point: RestorePoint): string {
   }
   if (point.kind === "latest") return manifest.generation;
   const fitting = manifest.generations.filter((generation) =>
-    isBefore(generation, point)
+    isBefore(generation, point) && !damaged.has(generation.name)
   ).sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
   if (fitting === undefined) {
     throw new StartupError(

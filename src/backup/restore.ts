@@ -65,7 +65,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     return await restoreAll(options, good);
   } catch (error) {
     if (!(error instanceof DamagedError)) throw error;
-    throw new StartupError(
+    throw new DamagedError(
       `${error.message} ${
         good.version === undefined
           ? "Nothing before it can be restored"
@@ -111,7 +111,8 @@ async function restoreAll(
       );
     }
   } else result.version = options.afterVersion;
-  good.version = result.version;
+  const { beforeVersion = 0 } = plan;
+  good.version = Math.max(result.version, beforeVersion);
 
   const upTo = point.kind === "version" ? point.version : Infinity;
   // A snapshot of another program is whole only with the log before it.
@@ -155,7 +156,8 @@ async function restoreAll(
     if (upTo >= chainVersion && appliedVersion < chainVersion) {
       throw damaged(item.key, "it does not hold what its name says");
     }
-    result.version = good.version = Math.max(result.version, appliedVersion);
+    result.version = Math.max(result.version, appliedVersion);
+    good.version = Math.max(result.version, beforeVersion);
     count(bytes);
   }
   // What is missing may be from before that time.
@@ -253,8 +255,8 @@ async function fetchObject(
   }
 }
 
-/** To which what can be restored before it is added. */
-class DamagedError extends StartupError {}
+/** An object of the generation is not as it was written. */
+export class DamagedError extends StartupError {}
 
 function damaged(key: string, what: string): DamagedError {
   return new DamagedError(
