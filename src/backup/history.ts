@@ -8,6 +8,7 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
+import { pinned } from "./branches.ts";
 import { manifestOfFolder } from "./copies.ts";
 import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
 import {
@@ -401,9 +402,15 @@ export function offer(version: number): string {
   }\` gives everything before the damage.`;
 }
 
-/** Whether a generation that the manifest itself names has the point. */
-function reaches({ generations }: Manifest, point: RestorePoint): boolean {
-  return generations.some((generation) => isBefore(generation, point));
+/**
+ * Whether a generation that the manifest itself names has the point. That of a
+ * branch may be from long before: what came after it is in an archive.
+ */
+function reaches(manifest: Manifest, point: RestorePoint): boolean {
+  const former = pinned(manifest);
+  return manifest.generations.some((generation) =>
+    !former.has(generation.name) && isBefore(generation, point)
+  );
 }
 
 function isBefore(

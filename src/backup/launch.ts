@@ -12,6 +12,7 @@ import type { LocalDatabase } from "../store/restore_target.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
 import {
+  type Branch,
   hexVersion,
   type LostRange,
   type Manifest,
@@ -84,6 +85,7 @@ export interface LaunchFacts {
     snapshotVersion: number;
     /** What a person has given up of it. */
     lost?: readonly LostRange[];
+    branches?: readonly Branch[];
   } | undefined;
 }
 
@@ -111,7 +113,7 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   if (local === undefined) return { action: "restore" };
   const { epoch, contentVersion } = local;
-  const { end, seals, snapshotVersion, lost = [] } = bucket;
+  const { end, seals, snapshotVersion, lost = [], branches = [] } = bucket;
   if (epoch === undefined) {
     return {
       action: "setAside",
@@ -135,7 +137,15 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   // Its epoch's seal may be in an archive then.
   if (contentVersion < snapshotVersion) {
-    return { action: "setAside", why: "it is too far behind to be caught up" };
+    const branch = branches.find((former) =>
+      former.lastVersion >= contentVersion
+    );
+    return {
+      action: "setAside",
+      why: branch
+        ? `the backup was rewound since; the branch ${branch.name} has what was shipped of the line that it is of`
+        : "it is too far behind to be caught up",
+    };
   }
   const isAncestor = seals.some((seal) =>
     seal.epoch === epoch && seal.lastVersion === contentVersion
@@ -237,6 +247,7 @@ function factsOf(
       snapshotVersion: manifest.generations
         .find(({ name }) => name === end.generation)!.snapshotVersion,
       lost: manifest.lost,
+      branches: manifest.branches,
     },
   };
 }

@@ -12,6 +12,7 @@ import {
   type Manifest,
   ManifestStore,
 } from "../backup/manifest.ts";
+import { branchJson, branchLine } from "./backup_branches.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { ListConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
@@ -38,6 +39,7 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
       versionstamp: hexVersion(generation.snapshotVersion),
     }));
     const newest = newestOf(manifest);
+    const { branches = [] } = manifest;
     const lost = {
       lost: (manifest.lost ?? []).map((range) => ({
         generation: range.generation,
@@ -50,7 +52,14 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
     if (config.json) {
       const { databaseId } = manifest;
       io.out(
-        JSON.stringify({ url, databaseId, generations, newest, ...lost }),
+        JSON.stringify({
+          url,
+          databaseId,
+          generations,
+          newest,
+          branches: branches.map(branchJson),
+          ...lost,
+        }),
       );
       return 0;
     }
@@ -79,6 +88,7 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
           : `at least ${newest.versionstamp}; \`backup status\` finds the one that it is`
       }`,
     );
+    for (const branch of branches) io.out(branchLine(branch));
     for (const { after, until, decidedMs } of lost.lost) {
       io.out(
         `  lost    after ${after}, up to ${until} or later: given up with \`backup repair\` at ${

@@ -12,10 +12,12 @@ import {
 } from "../common/errors.ts";
 import {
   backupConfig,
+  branchesConfig,
   healthConfig,
   listConfig,
   repairConfig,
   restoreConfig,
+  rewindConfig,
   type ServeConfig,
   serveConfig,
   snapshotConfig,
@@ -114,6 +116,14 @@ async function run(
     case "backup repair": {
       const { backupRepair } = await import("./backup_repair.ts");
       return await backupRepair(repairConfig(invocation), io);
+    }
+    case "backup rewind": {
+      const { backupRewind } = await import("./backup_rewind.ts");
+      return await backupRewind(rewindConfig(invocation), io);
+    }
+    case "backup branches": {
+      const { backupBranches } = await import("./backup_branches.ts");
+      return await backupBranches(branchesConfig(invocation), io);
     }
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");

@@ -2,14 +2,20 @@
 import { sleep, systemClock } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
+import { branchOf } from "../backup/branches.ts";
 import { readNewestManifest } from "../backup/copies.ts";
 import {
   isReachedBefore,
   planRestore,
   type RestorePlan,
+  type RestorePoint,
 } from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
-import { hexVersion, ManifestStore } from "../backup/manifest.ts";
+import {
+  hexVersion,
+  type Manifest,
+  ManifestStore,
+} from "../backup/manifest.ts";
 import { DamagedError, restore } from "../backup/restore.ts";
 import {
   type ObjectStore,
@@ -42,7 +48,7 @@ export async function restoreCommand(
         return await planRestore(
           objects,
           found?.manifest,
-          config.point,
+          pointOf(config, found?.manifest),
           damaged,
         );
       });
@@ -114,6 +120,16 @@ export async function restoreCommand(
       throw error;
     }
   }
+}
+
+/** @throws StartupError where there is no such branch */
+function pointOf(
+  { point, branchName }: RestoreConfig,
+  manifest: Manifest | undefined,
+): RestorePoint {
+  if (branchName === undefined) return point;
+  const version = branchOf(manifest, branchName).lastVersion;
+  return { kind: "version", version };
 }
 
 async function leapOver(

@@ -39,6 +39,8 @@ export interface LocalEngine {
 export interface ScratchDatabase {
   create(): RestoreTarget;
   digest(signal?: AbortSignal): ReturnType<BackupSource["digest"]>;
+  /** Of what is in it; nobody writes to it. */
+  snapshot: BackupSource["snapshot"];
   /** Nothing of it is left. */
   remove(): void;
 }

@@ -15,7 +15,7 @@ import {
   setAside,
 } from "./restore_target.ts";
 import { openWriteSession, type SessionOptions } from "./session.ts";
-import { digestFile } from "./snapshot.ts";
+import { digestFile, snapshotFile } from "./snapshot.ts";
 import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
 
 export class SqliteLocalEngine implements LocalEngine {
@@ -83,6 +83,13 @@ export function sqliteScratch(path: string): ScratchDatabase {
       return createRestoreTarget(path);
     },
     digest: (signal) => digestFile(path, signal),
+    snapshot: (options) =>
+      snapshotFile(path, {
+        ...options,
+        settled: () => Promise.resolve(),
+        // A restore leaves no such row.
+        onLeftOut() {},
+      }),
     remove() {
       removeDatabase(path);
       removeRestoring(path);
