@@ -19,15 +19,17 @@ import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
-import { ManifestStore } from "./manifest.ts";
-import { FencedError, Ownership, readOfNonEmpty } from "./ownership.ts";
+import type { EpochEnd } from "./manifest_register.ts";
+import { ManifestStore } from "./manifest_store.ts";
+import { FencedError, type Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
 import { Shipper } from "./shipper.ts";
+import { acquireOwnership } from "./takeover.ts";
+import { readOfNonEmpty } from "./unclaimed.ts";
 import { Verifications } from "./verifications.ts";
 import type { Verification } from "./verify.ts";
 
 const LAUNCH_RETRY_MS = 1000;
-const KEEP_ALIVE_MS = 500;
 /**
  * How long a stop waits for the object store, unless its caller says otherwise;
  * what is left stays in the file.
@@ -91,7 +93,7 @@ export class BackupService {
       await patiently(options, () => requirePlace(objects, local, logger));
       await patiently(options, () => requireOurs(options));
       await patiently(options, () => requireFencing(options));
-      ownership = await Ownership.acquire({
+      ownership = await acquireOwnership({
         objects,
         clock,
         random,
@@ -112,7 +114,7 @@ export class BackupService {
       });
       const owned = ownership;
       // A restore may take longer than a lease, and no request renews it yet.
-      keepAlive = clock.every(KEEP_ALIVE_MS, () => owned.mayServe());
+      keepAlive = owned.keepAlive();
       // Anew each time: what was set aside before is gone from its place.
       const prepared = await patiently(options, () =>
         prepare({
@@ -219,7 +221,8 @@ export class BackupService {
       everyMs: options.verifyEveryMs,
       signal,
     });
-    durability.attach({ clock, shipper: this.shipper, ownership });
+    ownership.carryHead(() => endOf(this.shipper.position));
+    durability.attach({ clock, random, shipper, ownership });
     void ownership.lost.then((error) => this.fenced(error));
   }
 
@@ -316,13 +319,7 @@ export class BackupService {
     if (this.source.syncedVersion > this.shipper.shippedVersion) {
       throw new UnavailableError("not everything could be shipped");
     }
-    const { position } = this.shipper;
-    const end = position && {
-      generation: position.generation,
-      lastTsn: position.tsn,
-      lastVersion: position.bucketVersion,
-    };
-    await this.ownership.release(end, giveUp);
+    await this.ownership.release(endOf(this.shipper.position), giveUp);
   }
 
   private fenced(error: FencedError): void {
@@ -441,6 +438,15 @@ export class BackupService {
         : errorKindOf(failure),
     };
   }
+}
+
+/** How far the log is in the bucket. */
+function endOf(position: Shipper["position"]): EpochEnd | undefined {
+  return position && {
+    generation: position.generation,
+    lastTsn: position.tsn,
+    lastVersion: position.bucketVersion,
+  };
 }
 
 /** An empty database, whose versions nobody before us can have issued. */

@@ -4,9 +4,7 @@
  * branch is that no retention takes that generation before a person does.
  */
 import { StartupError } from "../common/errors.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
-import { readNewestManifest } from "./copies.ts";
-import type { Branch, Manifest, ManifestStore } from "./manifest.ts";
+import type { Branch, Manifest } from "./manifest.ts";
 
 /** As people type it, and as it may stand in a log. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -36,28 +34,4 @@ export function branchOf(manifest: Manifest | undefined, name: string): Branch {
     );
   }
   return branch;
-}
-
-/**
- * What only this branch holds is deleted with what has expired, after the
- * retention as ever. Whoever owns the backup goes on owning it.
- * @throws StartupError where there is none of that name
- */
-export async function removeBranch(
-  objects: ObjectStore,
-  manifests: ManifestStore,
-  name: string,
-): Promise<void> {
-  for (let hasTried = false;; hasTried = true) {
-    const found = await readNewestManifest(objects, manifests);
-    const branches = found?.manifest.branches ?? [];
-    // A try without an answer may have done it.
-    if (hasTried && !branches.some((branch) => branch.name === name)) return;
-    branchOf(found?.manifest, name);
-    const { won } = await manifests.swap(found, {
-      ...found!.manifest,
-      branches: branches.filter((branch) => branch.name !== name),
-    }, () => true);
-    if (won) return;
-  }
 }

@@ -4,15 +4,16 @@ import { StartupError } from "../common/errors.ts";
 import { systemRandom } from "../common/random.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
 import { archiveOldGenerations } from "./archive.ts";
-import { branchOf, isBranchName, removeBranch } from "./branches.ts";
+import { branchOf, isBranchName } from "./branches.ts";
 import { planRestore } from "./history.ts";
 import {
   decodeManifest,
   encodeManifest,
   type Generation,
   type Manifest,
-  ManifestStore,
 } from "./manifest.ts";
+import { ManifestStore } from "./manifest_store.ts";
+import { removeBranch } from "./remove_branch.ts";
 import { expiredGenerations } from "./retention.ts";
 
 function generation(number: number): Generation {

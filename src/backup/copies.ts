@@ -6,13 +6,8 @@
  */
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import {
-  decodeManifest,
-  type Manifest,
-  type ManifestStore,
-  UnreadableError,
-  type VersionedManifest,
-} from "./manifest.ts";
+import { decodeManifest, type Manifest, UnreadableError } from "./manifest.ts";
+import type { ManifestStore, VersionedManifest } from "./manifest_store.ts";
 import {
   isGenerationName,
   MANIFEST_KEY,
@@ -117,7 +112,7 @@ function outdated({ key }: ManifestCopy): StartupError {
 /** What a generation's folder tells of itself, where it is all there is. */
 export async function manifestOfFolder(
   objects: ObjectStore,
-): Promise<Pick<Manifest, "generations" | "seals"> | undefined> {
+): Promise<Pick<Manifest, "generations" | "seals" | "head"> | undefined> {
   for (const { key } of await copiesOf(objects, "")) {
     const copy = await readCopy(objects, key);
     if (copy === undefined) continue;
@@ -132,6 +127,8 @@ export async function manifestOfFolder(
       seals: copy.seals
         .filter(({ generation }) => generation === copy.generation)
         .map(inFolder),
+      ...(copy.head?.generation === copy.generation &&
+        { head: inFolder(copy.head) }),
     };
   }
   return undefined;

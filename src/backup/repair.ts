@@ -18,10 +18,9 @@ import {
   hexVersion,
   type LostRange,
   type Manifest,
-  ManifestStore,
   UnreadableError,
-  type VersionedManifest,
 } from "./manifest.ts";
+import { ManifestStore, type VersionedManifest } from "./manifest_store.ts";
 import {
   ARCHIVES_PREFIX,
   epochOf,
@@ -359,6 +358,8 @@ async function endBeforeGap(
     manifest: {
       ...released(withLeap(manifest, newestVersion), epoch + 1),
       seals,
+      // What it says to be there is not, or no part of the history any more.
+      head: { generation, epoch, lastTsn: 0, lastVersion: afterVersion },
       lost: [...manifest.lost ?? [], lost],
     },
     replaces: found,

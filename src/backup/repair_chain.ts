@@ -31,6 +31,7 @@ export async function sealsFromChain(
   const { history, newestVersion } = await listSegments(objects, generation, {
     seals: base.seals,
     epoch: Infinity,
+    head: base.head,
   });
   const isSealed = (epoch: number) =>
     base.seals.some((seal) =>

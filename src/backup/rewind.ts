@@ -20,11 +20,9 @@ import type { RestorePlan } from "./history.ts";
 import { withLeap } from "./leap.ts";
 import type { Branch, Manifest } from "./manifest.ts";
 import { generationName } from "./names.ts";
-import { type HistoryEnd, Ownership } from "./ownership.ts";
+import type { HistoryEnd, Ownership } from "./ownership.ts";
 import { restore } from "./restore.ts";
-
-/** How often the lease is looked after while a snapshot is put. */
-const KEEP_ALIVE_MS = 500;
+import { acquireOwnership } from "./takeover.ts";
 
 export interface RewindOptions {
   objects: ObjectStore;
@@ -74,7 +72,7 @@ export async function rewind(options: RewindOptions): Promise<Rewound> {
     });
     onStage?.("Taking the backup over: a server that runs hands it over.");
     const ownership = await acquire(options);
-    const keepAlive = clock.every(KEEP_ALIVE_MS, () => ownership.mayServe());
+    const keepAlive = ownership.keepAlive();
     try {
       const end = requireEnd(ownership);
       requireFree(ownership.manifest, options.branchName);
@@ -112,7 +110,7 @@ export async function rewind(options: RewindOptions): Promise<Rewound> {
 
 function acquire(options: RewindOptions): Promise<Ownership> {
   const { objects, plan, clock, random, logger, leaseMs, signal } = options;
-  return Ownership.acquire({
+  return acquireOwnership({
     objects,
     clock,
     random,

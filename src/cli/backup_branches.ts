@@ -2,9 +2,10 @@
 import { systemClock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import { systemRandom } from "../common/random.ts";
-import { removeBranch } from "../backup/branches.ts";
 import { readNewestManifest } from "../backup/copies.ts";
-import { type Branch, hexVersion, ManifestStore } from "../backup/manifest.ts";
+import { type Branch, hexVersion } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
+import { removeBranch } from "../backup/remove_branch.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { BranchesConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";

@@ -11,11 +11,8 @@ import {
   type RestorePoint,
 } from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
-import {
-  hexVersion,
-  type Manifest,
-  ManifestStore,
-} from "../backup/manifest.ts";
+import { hexVersion, type Manifest } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
 import { DamagedError, restore } from "../backup/restore.ts";
 import {
   type ObjectStore,

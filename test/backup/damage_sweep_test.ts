@@ -21,7 +21,7 @@ import { MemoryObjectStore } from "../../src/object_store/memory.ts";
 import { BackupService } from "../../src/backup/backup_service.ts";
 import { readNewestManifest } from "../../src/backup/copies.ts";
 import { planRestore, type RestorePoint } from "../../src/backup/history.ts";
-import { ManifestStore } from "../../src/backup/manifest.ts";
+import { ManifestStore } from "../../src/backup/manifest_store.ts";
 import { restore } from "../../src/backup/restore.ts";
 import { atomic, set } from "../../src/store/contract/support.ts";
 import { SqliteLocalEngine } from "../../src/store/sqlite/local_engine.ts";

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { readNewestManifest } from "../../src/backup/copies.ts";
 import { planRestore } from "../../src/backup/history.ts";
-import { ManifestStore } from "../../src/backup/manifest.ts";
+import { ManifestStore } from "../../src/backup/manifest_store.ts";
 import { systemClock } from "../../src/common/clock.ts";
 import { systemRandom } from "../../src/common/random.ts";
 import type { ObjectStore } from "../../src/object_store/object_store.ts";
