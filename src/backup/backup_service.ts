@@ -14,6 +14,7 @@ import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { readNewestManifest } from "./copies.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
@@ -558,7 +559,7 @@ async function requireOurs(
   { objects, clock, random, signal }: BackupServiceOptions,
 ): Promise<void> {
   const manifests = new ManifestStore(objects, clock, random);
-  if (await manifests.tag() !== undefined) return;
+  if (await readNewestManifest(objects, manifests, signal)) return;
   await readOfNonEmpty(objects, manifests, signal);
 }
 

@@ -11,7 +11,13 @@ import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
-import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
+import {
+  type Branch,
+  hexVersion,
+  type LostRange,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
 import { epochOf, MANIFEST_KEY } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
@@ -79,6 +85,9 @@ export interface LaunchFacts {
     seals: readonly Seal[];
     /** The present generation's snapshot. */
     snapshotVersion: number;
+    /** What a person has given up of it. */
+    lost?: readonly LostRange[];
+    branches?: readonly Branch[];
   } | undefined;
 }
 
@@ -106,7 +115,7 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   if (local === undefined) return { action: "restore" };
   const { epoch, contentVersion } = local;
-  const { end, seals, snapshotVersion } = bucket;
+  const { end, seals, snapshotVersion, lost = [], branches = [] } = bucket;
   if (epoch === undefined) {
     return {
       action: "setAside",
@@ -117,6 +126,10 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
     seals.some((seal) =>
       seal.generation === end.generation && seal.epoch > epoch &&
       seal.lastTsn > 0
+    ) ||
+    // What was given up was written, too.
+    lost.some((range) =>
+      range.generation === end.generation && range.lastEpoch > epoch
     );
   if (!haveOthersWritten) {
     return contentVersion >= end.version ? { action: "use" } : {
@@ -126,7 +139,15 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   // Its epoch's seal may be in an archive then.
   if (contentVersion < snapshotVersion) {
-    return { action: "setAside", why: "it is too far behind to be caught up" };
+    const branch = branches.find((former) =>
+      former.lastVersion >= contentVersion
+    );
+    return {
+      action: "setAside",
+      why: branch
+        ? `the backup was rewound since; the branch ${branch.name} has what was shipped of the line that it is of`
+        : "it is too far behind to be caught up",
+    };
   }
   const isAncestor = seals.some((seal) =>
     seal.epoch === epoch && seal.lastVersion === contentVersion
@@ -232,6 +253,8 @@ export function factsOf(
       seals: manifest.seals,
       snapshotVersion: manifest.generations
         .find(({ name }) => name === end.generation)!.snapshotVersion,
+      lost: manifest.lost,
+      branches: manifest.branches,
     },
   };
 }

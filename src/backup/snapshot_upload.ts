@@ -35,7 +35,7 @@ const MAX_PAUSE_MS = 600_000;
 
 export interface SnapshotUploadOptions {
   objects: ObjectStore;
-  source: BackupSource;
+  source: Pick<BackupSource, "snapshot">;
   epoch: number;
   clock: Clock;
   random: Random;

@@ -425,6 +425,9 @@ function planOf(
     point: { kind: "latest" },
     sizeBytes: sum(segments),
     damage: undefined,
+    endVersion: version,
+    isPast: false,
+    beforeVersion: undefined,
   };
 }
 
