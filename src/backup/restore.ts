@@ -10,13 +10,15 @@ import {
   UnavailableError,
 } from "../common/errors.ts";
 import { type Clock, sleep } from "../common/clock.ts";
-import { readSegment, sha256 } from "../log/segment.ts";
+import { lastVersionAt, timeOf } from "../log/commit_times.ts";
+import { readSegment, type SegmentContents, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
 import type {
   ListedSegment,
   RestorePlan,
+  RestorePoint,
   SnapshotPartInfo,
 } from "./history.ts";
 import { versionOf } from "./names.ts";
@@ -50,6 +52,8 @@ export interface RestoreOptions {
 export interface RestoreResult {
   /** The history's version up to which the target now is. */
   version: number;
+  /** When its last commit was made; 0 where that is not known. */
+  timeMs: number;
   entries: number;
   logEntries: number;
   sizeBytes: number;
@@ -65,6 +69,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   const { snapshot, point } = plan;
   const result: RestoreResult = {
     version: snapshot.version,
+    timeMs: plan.snapshotTimeMs,
     entries: 0,
     logEntries: 0,
     sizeBytes: 0,
@@ -92,7 +97,6 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     }
   } else result.version = options.afterVersion;
 
-  const upTo = point.kind === "version" ? point.version : Infinity;
   // A snapshot of another program is whole only with the log before it.
   const isForeign = snapshot.totals === undefined;
   let appliedVersion = isForeign ? 0 : result.version;
@@ -104,7 +108,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   for await (const { item, bytes } of fetched(options, segments)) {
     const contents = await readSegment(bytes);
     if (typeof contents === "string") throw damaged(item.key, contents);
-    const { previousVersion, timeMs, entries } = contents;
+    const { previousVersion, entries } = contents;
     if (previousVersion === undefined && !isForeign) {
       throw damaged(item.key, "its end is missing");
     }
@@ -114,8 +118,9 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
         "it does not follow the segment before it; one between them is missing",
       );
     }
-    isPast = point.kind === "time" && timeMs > point.timeMs;
-    if (isPast) break;
+    const upTo = upToOf(point, contents);
+    isPast = point.kind === "time" && upTo < Infinity;
+    if (upTo < versionOf(item.first)) break;
     chainVersion = versionOf(item.last);
     try {
       const done = await target.apply(entries, appliedVersion, upTo);
@@ -129,11 +134,23 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       throw damaged(item.key, "it does not hold what its name says");
     }
     result.version = Math.max(result.version, appliedVersion);
+    result.timeMs = timeOf(contents.times, appliedVersion) ?? contents.timeMs;
     count(item.sizeBytes);
+    if (isPast) break;
   }
   // What is missing may be from before that time.
   if (plan.damage && point.kind === "time" && !isPast) throw plan.damage;
   return result;
+}
+
+/** How much of a segment lies before the point; Infinity: all of it. */
+function upToOf(
+  point: RestorePoint,
+  { times, timeMs }: SegmentContents,
+): number {
+  if (point.kind === "latest") return Infinity;
+  if (point.kind === "version") return point.version;
+  return timeMs <= point.timeMs ? Infinity : lastVersionAt(times, point.timeMs);
 }
 
 async function loadPart(

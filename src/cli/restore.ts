@@ -4,7 +4,8 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
 import { planRestore } from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
-import { hexVersion, ManifestStore } from "../backup/manifest.ts";
+import { hexVersion } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
 import { restore } from "../backup/restore.ts";
 import {
   type ObjectStore,
@@ -51,12 +52,13 @@ export async function restoreCommand(
       const leapToVersion = config.isSameDatabase
         ? await patiently(() => leapOver(objects, manifests))
         : result.version;
-      const { version } = result;
-      await target.finish({ databaseId, version, leapToVersion, state: {} });
+      const { version, timeMs } = result;
+      const end = { databaseId, version, timeMs, leapToVersion, state: {} };
+      await target.finish(end);
       progress.end();
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
       const versionstamp = hexVersion(result.version);
-      const { version: _version, ...counts } = result;
+      const { version: _version, timeMs: _timeMs, ...counts } = result;
       if (config.json) {
         io.out(JSON.stringify({ versionstamp, databaseId, ...counts, tookMs }));
       } else {

@@ -8,6 +8,11 @@ export interface RestoreEnd {
   databaseId: string;
   /** The last version of the history that was put in. */
   version: number;
+  /**
+   * When that one was made, where it is known: no commit that follows is
+   * noted as made before it.
+   */
+  timeMs?: number;
   /** The next commit comes after this one. */
   leapToVersion: number;
   /** Named values to keep in the database. */

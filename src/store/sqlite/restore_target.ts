@@ -226,7 +226,7 @@ class CatchUpTarget implements RestoreTarget {
 /** Within a transaction: what says of a restored file whose and what it is. */
 function writeEnd(
   db: DatabaseSync,
-  { databaseId, version, leapToVersion, state }: RestoreEnd,
+  { databaseId, version, timeMs = 0, leapToVersion, state }: RestoreEnd,
   queueContents: string,
 ): void {
   const table = new StateTable(db);
@@ -234,16 +234,8 @@ function writeEnd(
   for (const [name, value] of Object.entries(state)) table.set(name, value);
   db.prepare("update data_version set version = ?, seq = 0 where k = 0")
     .run(leapToVersion);
-  new MutationLog(db, table).leap(version, leapToVersion, lastTimeMs(db));
+  new MutationLog(db, table).leap(version, leapToVersion, timeMs);
   table.set("queue_contents", queueContents);
-}
-
-/** The leap's row has no time of its own; it is as old as what it follows. */
-function lastTimeMs(db: DatabaseSync): number {
-  const row = prepareRows(db, "select max(time_ms) from denokv_log").get() as
-    | unknown
-    | undefined as [number | null] | undefined;
-  return row?.[0] ?? 0;
 }
 
 /**
