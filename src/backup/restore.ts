@@ -32,6 +32,8 @@ import { snapshotIndexKey, versionOf } from "./names.ts";
 const CONCURRENCY = 4;
 const MAX_SMALL_CONCURRENCY = 32;
 const SMALL_BYTES = 1024 * 1024;
+/** Those of other programs may be large: then the next waits for the last. */
+const MAX_UNDER_WAY_BYTES = 8 * 1024 * 1024;
 /** How often an object is asked for while the store does not answer. */
 const MAX_TRIES = 8;
 const FIRST_RETRY_MS = 200;
@@ -237,6 +239,7 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
     for (const item of items) {
       while (
         next < items.length &&
+        (underWay.length === 0 || underWayBytes < MAX_UNDER_WAY_BYTES) &&
         underWay.length <
           (underWayBytes < SMALL_BYTES ? MAX_SMALL_CONCURRENCY : CONCURRENCY)
       ) start();
