@@ -130,6 +130,14 @@ Deno.test("a backup in a folder", async () => {
   await everyCommand({ args: ["--backup", url], url, endpoint: [], env: {} });
 });
 
+Deno.test("a backup in a folder that a link leads to", async () => {
+  await using folder = await TestFolder.make();
+  await Deno.mkdir(`${folder.path}/real`);
+  await Deno.symlink("real", `${folder.path}/link`);
+  const url = `file://${folder.path}/link`;
+  await everyCommand({ args: ["--backup", url], url, endpoint: [], env: {} });
+});
+
 Deno.test("no backup", async () => {
   await using folder = await TestFolder.make();
   const server = await serve(folder, {
