@@ -7,7 +7,14 @@ import { fromUtf8 } from "../common/bytes.ts";
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
-import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
+import {
+  beginningMs,
+  type Generation,
+  hexVersion,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
+import { following, hasMissing, inOrder, missingBetween } from "./missing.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -52,6 +59,12 @@ export interface Listing {
   newestVersion: number;
 }
 
+/** A listing may begin with a segment that is known to be there. */
+export interface ListedFrom {
+  epoch: number;
+  tsn: number;
+}
+
 export interface Gap {
   generation: string;
   epoch: number;
@@ -66,8 +79,12 @@ export interface Gap {
 export async function listSegments(
   objects: ObjectStore,
   generation: string,
-  { seals, epoch: newestEpoch }: Pick<Manifest, "seals" | "epoch">,
+  { seals, epoch: newestEpoch, head }: Pick<
+    Manifest,
+    "seals" | "epoch" | "head"
+  >,
   signal?: AbortSignal,
+  from: ListedFrom = { epoch: 0, tsn: 1 },
 ): Promise<Listing> {
   const epochs = new Map<number, Map<number, ListedSegment>>();
   const listing: Listing = {
@@ -76,8 +93,12 @@ export async function listSegments(
     gap: undefined,
     newestVersion: 0,
   };
-  const options = { signal };
-  for await (const info of objects.list(segmentsPrefix(generation), options)) {
+  const prefix = segmentsPrefix(generation);
+  const options = from.epoch === 0 ? { signal } : {
+    signal,
+    startAfter: segmentsPrefixOf(generation, from.epoch, from.tsn),
+  };
+  for await (const info of objects.list(prefix, options)) {
     const { key, sizeBytes } = info;
     const name = parseSegmentKey(generation, key);
     if (name === undefined) {
@@ -99,13 +120,25 @@ export async function listSegments(
       versionOf(name.last),
     );
   }
-  const sealed = seals.filter((seal) => seal.generation === generation);
+  const isListed = (end: Seal) =>
+    end.generation === generation && end.epoch >= from.epoch;
+  const sealed = seals.filter(isListed);
+  const known = head && isListed(head) ? head : undefined;
   const numbers = new Set([...epochs.keys(), ...sealed.map((s) => s.epoch)]);
+  if (known) numbers.add(known.epoch);
   for (const number of [...numbers].sort((a, b) => a - b)) {
     const epoch = epochs.get(number) ?? new Map<number, ListedSegment>();
     const seal = sealed.find((seal) => seal.epoch === number);
-    const lastTsn = seal?.lastTsn ?? Math.max(0, ...epoch.keys());
-    for (let tsn = 1; tsn <= lastTsn; tsn++) {
+    let lastTsn = seal?.lastTsn ?? 0;
+    if (seal === undefined) {
+      if (known?.epoch === number) lastTsn = known.lastTsn;
+      for (const tsn of epoch.keys()) lastTsn = Math.max(lastTsn, tsn);
+    }
+    for (
+      let tsn = number === from.epoch ? from.tsn : 1;
+      tsn <= lastTsn;
+      tsn++
+    ) {
       const segment = epoch.get(tsn) ??
         await findSegment(objects, generation, { epoch: number, tsn }, signal);
       if (segment === undefined) {
@@ -229,11 +262,13 @@ export interface RestorePlan {
   /** Empty where another program wrote the backup. */
   databaseId: string;
   snapshot: SnapshotIndex;
+  /** When the snapshot's last commit was made; 0 where that is not known. */
+  snapshotTimeMs: number;
   segments: ListedSegment[];
   strays: string[];
   point: RestorePoint;
   sizeBytes: number;
-  /** The segments end before one that is missing: what to say of it. */
+  /** What comes after the segments is missing: what to say of it. */
   damage: StartupError | undefined;
 }
 
@@ -259,15 +294,26 @@ export async function planRestore(
     manifest ?? { seals: [], epoch: Infinity },
   );
   const { history, strays } = listing;
-  const damage = damageOf(listing, snapshot.version);
+  let damage = damageOf(listing, snapshot.version);
   if (damage && point.kind === "latest") throw damage;
+  const next = manifest && following(manifest, generation);
+  // A time is known to be before it when the segments have been read.
+  if (point.kind === "time" && hasMissing(next)) {
+    damage ??= missingBetween(generation, next);
+  }
   let segments = history;
   if (point.kind === "version") {
     const end = history.at(-1);
     const last = end ? versionOf(end.last) : snapshot.version;
     // A time is known when the segments before the gap have been read.
     if (damage && point.version > last) throw damage;
-    if (point.version > last && generation !== manifest?.generation) {
+    if (hasMissing(next) && point.version > next.missingAfterVersion) {
+      throw missingBetween(generation, next);
+    }
+    // An older program did not note whether something is missing.
+    if (
+      point.version > last && next && next.missingAfterVersion === undefined
+    ) {
       throw new StartupError(
         `The backup's history between ${generation} and the generation after it does not reach that version. Nothing was restored.`,
       );
@@ -281,6 +327,8 @@ export async function planRestore(
     generation,
     databaseId: manifest?.databaseId ?? "",
     snapshot,
+    snapshotTimeMs: manifest?.generations
+      .find(({ name }) => name === generation)?.snapshotTimeMs ?? 0,
     segments,
     strays,
     point,
@@ -294,14 +342,11 @@ function reaches({ generations }: Manifest, point: RestorePoint): boolean {
   return generations.some((generation) => isBefore(generation, point));
 }
 
-function isBefore(
-  { snapshotVersion, startedMs }: Generation,
-  point: RestorePoint,
-): boolean {
+function isBefore(generation: Generation, point: RestorePoint): boolean {
   if (point.kind === "latest") return true;
   return point.kind === "version"
-    ? snapshotVersion <= point.version
-    : startedMs <= point.timeMs;
+    ? generation.snapshotVersion <= point.version
+    : beginningMs(generation) <= point.timeMs;
 }
 
 function generationOf(manifest: Manifest, point: RestorePoint): string {
@@ -311,9 +356,9 @@ function generationOf(manifest: Manifest, point: RestorePoint): string {
     );
   }
   if (point.kind === "latest") return manifest.generation;
-  const fitting = manifest.generations.filter((generation) =>
+  const fitting = inOrder(manifest).findLast((generation) =>
     isBefore(generation, point)
-  ).sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
+  );
   if (fitting === undefined) {
     throw new StartupError(
       "The backup does not reach that far back (`backup status` lists what it holds). Nothing was restored.",

@@ -10,13 +10,15 @@ import {
   UnavailableError,
 } from "../common/errors.ts";
 import { type Clock, sleep } from "../common/clock.ts";
-import { readSegment, sha256 } from "../log/segment.ts";
+import { lastVersionAt, timeOf } from "../log/commit_times.ts";
+import { readSegment, type SegmentContents, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
 import type {
   ListedSegment,
   RestorePlan,
+  RestorePoint,
   SnapshotPartInfo,
 } from "./history.ts";
 import { versionOf } from "./names.ts";
@@ -48,6 +50,8 @@ export interface RestoreOptions {
 export interface RestoreResult {
   /** The history's version up to which the target now is. */
   version: number;
+  /** When its last commit was made; 0 where that is not known. */
+  timeMs: number;
   entries: number;
   logEntries: number;
   sizeBytes: number;
@@ -63,20 +67,20 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   const { snapshot, point } = plan;
   const result: RestoreResult = {
     version: snapshot.version,
+    timeMs: plan.snapshotTimeMs,
     entries: 0,
     logEntries: 0,
     sizeBytes: 0,
   };
-  const count = (bytes: Bytes) => {
-    result.sizeBytes += bytes.length;
+  const count = (sizeBytes: number) => {
+    result.sizeBytes += sizeBytes;
     options.progress?.(result.sizeBytes, plan.sizeBytes);
   };
 
   if (options.afterVersion === undefined) {
     for await (const { item, bytes } of fetched(options, snapshot.parts)) {
-      const entries = await loadPart(target, item, bytes);
-      result.entries += entries;
-      count(bytes);
+      result.entries += await loadPart(target, item, bytes);
+      count(item.sizeBytes);
     }
     const { totals } = snapshot;
     if (
@@ -91,7 +95,6 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     }
   } else result.version = options.afterVersion;
 
-  const upTo = point.kind === "version" ? point.version : Infinity;
   // A snapshot of another program is whole only with the log before it.
   const isForeign = snapshot.totals === undefined;
   let appliedVersion = isForeign ? 0 : result.version;
@@ -103,7 +106,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   for await (const { item, bytes } of fetched(options, segments)) {
     const contents = await readSegment(bytes);
     if (typeof contents === "string") throw damaged(item.key, contents);
-    const { previousVersion, timeMs, entries } = contents;
+    const { previousVersion, entries } = contents;
     if (previousVersion === undefined && !isForeign) {
       throw damaged(item.key, "its end is missing");
     }
@@ -113,11 +116,12 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
         "it does not follow the segment before it; one between them is missing",
       );
     }
-    isPast = point.kind === "time" && timeMs > point.timeMs;
-    if (isPast) break;
+    const upTo = upToOf(point, contents);
+    isPast = point.kind === "time" && upTo < Infinity;
+    if (upTo < versionOf(item.first)) break;
     chainVersion = versionOf(item.last);
     try {
-      const done = target.apply(entries, appliedVersion, upTo);
+      const done = await target.apply(entries, appliedVersion, upTo);
       result.logEntries += done.applied;
       appliedVersion = Math.max(appliedVersion, done.lastVersion);
     } catch (error) {
@@ -128,11 +132,23 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       throw damaged(item.key, "it does not hold what its name says");
     }
     result.version = Math.max(result.version, appliedVersion);
-    count(bytes);
+    result.timeMs = timeOf(contents.times, appliedVersion) ?? contents.timeMs;
+    count(item.sizeBytes);
+    if (isPast) break;
   }
   // What is missing may be from before that time.
   if (plan.damage && point.kind === "time" && !isPast) throw plan.damage;
   return result;
+}
+
+/** How much of a segment lies before the point; Infinity: all of it. */
+function upToOf(
+  point: RestorePoint,
+  { times, timeMs }: SegmentContents,
+): number {
+  if (point.kind === "latest") return Infinity;
+  if (point.kind === "version") return point.version;
+  return timeMs <= point.timeMs ? Infinity : lastVersionAt(times, point.timeMs);
 }
 
 async function loadPart(
@@ -153,7 +169,7 @@ async function loadPart(
   }
   let entries: number;
   try {
-    entries = target.load(bytes);
+    entries = await target.load(bytes);
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
     throw damaged(part.key, error.message);

@@ -4,7 +4,8 @@ import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
 import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
-import { hexVersion, ManifestStore } from "./manifest.ts";
+import { beginningMs, hexVersion } from "./manifest.ts";
+import { ManifestStore } from "./manifest_store.ts";
 import { versionOf } from "./names.ts";
 import { contentWithoutManifest } from "./unclaimed.ts";
 import { lastVerified } from "./verify.ts";
@@ -82,9 +83,7 @@ export async function bucketStatus(
       segments: history.length,
       logBytes: sum(history),
     },
-    recoverableSinceMs: Math.min(
-      ...manifest.generations.map((generation) => generation.startedMs),
-    ),
+    recoverableSinceMs: Math.min(...manifest.generations.map(beginningMs)),
     generations: manifest.generations.length,
     making: manifest.making,
     deleting: manifest.deleting,

@@ -62,6 +62,14 @@ export interface ServeBackupConfig {
   /** 0: never. */
   verifyEveryMs: number;
   allowUnfenced: boolean;
+  /** Never asks the instance that serves for the database. */
+  isStandby: boolean;
+  /** Exits when another instance has taken the database. */
+  endsWhenReplaced: boolean;
+  /** Serves the local file alone while the object store does not answer. */
+  startsInOutage: boolean;
+  /** Where clients reach this instance, for other instances to tell. */
+  advertisedUrl?: string;
 }
 
 export interface BackupConfig {
@@ -190,9 +198,16 @@ function serveBackupOf(
   refuseSourceAlone(values);
   const place = placeOf(values);
   if (place === undefined) {
-    if (values.durability === "s3") {
+    const needy = values.durability === "s3"
+      ? "--durability s3"
+      : values.standby
+      ? "--standby"
+      : values.startInOutage
+      ? "--start-in-outage"
+      : undefined;
+    if (needy !== undefined) {
       throw new UsageError(
-        "--durability s3 needs a backup: name its place with --backup.",
+        `${needy} needs a backup: name its place with --backup.`,
       );
     }
     return undefined;
@@ -200,6 +215,11 @@ function serveBackupOf(
   if (values.readOnly) {
     throw new UsageError(
       "--read-only and --backup do not go together: a server that takes no writes has nothing to back up.",
+    );
+  }
+  if (values.startInOutage && values.durability === "s3") {
+    throw new UsageError(
+      "--start-in-outage and --durability s3 do not go together: s3 acknowledges nothing that is not in the bucket.",
     );
   }
   if (
@@ -220,6 +240,10 @@ function serveBackupOf(
     leaseMs: values.backupLeaseMs!,
     verifyEveryMs: values.verifyEveryMs ?? 0,
     allowUnfenced: values.allowUnfencedBackup!,
+    isStandby: values.standby!,
+    endsWhenReplaced: values.exitWhenReplaced!,
+    startsInOutage: values.startInOutage!,
+    advertisedUrl: advertisedUrlOf(values),
   };
 }
 
@@ -392,6 +416,19 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
     throw new UsageError("--sqlite-path must not contain a zero byte.");
   }
   return sqlitePath;
+}
+
+function advertisedUrlOf({ advertiseUrl }: OptionValues): string | undefined {
+  if (advertiseUrl === undefined) return undefined;
+  const url = URL.canParse(advertiseUrl) ? new URL(advertiseUrl) : undefined;
+  const isPlain = url !== undefined && /^https?:$/.test(url.protocol) &&
+    url.username === "" && url.password === "";
+  if (!isPlain) {
+    throw new UsageError(
+      "--advertise-url needs a URL such as https://kv-1.example:4512, without a user or a password.",
+    );
+  }
+  return advertiseUrl;
 }
 
 function corsOriginsOf({ corsOrigin }: OptionValues): string[] {

@@ -429,6 +429,42 @@ export const OPTIONS = {
       "Use an object store that ignores conditions on writes. Two instances that run at once can then overwrite each other's history.",
     commands: ["serve"],
   },
+  standby: {
+    flag: "standby",
+    env: "DENO_KV_STANDBY",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Never ask the instance that serves the database for it: follow its backup, and take over when it stops or crashes. For two instances that are both restarted for ever.",
+    commands: ["serve"],
+  },
+  exitWhenReplaced: {
+    flag: "exit-when-replaced",
+    env: "DENO_KV_EXIT_WHEN_REPLACED",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Exit when another instance has the database now: with code 3 where it was handed over, 4 where it was taken. Without it, this one follows the other one's backup and takes over when that one is gone.",
+    commands: ["serve"],
+  },
+  startInOutage: {
+    flag: "start-in-outage",
+    env: "DENO_KV_START_IN_OUTAGE",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Where the object store does not answer at the start, serve the local file alone until it does, if this machine served it last. What is written meanwhile is on this disk alone, and is set aside where another instance took over before.",
+    commands: ["serve"],
+  },
+  advertiseUrl: {
+    flag: "advertise-url",
+    env: "DENO_KV_ADVERTISE_URL",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Where clients reach this instance. Another instance of the same database names it to those who ask there.",
+    commands: ["serve"],
+  },
   dev: {
     flag: "dev",
     env: "DENO_KV_DEV",

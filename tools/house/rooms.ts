@@ -11,6 +11,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   object_store: ["common"],
   store: ["common", "protocol", "log"],
   backup: ["common", "protocol", "log", "object_store", "store"],
+  database: ["common", "protocol", "log", "object_store", "store", "backup"],
   server: ["common", "protocol", "log", "store"],
   cli: [
     "common",
@@ -19,6 +20,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "object_store",
     "store",
     "backup",
+    "database",
     "server",
   ],
 };
