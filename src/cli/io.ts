@@ -20,6 +20,11 @@ export interface CliIo {
    */
   confirm?(question: string): boolean;
   /**
+   * Called by `serve` when it has its port, be it before its database is open,
+   * with the URL at which this machine reaches it; no slash at its end.
+   */
+  onBound?(url: string): void;
+  /**
    * Called by `serve` once it listens, with the URL that clients use, such as
    * `http://localhost:4512`, no slash at its end.
    */

@@ -143,7 +143,7 @@ function announcing({ addressFile }: OptionValues, io: CliIo): CliIo {
   if (addressFile === undefined) return io;
   return {
     ...io,
-    onListening(url) {
+    onBound(url) {
       const why = writeAddressFile(addressFile, url);
       if (why !== undefined) {
         say(
@@ -152,7 +152,7 @@ function announcing({ addressFile }: OptionValues, io: CliIo): CliIo {
           `the address of this server could not be written to ${addressFile}: ${why} It serves all the same; commands that read that file do not find it.`,
         );
       }
-      io.onListening?.(url);
+      io.onBound?.(url);
     },
   };
 }

@@ -95,6 +95,8 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   // The address as it was asked for, with the port that was really taken.
   const address = { hostname: config.address.hostname, port: server.port };
   const url = `http://${formatAddress(address)}`;
+  const ownUrl = `http://${formatAddress(loopbackOf(address))}`;
+  io.onBound?.(ownUrl);
   let isListening = false;
   const onServing = () => {
     announce(`Opened database at ${config.sqlitePath}`);
@@ -102,7 +104,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     isListening = true;
     // Programs wait for this line: from now on requests are served.
     announce(`Listening on ${url}`);
-    io.onListening?.(`http://${formatAddress(loopbackOf(address))}`);
+    io.onListening?.(ownUrl);
   };
   if (instance === undefined) onServing();
   else {
