@@ -11,21 +11,23 @@
  * There is one look at a time: a manifest that cannot be read while segments go
  * through is asked for by one, not by each of them.
  */
-import { type Clock, sleep, type Timer } from "../common/clock.ts";
-import { UnavailableError } from "../common/errors.ts";
+import type { Clock } from "../common/clock.ts";
+import type { Random } from "../common/random.ts";
+import { retry } from "../common/retry.ts";
+import { Waiters } from "../common/waiters.ts";
 import type { Durability } from "../store/durability.ts";
-import { FencedError, isOutage } from "./ownership.ts";
+import { isOutage } from "./owner_state.ts";
 
 export type DurabilityName = "local" | "s3";
 
 /** The wait before asking for the lease again where there was no answer. */
-const LEASE_RETRY_MS = 200;
-/** The wait before another look where one got no answer: first, and most. */
-const FIRST_LOOK_RETRY_MS = 200;
-const MAX_LOOK_RETRY_MS = 5000;
+const LEASE_RETRY = { firstMs: 200, maxMs: 2000 };
+/** The wait before another look where one got no answer. */
+const LOOK_RETRY = { firstMs: 200, maxMs: 5000 };
 
 interface Attached {
   clock: Clock;
+  random: Random;
   shipper: { synced(version: number): void };
   ownership: {
     mayServe(): boolean;
@@ -37,16 +39,13 @@ interface Attached {
 export class BackupDurability implements Durability {
   /** The newest version that is durable in the object store. */
   confirmedVersion = 0;
+  /** Why the last look got no answer, while looks fail. */
+  lastError: unknown;
   private attached: Attached | undefined;
-  private refusal: Error | undefined;
+  private readonly refused = new AbortController();
   private shippedVersion = 0;
   private looking: Promise<void> | undefined;
-  private pausing: { timer: Timer; end(): void } | undefined;
-  private readonly waiting: {
-    version: number;
-    resolve(): void;
-    reject(error: Error): void;
-  }[] = [];
+  private readonly waiting = new Waiters();
 
   constructor(readonly name: DurabilityName) {}
 
@@ -55,83 +54,80 @@ export class BackupDurability implements Durability {
   }
 
   confirm(version: number): void | Promise<void> {
-    if (this.refusal) return Promise.reject(this.refusal);
+    const { signal } = this.refused;
+    if (signal.aborted) return Promise.reject(signal.reason);
     const { shipper, ownership } = this.attached!;
     shipper.synced(version);
     if (this.name === "local") {
       return ownership.mayServe() ? undefined : this.whenOwner();
     }
     if (version <= this.confirmedVersion) return;
-    return new Promise((resolve, reject) =>
-      this.waiting.push({ version, resolve, reject })
-    );
+    return this.waiting.wait(version);
   }
 
   /** The commit stands; only whether it may be acknowledged is in question. */
-  private async whenOwner(): Promise<void> {
-    const { ownership, clock } = this.attached!;
-    for (;;) {
-      try {
-        return await ownership.ensure();
-      } catch (error) {
-        if (error instanceof FencedError || this.refusal) throw error;
-        if (!(error instanceof UnavailableError)) throw error;
-      }
-      await sleep(clock, LEASE_RETRY_MS);
-    }
+  private whenOwner(): Promise<void> {
+    const { ownership } = this.attached!;
+    return this.untilAnswered(() => ownership.ensure(), LEASE_RETRY);
+  }
+
+  private untilAnswered(
+    work: () => Promise<void>,
+    policy: { firstMs: number; maxMs: number },
+  ): Promise<void> {
+    const { clock, random } = this.attached!;
+    return retry(work, {
+      clock,
+      random,
+      policy,
+      signal: this.refused.signal,
+      isTemporary: isOutage,
+      onFailure: (error) => this.lastError = error,
+    });
   }
 
   /**
    * The put of everything up to `version` is over. Resolves when all that was
-   * shipped is confirmed, or nothing is any more.
+   * shipped is confirmed, or nothing is any more. With `local` nobody waits
+   * for that: the lease says whether this instance is the owner.
    */
   shipped(version: number): Promise<void> {
     this.shippedVersion = Math.max(this.shippedVersion, version);
-    if (this.refusal || this.shippedVersion <= this.confirmedVersion) {
-      return Promise.resolve();
-    }
+    const isDone = this.name === "local" || this.refused.signal.aborted ||
+      this.shippedVersion <= this.confirmedVersion;
+    if (isDone) return Promise.resolve();
     return this.looking ??= this.lookUntilConfirmed();
   }
 
   private async lookUntilConfirmed(): Promise<void> {
-    let retryMs = FIRST_LOOK_RETRY_MS;
-    while (!this.refusal && this.shippedVersion > this.confirmedVersion) {
-      // What is shipped from here on may be later than the look.
-      const version = this.shippedVersion;
-      try {
-        await this.attached!.ownership.confirmOwned();
-        retryMs = FIRST_LOOK_RETRY_MS;
-        if (!this.refusal) this.confirmed(version);
-      } catch (error) {
-        if (!isOutage(error)) this.refuse(error as Error);
-        if (this.refusal) break;
-        await this.pause(retryMs);
-        retryMs = Math.min(2 * retryMs, MAX_LOOK_RETRY_MS);
+    const { ownership } = this.attached!;
+    const { signal } = this.refused;
+    try {
+      while (this.shippedVersion > this.confirmedVersion && !signal.aborted) {
+        let version = 0;
+        await this.untilAnswered(() => {
+          // What is shipped from here on may be later than the look.
+          version = this.shippedVersion;
+          return ownership.confirmOwned();
+        }, LOOK_RETRY);
+        if (!signal.aborted) this.confirmed(version);
       }
+    } catch (error) {
+      this.refuse(error as Error);
     }
+    // In the same turn as the last check: what comes next has its own look.
     this.looking = undefined;
   }
 
-  private pause(delayMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = this.attached!.clock.after(delayMs, resolve);
-      this.pausing = { timer, end: resolve };
-    });
-  }
-
   private confirmed(version: number): void {
+    this.lastError = undefined;
     this.confirmedVersion = version;
-    const { waiting } = this;
-    let count = 0;
-    while (count < waiting.length && waiting[count].version <= version) count++;
-    for (const { resolve } of waiting.splice(0, count)) resolve();
+    this.waiting.reached(version);
   }
 
   /** Nothing is confirmed any more. */
   refuse(error: Error): void {
-    this.refusal ??= error;
-    this.pausing?.timer.stop();
-    this.pausing?.end();
-    for (const { reject } of this.waiting.splice(0)) reject(this.refusal);
+    this.refused.abort(error);
+    this.waiting.fail(this.refused.signal.reason);
   }
 }

@@ -18,7 +18,7 @@ import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import { withArchives } from "./archive.ts";
 import { BackupService } from "./backup_service.ts";
 import { planRestore } from "./history.ts";
-import { ManifestStore } from "./manifest.ts";
+import { ManifestStore } from "./manifest_store.ts";
 import { applyRetention, expiredGenerations } from "./retention.ts";
 import { bucketStatus } from "./status.ts";
 

@@ -11,7 +11,7 @@ import { SqliteLocalEngine } from "../store/sqlite/local_engine.ts";
 import type { DurabilityName } from "./backup_durability.ts";
 import { BackupService } from "./backup_service.ts";
 import { planRestore, readSnapshotIndex } from "./history.ts";
-import { ManifestStore } from "./manifest.ts";
+import { ManifestStore } from "./manifest_store.ts";
 import { restore } from "./restore.ts";
 
 const HOUR_MS = 3_600_000;
@@ -199,11 +199,11 @@ Deno.test("every version that was acknowledged is in one generation, with local 
       random: systemRandom,
       logger: silentLogger,
     });
-    const target = engine.create();
+    const target = await engine.create();
     const point = { kind: "version", version } as const;
     const plan = await planRestore(memory, manifest, point);
     await restore({ objects: memory, plan, target, clock: systemClock });
-    target.finish({
+    await target.finish({
       databaseId: manifest.databaseId,
       version,
       leapToVersion: version,

@@ -12,6 +12,7 @@ import {
   type Generation,
   hexVersion,
   type Manifest,
+  type Seal,
 } from "./manifest.ts";
 import { following, hasMissing, inOrder, missingBetween } from "./missing.ts";
 import {
@@ -58,6 +59,12 @@ export interface Listing {
   newestVersion: number;
 }
 
+/** A listing may begin with a segment that is known to be there. */
+export interface ListedFrom {
+  epoch: number;
+  tsn: number;
+}
+
 export interface Gap {
   generation: string;
   epoch: number;
@@ -72,8 +79,12 @@ export interface Gap {
 export async function listSegments(
   objects: ObjectStore,
   generation: string,
-  { seals, epoch: newestEpoch }: Pick<Manifest, "seals" | "epoch">,
+  { seals, epoch: newestEpoch, head }: Pick<
+    Manifest,
+    "seals" | "epoch" | "head"
+  >,
   signal?: AbortSignal,
+  from: ListedFrom = { epoch: 0, tsn: 1 },
 ): Promise<Listing> {
   const epochs = new Map<number, Map<number, ListedSegment>>();
   const listing: Listing = {
@@ -82,8 +93,12 @@ export async function listSegments(
     gap: undefined,
     newestVersion: 0,
   };
-  const options = { signal };
-  for await (const info of objects.list(segmentsPrefix(generation), options)) {
+  const prefix = segmentsPrefix(generation);
+  const options = from.epoch === 0 ? { signal } : {
+    signal,
+    startAfter: segmentsPrefixOf(generation, from.epoch, from.tsn),
+  };
+  for await (const info of objects.list(prefix, options)) {
     const { key, sizeBytes } = info;
     const name = parseSegmentKey(generation, key);
     if (name === undefined) {
@@ -105,13 +120,25 @@ export async function listSegments(
       versionOf(name.last),
     );
   }
-  const sealed = seals.filter((seal) => seal.generation === generation);
+  const isListed = (end: Seal) =>
+    end.generation === generation && end.epoch >= from.epoch;
+  const sealed = seals.filter(isListed);
+  const known = head && isListed(head) ? head : undefined;
   const numbers = new Set([...epochs.keys(), ...sealed.map((s) => s.epoch)]);
+  if (known) numbers.add(known.epoch);
   for (const number of [...numbers].sort((a, b) => a - b)) {
     const epoch = epochs.get(number) ?? new Map<number, ListedSegment>();
     const seal = sealed.find((seal) => seal.epoch === number);
-    const lastTsn = seal?.lastTsn ?? Math.max(0, ...epoch.keys());
-    for (let tsn = 1; tsn <= lastTsn; tsn++) {
+    let lastTsn = seal?.lastTsn ?? 0;
+    if (seal === undefined) {
+      if (known?.epoch === number) lastTsn = known.lastTsn;
+      for (const tsn of epoch.keys()) lastTsn = Math.max(lastTsn, tsn);
+    }
+    for (
+      let tsn = number === from.epoch ? from.tsn : 1;
+      tsn <= lastTsn;
+      tsn++
+    ) {
       const segment = epoch.get(tsn) ??
         await findSegment(objects, generation, { epoch: number, tsn }, signal);
       if (segment === undefined) {

@@ -24,6 +24,8 @@ export const STATE = {
   owner: "backup_owner",
   /** Which place of that URL it was (`ObjectStore.placeId`). */
   place: "backup_place",
+  /** How far a file that only followed has come (`database/follower.ts`). */
+  followed: "backup_followed",
 } as const;
 
 /**
@@ -208,8 +210,12 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   return prepared;
 }
 
-function factsOf(
-  { local, url, manifest, end }: PrepareOptions,
+/** What `decide` needs, out of a file and a manifest. */
+export function factsOf(
+  { local, url, manifest, end }: Pick<
+    PrepareOptions,
+    "local" | "url" | "manifest" | "end"
+  >,
 ): LaunchFacts {
   const isOurs = local?.databaseId === manifest.databaseId &&
     local?.state(STATE.url) === url;
@@ -218,7 +224,8 @@ function factsOf(
     local: local && {
       version: local.version,
       contentVersion: local.contentVersion,
-      epoch: isOurs && stated !== undefined ? Number(stated) : undefined,
+      // Empty in a file that followed another instance since.
+      epoch: isOurs && stated ? Number(stated) : undefined,
     },
     bucket: end && {
       end,
@@ -236,7 +243,7 @@ async function fill(
   isCatchUp: boolean,
 ) {
   const { engine, local, objects, clock, progress, signal, patience } = options;
-  const target = isCatchUp ? engine.catchUp() : engine.create();
+  const target = await (isCatchUp ? engine.catchUp() : engine.create(signal));
   try {
     const afterVersion = isCatchUp ? local!.contentVersion : undefined;
     const result = await restore({
@@ -261,7 +268,7 @@ async function fill(
     const leapToVersion = await options.announceLeap(
       Math.max(end.version, local?.version ?? 0),
     );
-    target.finish({
+    await target.finish({
       databaseId: options.manifest.databaseId,
       version: end.version,
       timeMs: result.timeMs,
@@ -270,7 +277,7 @@ async function fill(
     });
     return result;
   } catch (error) {
-    target.discard();
+    await target.discard();
     throw error;
   }
 }

@@ -3,7 +3,8 @@ import { systemClock } from "../common/clock.ts";
 import { systemRandom } from "../common/random.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
 import { announceLeap, VERSION_LEAP, withLeap } from "./leap.ts";
-import { type Manifest, ManifestStore } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { ManifestStore } from "./manifest_store.ts";
 
 const NONE: Manifest = {
   databaseId: "00000000-0000-4000-8000-000000000000",

@@ -1,18 +1,10 @@
 /**
  * The manifest: the one object of a backup that is changed by compare-and-swap
- * alone. It says who owns the history, which generation holds it, and where
- * the epochs of former owners end (docs/fencing.md).
- *
- * Each version carries a fresh nonce: stores whose tags are content hashes
- * then never take two versions for one, and a swap whose answer was lost is
- * told by the nonce.
+ * alone (`manifest_store.ts`). It says who owns the history, which generation
+ * holds it, and where the epochs of former owners end (docs/fencing.md).
  */
 import { type Bytes, fromUtf8, utf8 } from "../common/bytes.ts";
-import { type Clock, sleep } from "../common/clock.ts";
-import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
-import type { Random } from "../common/random.ts";
-import type { ObjectStore, VersionTag } from "../object_store/object_store.ts";
-import { Patience } from "../object_store/patience.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
 import { MANIFEST_KEY } from "./names.ts";
 
 export interface Generation {
@@ -70,6 +62,13 @@ export interface Manifest extends History {
   leaseUntilMs: number;
   /** A launch that waits for ownership. */
   handoverTo: string | null;
+  /**
+   * A launch that stands by: its owner keeps the lease alive, so that it is not
+   * taken for dead where nobody asks it anything.
+   */
+  standby?: string | null;
+  /** Where clients reach the owner, where it says so. */
+  ownerUrl?: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
   /**
@@ -88,27 +87,32 @@ export interface Manifest extends History {
    * above it: the next restore leaps over that too.
    */
   leapVersion: number;
+  /** How long the owner's lease is; absent in an older one. */
+  leaseMs?: number;
+  /**
+   * How far the log went for certain when an owner last changed the manifest:
+   * a listing that ends before it has lost something. Absent in an older one.
+   */
+  head?: Seal;
+  /**
+   * The last change by an owner, a random id that every other change keeps:
+   * so an owner whose swap got no answer knows whether it is in here, whoever
+   * else has changed the manifest since. Absent in an older one.
+   */
+  change?: string;
 }
 
 /** The format of the object; a newer one is not touched. */
 const FORMAT = 1;
-/** The wait between tries to learn what became of a swap: first, and most. */
-const FIRST_RETRY_MS = 100;
-const MAX_RETRY_MS = 2000;
-
-export interface VersionedManifest {
-  manifest: Manifest;
-  tag: VersionTag;
-  nonce: string;
-}
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
-  const { generations, seals, leapVersion, ...rest } = manifest;
+  const { generations, seals, leapVersion, head, ...rest } = manifest;
   return json({
     format: FORMAT,
     nonce,
     ...rest,
     leapVersion: hexVersion(leapVersion),
+    ...(head && { head: sealObject(head) }),
     ...historyObject({ generations, seals }),
   });
 }
@@ -130,10 +134,20 @@ function historyObject({ generations, seals }: History) {
         missingAfterVersion: hexVersion(generation.missingAfterVersion),
       }),
     })),
-    seals: seals.map((seal) => ({
-      ...seal,
-      lastVersion: hexVersion(seal.lastVersion),
-    })),
+    seals: seals.map(sealObject),
+  };
+}
+
+function sealObject(seal: Seal) {
+  return { ...seal, lastVersion: hexVersion(seal.lastVersion) };
+}
+
+function sealOf(object: Record<string, unknown>): Seal {
+  return {
+    generation: string(object.generation, "generation"),
+    epoch: whole(object.epoch, "epoch"),
+    lastTsn: whole(object.lastTsn, "lastTsn"),
+    lastVersion: version(object.lastVersion, "lastVersion"),
   };
 }
 
@@ -153,12 +167,7 @@ function historyOf(object: Record<string, unknown>): History {
           : version(item.missingAfterVersion, "missingAfterVersion"),
       }),
     })),
-    seals: list(object.seals, "seals").map((item) => ({
-      generation: string(item.generation, "generation"),
-      epoch: whole(item.epoch, "epoch"),
-      lastTsn: whole(item.lastTsn, "lastTsn"),
-      lastVersion: version(item.lastVersion, "lastVersion"),
-    })),
+    seals: list(object.seals, "seals").map(sealOf),
   };
 }
 
@@ -175,6 +184,8 @@ export function decodeManifest(
       owner: object.owner === null ? null : text("owner"),
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
+      ...optional("standby", object.standby),
+      ...optional("ownerUrl", object.ownerUrl),
       generation: object.generation === null ? null : text("generation"),
       // One that does not say so may be of a database that has something.
       beganWithFile: object.beganWithFile !== false,
@@ -185,6 +196,10 @@ export function decodeManifest(
         endedMs: whole(item.endedMs, "endedMs"),
       })),
       leapVersion: version(object.leapVersion, "leapVersion"),
+      ...(object.leaseMs !== undefined &&
+        { leaseMs: whole(object.leaseMs, "leaseMs") }),
+      ...(object.head !== undefined && { head: sealOf(record(object.head)) }),
+      ...(object.change !== undefined && { change: text("change") }),
       ...historyOf(object),
     };
     return { manifest, nonce: text("nonce") };
@@ -227,9 +242,23 @@ function unreadable(key: string, why: string): StartupError {
   );
 }
 
+function record(value: unknown): Record<string, unknown> {
+  if (typeof value === "object" && value !== null) {
+    return value as Record<string, unknown>;
+  }
+  throw new Error("head is no object");
+}
+
 function string(value: unknown, name: string): string {
   if (typeof value !== "string") throw new Error(`${name} is no text`);
   return value;
+}
+
+/** A manifest from before there was such a member has none. */
+function optional<K extends string>(name: K, value: unknown) {
+  if (value === undefined) return {};
+  const text = value === null ? null : string(value, name);
+  return { [name]: text } as Partial<Record<K, string | null>>;
 }
 
 function whole(value: unknown, name: string): number {
@@ -261,86 +290,4 @@ function version(value: unknown, name: string): number {
     throw new Error(`${name} is no versionstamp`);
   }
   return Number(BigInt(`0x${value.slice(0, 16)}`));
-}
-
-/** How long a request is waited for, where no lease depends on it. */
-const FIRST_TIMEOUT_MS = 10_000;
-const MAX_TIMEOUT_MS = 30_000;
-
-export class ManifestStore {
-  private readonly patience: Patience;
-
-  /** @param firstTimeoutMs of a request; it grows while answers are slow */
-  constructor(
-    private readonly objects: ObjectStore,
-    private readonly clock: Clock,
-    private readonly random: Random,
-    firstTimeoutMs = FIRST_TIMEOUT_MS,
-  ) {
-    this.patience = new Patience({
-      clock,
-      firstMs: firstTimeoutMs,
-      maxMs: MAX_TIMEOUT_MS,
-    });
-  }
-
-  /** @throws UnavailableError, StartupError where it cannot be read */
-  async read(): Promise<VersionedManifest | undefined> {
-    const object = await this.patience.run((timeoutMs) =>
-      this.objects.get(MANIFEST_KEY, { timeoutMs })
-    );
-    if (object === undefined) return undefined;
-    return { ...decodeManifest(object.data), tag: object.tag };
-  }
-
-  /** Which version is there now; less work than reading it. */
-  async tag(): Promise<VersionTag | undefined> {
-    const head = await this.patience.run((timeoutMs) =>
-      this.objects.head(MANIFEST_KEY, { timeoutMs })
-    );
-    return head?.tag;
-  }
-
-  /**
-   * Puts `next` in the place of exactly `previous` (undefined: of nothing).
-   * Where no answer came, it looks until it knows what became of it: the swap
-   * may act seconds later, so not finding it means nothing while the version
-   * that it replaces is still there. Then it is sent again, with the same
-   * bytes; only one of the two can act.
-   *
-   * @param giveUp ends the looking; what became of the swap is then unknown
-   * @throws UnavailableError where the caller gave up
-   */
-  async swap(
-    previous: VersionedManifest | undefined,
-    next: Manifest,
-    giveUp?: (error: UnavailableError) => boolean,
-  ): Promise<{ won: boolean; current: VersionedManifest | undefined }> {
-    const nonce = this.random.bytes(16).toHex();
-    const data = encodeManifest(next, nonce);
-    let retryMs = FIRST_RETRY_MS;
-    for (;;) {
-      try {
-        const result = await this.patience.run((timeoutMs) =>
-          previous === undefined
-            ? this.objects.create(MANIFEST_KEY, data, { timeoutMs })
-            : this.objects.replace(MANIFEST_KEY, data, previous.tag, {
-              timeoutMs,
-            })
-        );
-        if (result.written) {
-          const current = { manifest: next, tag: result.tag, nonce };
-          return { won: true, current };
-        }
-        // A conflict, or the second try of one that acted.
-        const current = await this.read();
-        return { won: current?.nonce === nonce, current };
-      } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error;
-        if (giveUp?.(error)) throw error;
-      }
-      await sleep(this.clock, retryMs);
-      retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
-    }
-  }
 }

@@ -72,16 +72,15 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     logEntries: 0,
     sizeBytes: 0,
   };
-  const count = (bytes: Bytes) => {
-    result.sizeBytes += bytes.length;
+  const count = (sizeBytes: number) => {
+    result.sizeBytes += sizeBytes;
     options.progress?.(result.sizeBytes, plan.sizeBytes);
   };
 
   if (options.afterVersion === undefined) {
     for await (const { item, bytes } of fetched(options, snapshot.parts)) {
-      const entries = await loadPart(target, item, bytes);
-      result.entries += entries;
-      count(bytes);
+      result.entries += await loadPart(target, item, bytes);
+      count(item.sizeBytes);
     }
     const { totals } = snapshot;
     if (
@@ -122,7 +121,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     if (upTo < versionOf(item.first)) break;
     chainVersion = versionOf(item.last);
     try {
-      const done = target.apply(entries, appliedVersion, upTo);
+      const done = await target.apply(entries, appliedVersion, upTo);
       result.logEntries += done.applied;
       appliedVersion = Math.max(appliedVersion, done.lastVersion);
     } catch (error) {
@@ -134,7 +133,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     }
     result.version = Math.max(result.version, appliedVersion);
     result.timeMs = timeOf(contents.times, appliedVersion) ?? contents.timeMs;
-    count(bytes);
+    count(item.sizeBytes);
     if (isPast) break;
   }
   // What is missing may be from before that time.
@@ -170,7 +169,7 @@ async function loadPart(
   }
   let entries: number;
   try {
-    entries = target.load(bytes);
+    entries = await target.load(bytes);
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
     throw damaged(part.key, error.message);

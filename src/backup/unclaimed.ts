@@ -5,6 +5,7 @@
  */
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import type { ManifestStore, VersionedManifest } from "./manifest_store.ts";
 import {
   isGenerationName,
   MANIFEST_KEY,
@@ -87,4 +88,21 @@ export async function contentWithoutManifest(
   return new StartupError(
     `${objects.url} is no place for a new backup: it holds ${other}, and no ${MANIFEST_KEY}. Nothing was opened, written or deleted. If a backup should be there, check the URL, or bring ${MANIFEST_KEY} back; for a new one give --backup an empty place, such as a prefix of its own.`,
   );
+}
+
+/**
+ * The manifest of a place that has none and is not empty: there by now, where
+ * another launch began the backup meanwhile.
+ * @throws StartupError where it is still missing: no backup begins there
+ */
+export async function readOfNonEmpty(
+  objects: ObjectStore,
+  store: ManifestStore,
+  signal?: AbortSignal,
+): Promise<VersionedManifest | undefined> {
+  const content = await contentWithoutManifest(objects, signal);
+  if (content === undefined) return undefined;
+  const found = await store.read();
+  if (found === undefined) throw content;
+  return found;
 }

@@ -4,7 +4,8 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { exists } from "../common/files.ts";
 import { missingPermission } from "../common/permissions.ts";
 import { systemRandom } from "../common/random.ts";
-import { hexVersion, ManifestStore } from "../backup/manifest.ts";
+import { hexVersion } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
 import { listSegments } from "../backup/history.ts";
 import { versionOf } from "../backup/names.ts";
 import { contentWithoutManifest } from "../backup/unclaimed.ts";
@@ -74,7 +75,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         objects,
         manifest,
         primary,
-        scratch: sqliteScratch(`${folder}/scratch`),
+        scratch: sqliteScratch(`${folder}/scratch`, systemClock),
         clock: systemClock,
         progress: (done, total) => progress.update(done, total),
       });

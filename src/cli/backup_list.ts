@@ -7,12 +7,8 @@ import { systemClock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import { systemRandom } from "../common/random.ts";
 import { withArchives } from "../backup/archive.ts";
-import {
-  beginningMs,
-  hexVersion,
-  type Manifest,
-  ManifestStore,
-} from "../backup/manifest.ts";
+import { beginningMs, hexVersion, type Manifest } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
 import { following, hasMissing, inOrder } from "../backup/missing.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { ListConfig } from "./config.ts";

@@ -40,3 +40,19 @@ export function say(
   if (kind === "warning") logger.warn(sentence);
   else logger.error(sentence);
 }
+
+/**
+ * Of a command line with a mistake in it: whoever reads the log of a server as
+ * JSON reads that mistake there too.
+ */
+export function wantedLogFormat(
+  args: readonly string[],
+  env: (name: string) => string | undefined,
+): LogFormat {
+  if (!args.some((word) => word === "serve" || word === "start")) return "text";
+  const at = args.findIndex((word) => /^--log-format(=|$)/.test(word));
+  const text = at < 0
+    ? env("DENO_KV_LOG_FORMAT")
+    : args[at].split("=")[1] ?? args[at + 1];
+  return text?.toLowerCase() === "json" ? "json" : "text";
+}

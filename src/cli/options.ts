@@ -172,8 +172,25 @@ export const OPTIONS = {
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
-    help: "Listen on 0.0.0.0 at this port where --addr is not given.",
+    help:
+      "Listen at this port where --addr is not given, on 0.0.0.0 if nothing else says where.",
     commands: ["serve", ...BACKUP_COMMANDS, "health"],
+  },
+  host: {
+    env: "DENO_KV_HOST",
+    type: { kind: "string" },
+    help:
+      "Listen at this host where --addr is not given; without it `serve` listens everywhere, with --dev on localhost alone.",
+    commands: ["serve", ...BACKUP_COMMANDS, "health"],
+  },
+  addressFile: {
+    flag: "address-file",
+    env: "DENO_KV_ADDRESS_FILE",
+    type: { kind: "string" },
+    placeholder: "FILE",
+    help:
+      "A file for the address that the server listens on. It writes it there; the commands that ask a server read it, where no --addr is given.",
+    commands: ["start", "serve", ...BACKUP_COMMANDS, "health"],
   },
   readOnly: {
     flag: "read-only",
@@ -412,13 +429,49 @@ export const OPTIONS = {
       "Use an object store that ignores conditions on writes. Two instances that run at once can then overwrite each other's history.",
     commands: ["serve"],
   },
+  standby: {
+    flag: "standby",
+    env: "DENO_KV_STANDBY",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Never ask the instance that serves the database for it: follow its backup, and take over when it stops or crashes. For two instances that are both restarted for ever.",
+    commands: ["serve"],
+  },
+  exitWhenReplaced: {
+    flag: "exit-when-replaced",
+    env: "DENO_KV_EXIT_WHEN_REPLACED",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Exit when another instance has the database now: with code 3 where it was handed over, 4 where it was taken. Without it, this one follows the other one's backup and takes over when that one is gone.",
+    commands: ["serve"],
+  },
+  startInOutage: {
+    flag: "start-in-outage",
+    env: "DENO_KV_START_IN_OUTAGE",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Where the object store does not answer at the start, serve the local file alone until it does, if this machine served it last. What is written meanwhile is on this disk alone, and is set aside where another instance took over before.",
+    commands: ["serve"],
+  },
+  advertiseUrl: {
+    flag: "advertise-url",
+    env: "DENO_KV_ADVERTISE_URL",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Where clients reach this instance. Another instance of the same database names it to those who ask there.",
+    commands: ["serve"],
+  },
   dev: {
     flag: "dev",
     env: "DENO_KV_DEV",
     type: { kind: "boolean" },
     default: false,
     help:
-      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), port 8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
+      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), localhost:8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
     commands: ["serve"],
   },
   json: {
@@ -446,6 +499,14 @@ export const OPTIONS = {
     default: "info",
     help: "Events below this level are not logged.",
     commands: ["start", "serve"],
+  },
+  printPermissions: {
+    flag: "print-permissions",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Run nothing; print the command line with the permissions that this one comes to, for a unit file. Secrets are left to the environment. An option of the launcher, denokv.ts.",
+    commands: Object.keys(COMMANDS) as CommandName[],
   },
 } as const satisfies Record<string, OptionSpec>;
 

@@ -4,7 +4,8 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
 import { planRestore } from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
-import { hexVersion, ManifestStore } from "../backup/manifest.ts";
+import { hexVersion } from "../backup/manifest.ts";
+import { ManifestStore } from "../backup/manifest_store.ts";
 import { restore } from "../backup/restore.ts";
 import {
   type ObjectStore,
@@ -33,7 +34,9 @@ export async function restoreCommand(
       const found = await manifests.read();
       return await planRestore(objects, found?.manifest, config.point);
     });
-    const target = createRestoreTarget(config.output);
+    const target = await createRestoreTarget(config.output, {
+      clock: systemClock,
+    });
     try {
       const result = await restore({
         objects,
@@ -50,7 +53,8 @@ export async function restoreCommand(
         ? await patiently(() => leapOver(objects, manifests))
         : result.version;
       const { version, timeMs } = result;
-      target.finish({ databaseId, version, timeMs, leapToVersion, state: {} });
+      const end = { databaseId, version, timeMs, leapToVersion, state: {} };
+      await target.finish(end);
       progress.end();
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
       const versionstamp = hexVersion(result.version);
@@ -74,7 +78,7 @@ export async function restoreCommand(
       return 0;
     } catch (error) {
       progress.end();
-      target.discard();
+      await target.discard();
       throw error;
     }
   } catch (error) {

@@ -19,13 +19,18 @@ export interface RestoreEnd {
   state: Record<string, string>;
 }
 
+/**
+ * Bytes that are handed over belong to the target from then on, with the whole
+ * buffer that they lie in. One call at a time; each resolves when there is room
+ * for the next, so that what could not be written may be told by a later one.
+ */
 export interface RestoreTarget {
   /**
    * Adds a part of a snapshot; parts come in order.
    * @returns how many entries it held
    * @throws InvalidRequestError where it is no part of a snapshot
    */
-  load(range: Bytes): number;
+  load(range: Bytes): Promise<number>;
   /**
    * Applies the log's entries of versions above `after` and up to `upTo`.
    * @returns how many entries were applied, and the last one's version
@@ -35,11 +40,11 @@ export interface RestoreTarget {
     entries: Bytes,
     after: number,
     upTo: number,
-  ): { applied: number; lastVersion: number };
+  ): Promise<{ applied: number; lastVersion: number }>;
   /** Makes all of it durable, and moves it into place. */
-  finish(end: RestoreEnd): void;
+  finish(end: RestoreEnd): Promise<void>;
   /** Leaves nothing behind. */
-  discard(): void;
+  discard(): Promise<void>;
 }
 
 /** What can be told of a database without serving it. */

@@ -118,21 +118,25 @@ export class MemoryEngine implements LocalEngine {
     };
   }
 
-  create(): RestoreTarget {
+  create(): Promise<RestoreTarget> {
     if (this.disk.database) throw new StartupError("taken");
-    return new MemoryTarget(
-      new Map(),
-      0,
-      (database) => this.disk.database = database,
+    return Promise.resolve(
+      new MemoryTarget(
+        new Map(),
+        0,
+        (database) => this.disk.database = database,
+      ),
     );
   }
 
-  catchUp(): RestoreTarget {
+  catchUp(): Promise<RestoreTarget> {
     const { rows, log } = this.disk.database!;
-    return new MemoryTarget(
-      new Map(rows),
-      log.at(-1)?.timeMs ?? 0,
-      (database) => this.disk.database = database,
+    return Promise.resolve(
+      new MemoryTarget(
+        new Map(rows),
+        log.at(-1)?.timeMs ?? 0,
+        (database) => this.disk.database = database,
+      ),
     );
   }
 
@@ -160,13 +164,15 @@ class MemoryTarget implements RestoreTarget {
     private readonly put: (database: Database) => void,
   ) {}
 
-  load(range: Bytes): number {
+  // deno-lint-ignore require-await -- what it throws is the promise's
+  async load(range: Bytes): Promise<number> {
     return readSnapshotRange(range, (key, value, _encoding, version) => {
       this.rows.set(byteString(key), { value, version });
     });
   }
 
-  apply(entries: Bytes, after: number, upTo: number) {
+  // deno-lint-ignore require-await -- what it throws is the promise's
+  async apply(entries: Bytes, after: number, upTo: number) {
     let applied = 0;
     let lastVersion = after;
     for (const entry of decodeLogEntries(entries)) {
@@ -183,7 +189,7 @@ class MemoryTarget implements RestoreTarget {
 
   finish(
     { databaseId, version, timeMs = 0, leapToVersion, state }: RestoreEnd,
-  ): void {
+  ): Promise<void> {
     this.put({
       databaseId,
       version: leapToVersion,
@@ -197,9 +203,12 @@ class MemoryTarget implements RestoreTarget {
       rows: this.rows,
       state: new Map(Object.entries(state)),
     });
+    return Promise.resolve();
   }
 
-  discard(): void {}
+  discard(): Promise<void> {
+    return Promise.resolve();
+  }
 }
 
 class MemoryStore implements Store, BackupSource {

@@ -7,7 +7,8 @@ import assert from "node:assert/strict";
 import type { DurabilityName } from "../../src/backup/backup_durability.ts";
 import { BackupService } from "../../src/backup/backup_service.ts";
 import { planRestore, type RestorePoint } from "../../src/backup/history.ts";
-import { type Manifest, ManifestStore } from "../../src/backup/manifest.ts";
+import type { Manifest } from "../../src/backup/manifest.ts";
+import { ManifestStore } from "../../src/backup/manifest_store.ts";
 import { hasMissing, inOrder } from "../../src/backup/missing.ts";
 import { restore } from "../../src/backup/restore.ts";
 import type { Clock } from "../../src/common/clock.ts";
@@ -242,10 +243,15 @@ class Run {
     const manifest = await this.manifest();
     const disk = new MemoryDisk();
     const engine = new MemoryEngine(disk, this.base, this.random);
-    const target = engine.create();
+    const target = await engine.create();
     const plan = await planRestore(this.bucket, manifest, point);
     await restore({ objects: this.bucket, plan, target, clock: this.base });
-    target.finish({ databaseId: "", version: 0, leapToVersion: 0, state: {} });
+    await target.finish({
+      databaseId: "",
+      version: 0,
+      leapToVersion: 0,
+      state: {},
+    });
     return new Map(
       [...disk.database!.rows].map(([key, { value }]) => [key, textOf(value)]),
     );

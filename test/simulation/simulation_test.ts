@@ -4,7 +4,9 @@
  * `DENOKV_SIMULATION_RUNS=<count>`.
  */
 import assert from "node:assert/strict";
+import { Lease } from "../../src/backup/lease.ts";
 import { Ownership } from "../../src/backup/ownership.ts";
+import { Candidate } from "../../src/backup/takeover.ts";
 import { type Outcome, type Settings, simulate } from "./world.ts";
 
 const RUNS = Number(Deno.env.get("DENOKV_SIMULATION_RUNS") ?? 1000);
@@ -75,13 +77,15 @@ Deno.test("a database that was there before its backup is not begun anew without
   }
 });
 
-/** Breaks a method of every Ownership for as long as the work takes. */
+/** Breaks a method of a class for as long as the work takes. */
 async function without(
-  name: "confirmOwned" | "seal" | "mayServe" | "look",
+  { prototype: broken }: { prototype: object },
+  name: string,
   instead: () => unknown,
   work: () => Promise<void>,
 ): Promise<void> {
-  const prototype = Ownership.prototype as unknown as Record<string, unknown>;
+  const prototype = broken as Record<string, unknown>;
+  assert.equal(typeof prototype[name], "function");
   const whole = prototype[name];
   prototype[name] = instead;
   try {
@@ -105,6 +109,7 @@ async function findsProblem(settings: Settings, pattern: RegExp) {
 
 Deno.test("the simulation finds an acknowledgement without a look at the manifest", async () => {
   await without(
+    Ownership,
     "confirmOwned",
     () => Promise.resolve(),
     () => findsProblem(HARD, /is not in the history/),
@@ -113,6 +118,7 @@ Deno.test("the simulation finds an acknowledgement without a look at the manifes
 
 Deno.test("the simulation finds a takeover without seals", async () => {
   await without(
+    Candidate,
     "seal",
     () => Promise.resolve(),
     () =>
@@ -126,10 +132,12 @@ Deno.test("the simulation finds a takeover without seals", async () => {
 Deno.test("the simulation finds an owner that answers without a lease", async () => {
   // Without looks too, which would show it the takeover a moment later.
   await without(
+    Lease,
     "look",
     () => {},
     () =>
       without(
+        Ownership,
         "mayServe",
         () => true,
         () => findsProblem(HARD, /a read on machine \d missed/),

@@ -1,0 +1,332 @@
+/**
+ * Becoming the owner of a history: looking who owns it, asking for it, and
+ * taking it (docs/fencing.md).
+ */
+import { sleepUntil } from "../common/clock.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import { randomUuid } from "../common/random.ts";
+import { retry } from "../common/retry.ts";
+import type { VersionTag } from "../object_store/object_store.ts";
+import type { Moment } from "./lease.ts";
+import type { Manifest } from "./manifest.ts";
+import { ManifestStore, type VersionedManifest } from "./manifest_store.ts";
+import {
+  CLOCK_MARGIN_MS,
+  FencedError,
+  LEASE_MS,
+  Ownership,
+  type OwnershipOptions,
+} from "./ownership.ts";
+import { missingSeals, withSeals } from "./sealing.ts";
+import { readOfNonEmpty } from "./unclaimed.ts";
+
+/** A request for the manifest is waited for so long at first. */
+const MANIFEST_TIMEOUT_MS = 3000;
+/** How often a launch that waits for ownership looks. */
+const WAIT_POLL_MS = 250;
+const OUTAGE_POLL_MS = 1000;
+const SEAL_RETRY = { firstMs: 250, maxMs: 2000 };
+/** After so many leases a launch that asks and gets no answer is gone. */
+const STALE_ASK_LEASES = 2;
+
+/**
+ * Why a manifest may be taken: there is `none`; it was `released`; it is
+ * `ours`, by the lock of the file that its owner served; or its owner has let
+ * the lease run out (`leaseOver`).
+ */
+export type TakeReason = "none" | "released" | "ours" | "leaseOver";
+
+/** One look at the manifest. */
+export interface Sight {
+  /** Undefined: the place is empty. */
+  manifest: Manifest | undefined;
+  tag: VersionTag | undefined;
+  /** Undefined: its owner may be alive, and has to be asked or waited for. */
+  mayTake: TakeReason | undefined;
+}
+
+/** A launch that would own the history; one for as long as it waits. */
+export class Candidate {
+  /** The owner's id in the manifest, once it has taken it. */
+  readonly launch: string;
+  private readonly store: ManifestStore;
+  private readonly leaseMs: number;
+  private readonly marginMs: number;
+  private seen: { found: VersionedManifest | undefined; sinceMs: number };
+  /** Another launch that asks, since when we see it. */
+  private asking: { launch: string | null; sinceMs: number };
+
+  constructor(private readonly options: OwnershipOptions) {
+    const { objects, clock, random } = options;
+    this.leaseMs = options.leaseMs ?? LEASE_MS;
+    this.marginMs = options.clockMarginMs ?? CLOCK_MARGIN_MS;
+    this.store = new ManifestStore(
+      objects,
+      clock,
+      random,
+      Math.min(MANIFEST_TIMEOUT_MS, Math.ceil(this.leaseMs / 6)),
+    );
+    this.launch = randomUuid(random);
+    const sinceMs = clock.monotonicMs();
+    this.seen = { found: undefined, sinceMs };
+    this.asking = { launch: null, sinceMs };
+  }
+
+  /**
+   * One read of the manifest.
+   * @throws StartupError where it is of another database, or was lost
+   * @throws UnavailableError, ObjectStoreRefusedError
+   */
+  async look(): Promise<Sight> {
+    const { objects, databaseId, signal, clock } = this.options;
+    const found = await this.store.read() ??
+      await readOfNonEmpty(objects, this.store, signal);
+    if (found) checkDatabase(found.manifest, databaseId);
+    const sinceMs = clock.monotonicMs();
+    if (found?.nonce !== this.seen.found?.nonce) this.seen = { found, sinceMs };
+    const { handoverTo: launch = null } = found?.manifest ?? {};
+    if (launch !== this.asking.launch) this.asking = { launch, sinceMs };
+    return {
+      manifest: found?.manifest,
+      tag: found?.tag,
+      mayTake: this.mayTake(found?.manifest),
+    };
+  }
+
+  private mayTake(manifest: Manifest | undefined): TakeReason | undefined {
+    const { clock, previousOwner } = this.options;
+    if (manifest === undefined) return "none";
+    if (manifest.owner === null) return "released";
+    if (manifest.owner === previousOwner) return "ours";
+    // A renewal changes the nonce; without one for a whole lease it is over,
+    // whatever the owner's clock says.
+    const unchangedMs = clock.monotonicMs() - this.seen.sinceMs;
+    const isOver = clock.nowMs() > manifest.leaseUntilMs + this.marginMs ||
+      unchangedMs > this.leaseMs + this.marginMs;
+    return isOver ? "leaseOver" : undefined;
+  }
+
+  /**
+   * Asks the owner for the history, where nobody asks, or who asks is gone.
+   * @returns whether the owner is asked for us now
+   */
+  async ask(): Promise<boolean> {
+    const { found } = this.seen;
+    if (found === undefined || found.manifest.owner === null) return false;
+    const { handoverTo } = found.manifest;
+    if (handoverTo === this.launch) return true;
+    // The owner hands over to whoever asks, or declines; both end the asking.
+    const askedMs = this.options.clock.monotonicMs() - this.asking.sinceMs;
+    const isStale = askedMs > STALE_ASK_LEASES * this.leaseMs + this.marginMs;
+    if (handoverTo !== null && !isStale) return false;
+    const next = { ...found.manifest, handoverTo: this.launch };
+    const { won } = await this.store.swap(found, next, () => true);
+    return won;
+  }
+
+  /**
+   * Says that somebody stands by, where nobody has: an owner that is asked
+   * nothing then keeps its lease, and is not taken for dead.
+   */
+  async standBy(): Promise<void> {
+    const { found } = this.seen;
+    if (found === undefined || found.manifest.owner === null) return;
+    if (found.manifest.standby) return;
+    const next = { ...found.manifest, standby: this.launch };
+    await this.store.swap(found, next, () => true);
+  }
+
+  /**
+   * Asks no more and stands by no more, so that nobody hands over to a launch
+   * that is gone.
+   */
+  async withdraw(): Promise<void> {
+    const found = await this.store.read();
+    if (found === undefined) return;
+    const { handoverTo, standby } = found.manifest;
+    if (handoverTo !== this.launch && standby !== this.launch) return;
+    const without = (launch: string | null | undefined) =>
+      launch === this.launch ? null : launch ?? null;
+    await this.store.swap(found, {
+      ...found.manifest,
+      handoverTo: without(handoverTo),
+      standby: without(standby),
+    }, () => true);
+  }
+
+  /**
+   * Raises the epoch with ourselves as the owner, keeps the lease alive from
+   * then on, and records where the earlier epochs end.
+   * @param sight the last look, which says that it may be taken
+   * @returns undefined where another launch has won
+   * @throws StartupError where a segment is missing, or our file is needed
+   */
+  async take(sight: Sight): Promise<Ownership | undefined> {
+    const { clock, random, databaseId, signal } = this.options;
+    const { found } = this.seen;
+    if (sight.mayTake === undefined || sight.tag !== found?.tag) {
+      throw new Error("only what the last look lets us take can be taken");
+    }
+    if (found) checkFile(found.manifest, databaseId);
+    const begun: Moment = {
+      nowMs: clock.nowMs(),
+      monotonicMs: clock.monotonicMs(),
+    };
+    const next = takenOver(found?.manifest, {
+      databaseId: databaseId ?? randomUuid(random),
+      beganWithFile: databaseId !== undefined,
+      owner: this.launch,
+      leaseUntilMs: begun.nowMs + this.leaseMs,
+      leaseMs: this.leaseMs,
+      ownerUrl: this.options.ownerUrl ?? null,
+      change: random.bytes(8).toHex(),
+    });
+    const { won, current } = await this.store.swap(
+      found,
+      next,
+      () => signal?.aborted === true,
+    );
+    if (!won) return undefined;
+    const ownership = new Ownership(this.options, {
+      store: this.store,
+      current: current!,
+      previous: found?.manifest,
+      begun,
+    });
+    const keepingAlive = ownership.keepAlive();
+    try {
+      await this.seal(ownership);
+      await ownership.keepCopy();
+      return ownership;
+    } catch (error) {
+      // Whoever took it from us seals what is not sealed then.
+      if (error instanceof FencedError) return undefined;
+      // Whoever is to look into it need not wait for our lease.
+      await ownership.release(undefined, () => true).catch(() => {});
+      throw error;
+    } finally {
+      keepingAlive.stop();
+    }
+  }
+
+  /** The listing begins after the swap that raised the epoch has won. */
+  private async seal(ownership: Ownership): Promise<void> {
+    const { objects, clock, random, signal } = this.options;
+    const seals = await retry(
+      () => missingSeals(objects, ownership.manifest, signal),
+      {
+        clock,
+        random,
+        signal,
+        policy: SEAL_RETRY,
+        isTemporary: (error) =>
+          error instanceof UnavailableError &&
+          ownership.standing.kind !== "ended",
+      },
+    );
+    await ownership.update(
+      (manifest) => withSeals(manifest, seals),
+      () => signal?.aborted === true,
+    );
+  }
+}
+
+/**
+ * Becomes the owner: asks a living one to hand over, waits for a dead one's
+ * lease, and takes the history.
+ * @throws StartupError where the bucket holds another database
+ * @throws ObjectStoreRefusedError where the store does not let us
+ */
+export async function acquireOwnership(
+  options: OwnershipOptions,
+): Promise<Ownership> {
+  const { clock, signal } = options;
+  const candidate = new Candidate(options);
+  let told: string | undefined;
+  const tell = (what: string) => {
+    if (told !== what) options.onWaiting?.(told = what);
+  };
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      try {
+        const sight = await candidate.look();
+        if (sight.mayTake !== undefined) {
+          const ownership = await candidate.take(sight);
+          if (ownership) return ownership;
+          continue;
+        }
+        tell(
+          "Another instance owns this backup; it is asked to hand over, or its lease is waited for.",
+        );
+        await candidate.ask();
+        await sleepUntil(clock, WAIT_POLL_MS, signal);
+      } catch (error) {
+        if (!(error instanceof UnavailableError)) throw error;
+        tell(
+          `The object store does not answer (${messageOf(error)}); trying on.`,
+        );
+        await sleepUntil(clock, OUTAGE_POLL_MS, signal);
+      }
+    }
+  } catch (error) {
+    // Nobody should hand over to a launch that is gone.
+    await candidate.withdraw().catch(() => {});
+    throw error;
+  }
+}
+
+function takenOver(
+  manifest: Manifest | undefined,
+  by: {
+    databaseId: string;
+    beganWithFile: boolean;
+    owner: string;
+    leaseUntilMs: number;
+    leaseMs: number;
+    ownerUrl: string | null;
+    change: string;
+  },
+): Manifest {
+  const { owner, leaseUntilMs, leaseMs, change } = by;
+  const ours = {
+    owner,
+    leaseUntilMs,
+    leaseMs,
+    ownerUrl: by.ownerUrl,
+    handoverTo: null,
+    // Whoever stands by says so again.
+    standby: null,
+    change,
+  };
+  if (manifest) return { ...manifest, ...ours, epoch: manifest.epoch + 1 };
+  return {
+    ...ours,
+    databaseId: by.databaseId,
+    epoch: 1,
+    generation: null,
+    beganWithFile: by.beganWithFile,
+    making: [],
+    deleting: [],
+    archives: [],
+    generations: [],
+    seals: [],
+    leapVersion: 0,
+  };
+}
+
+/** Whoever has no file would begin an empty history in the place of a full one. */
+function checkFile(manifest: Manifest, databaseId?: string): void {
+  const { generation, beganWithFile } = manifest;
+  if (generation !== null || !beganWithFile || databaseId !== undefined) return;
+  throw new StartupError(
+    `The backup is of database ${manifest.databaseId}, which was there before it, and holds no whole snapshot of it yet: the first one was not finished. No file of that database is here. Nothing was opened or changed. Start the server with that file, on the machine that has it, and it goes on. If the file is gone for good, begin a new database: give --backup another URL, or delete every object below this one.`,
+  );
+}
+
+function checkDatabase(manifest: Manifest, databaseId?: string): void {
+  if (databaseId === undefined || databaseId === manifest.databaseId) return;
+  throw new StartupError(
+    `The backup holds database ${manifest.databaseId}, and the local file is database ${databaseId}. Neither was changed; give this file a backup URL of its own, or move it away to restore the one in the backup.`,
+  );
+}
