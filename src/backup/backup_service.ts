@@ -224,6 +224,7 @@ export class BackupService {
       patience,
       retentionMs: options.retentionMs,
       maxRetainedBytes: options.maxRetainedBytes,
+      requests: () => this.store.requests,
       // With `s3`, writes wait for it.
       maxPauseMs: options.durability === "s3" ? 30_000 : 600_000,
       log: prepared.log,

@@ -48,6 +48,8 @@ export interface GenerationOptions {
   patience: Patience;
   /** What the logs on this machine may grow to meanwhile. */
   maxRetainedBytes: number;
+  /** How many were served: a snapshot leaves room for them. */
+  requests(): number;
 }
 
 /** Of a generation's log. */
