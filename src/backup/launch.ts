@@ -9,6 +9,7 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
+import { withArchives } from "./archive.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
 import {
@@ -219,14 +220,34 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   };
   if (action === "use") return prepared;
   if (action === "setAside") {
+    const isKnown = await isInHistory(options);
     prepared.asideName = options.engine.setAside(
       `epoch-${local!.state(STATE.epoch) ?? "none"}-${
         hexVersion(local!.version)
-      }`,
+      }${isKnown ? "-in-history" : ""}`,
     );
   }
   prepared.restored = await fill(options, plan, end, action === "catchUp");
   return prepared;
+}
+
+/**
+ * Whether the history has all that the file holds: it is as its launch left it
+ * when everything of it was shipped. Anything less is no proof.
+ */
+async function isInHistory(options: PrepareOptions): Promise<boolean> {
+  const { local } = factsOf(options);
+  if (local?.epoch === undefined || options.local!.hasForeignWrites) {
+    return false;
+  }
+  const { seals } = await withArchives(options.objects, options.manifest)
+    .catch((error) => {
+      if (error instanceof StartupError) return options.manifest;
+      throw error;
+    });
+  return seals.some(({ epoch, lastVersion }) =>
+    epoch === local.epoch && lastVersion === local.contentVersion
+  );
 }
 
 function factsOf(

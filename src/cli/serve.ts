@@ -7,6 +7,7 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
+import { asideFiles, removeOldAside } from "../store/sqlite/aside.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
 import type { BackupRequests } from "../store/store.ts";
@@ -63,6 +64,10 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     : await openBackup(config, config.backup, logger, signal, io);
   if (typeof opened === "number") return opened;
   const backup = opened?.service;
+  if (config.backup && backup) {
+    const file = databaseFile(config.sqlitePath);
+    tidyAside(file, backup.store.databaseId, config.backup, logger);
+  }
   const store = backup?.store ?? await openSqliteStore({
     path: config.sqlitePath,
     readOnly: config.readOnly,
@@ -238,6 +243,35 @@ async function openBackup(
       return FENCED_EXIT_CODE;
     }
     throw asStartupError(error);
+  }
+}
+
+/** Files of former launches; nothing of them is needed to serve. */
+function tidyAside(
+  file: string,
+  databaseId: string,
+  { keepAsideMs }: ServeBackupConfig,
+  logger: Logger,
+): void {
+  try {
+    const beforeMs = systemClock.nowMs() - keepAsideMs;
+    for (const aside of removeOldAside(file, databaseId, beforeMs)) {
+      const { path, sizeBytes } = aside;
+      logger.info(
+        "A database file that was set aside was removed: all that it held is in the backup's history.",
+        { path, sizeBytes },
+      );
+    }
+    for (const { path, sizeBytes, isInHistory } of asideFiles(file)) {
+      if (isInHistory) continue;
+      logger.warn(
+        "A database file that was set aside holds what the backup may not have. It is kept until a person removes it.",
+        { path, sizeBytes },
+      );
+    }
+  } catch (error) {
+    const reason = messageOf(error);
+    logger.warn("Files that were set aside were not looked at.", { reason });
   }
 }
 
