@@ -628,7 +628,14 @@ async function requireFencing(
   { objects, random, logger, allowUnfenced }: BackupServiceOptions,
 ): Promise<void> {
   const result = await probe(objects, random);
-  if (result.ok) return;
+  if (result.ok) {
+    if (result.keepsAll === undefined) return;
+    logger.warn(
+      "Nothing may be deleted in the backup's place. It works, and it grows for ever: what is older than the retention stays, and so does the little that every start writes to try the place out. Allow deleting objects there.",
+      { reason: result.keepsAll },
+    );
+    return;
+  }
   if (!allowUnfenced) {
     throw new StartupError(
       `This object store cannot keep two instances apart: ${result.reason} Nothing was opened. Use another store, or --allow-unfenced-backup where only one instance can ever run.`,

@@ -9,6 +9,7 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
+import { withArchives } from "./archive.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
 import {
@@ -221,14 +222,45 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   };
   if (action === "use") return prepared;
   if (action === "setAside") {
-    prepared.asideName = options.engine.setAside(
-      `epoch-${local!.state(STATE.epoch) ?? "none"}-${
-        hexVersion(local!.version)
-      }`,
-    );
+    const suffix = asideSuffix(local!, await isInHistory(options));
+    prepared.asideName = options.engine.setAside(suffix);
   }
   prepared.restored = await fill(options, plan, end, action === "catchUp");
   return prepared;
+}
+
+/** Under which a file is kept; `store/sqlite/aside.ts` reads it again. */
+export function asideSuffix(
+  local: LocalDatabase,
+  isInHistory: boolean,
+): string {
+  return `epoch-${local.state(STATE.epoch) || "none"}-${
+    hexVersion(local.version)
+  }${isInHistory ? "-in-history" : ""}`;
+}
+
+/**
+ * Whether the history has all that the file holds: it is as its launch left it
+ * when everything of it was shipped. Anything less is no proof.
+ */
+export async function isInHistory(
+  options: Pick<
+    PrepareOptions,
+    "local" | "url" | "manifest" | "end" | "objects"
+  >,
+): Promise<boolean> {
+  const { local } = factsOf(options);
+  if (local?.epoch === undefined || options.local!.hasForeignWrites) {
+    return false;
+  }
+  const { seals } = await withArchives(options.objects, options.manifest)
+    .catch((error) => {
+      if (error instanceof StartupError) return options.manifest;
+      throw error;
+    });
+  return seals.some(({ epoch, lastVersion }) =>
+    epoch === local.epoch && lastVersion === local.contentVersion
+  );
 }
 
 /** What `decide` needs, out of a file and a manifest. */

@@ -81,13 +81,6 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
         progress: (done, total) => progress.update(done, total),
       });
       progress.end();
-      await noteVerified(objects, verification).catch((error) =>
-        io.err(
-          `warning: it could not be noted in the backup that it was verified: ${
-            messageOf(error)
-          }`,
-        )
-      );
       const { version, ...rest } = verification;
       const versionstamp = hexVersion(version);
       if (config.json) {
@@ -101,6 +94,14 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
           }`,
         );
       }
+      // It may not be writable, and what was found out is told already.
+      await noteVerified(objects, verification).catch((error) =>
+        io.err(
+          `warning: it could not be noted in the backup that it was verified: ${
+            messageOf(error)
+          }`,
+        )
+      );
       return 0;
     } catch (error) {
       progress.end();

@@ -60,6 +60,8 @@ export interface ServeBackupConfig {
   retentionMs: number;
   maxLogBytes: number;
   leaseMs: number;
+  /** For files that were set aside and hold nothing of their own. */
+  keepAsideMs: number;
   /** 0: never. */
   verifyEveryMs: number;
   allowUnfenced: boolean;
@@ -264,6 +266,7 @@ function serveBackupOf(
     retentionMs: values.backupRetentionMs!,
     maxLogBytes: values.backupMaxLogMib! * 1024 * 1024,
     leaseMs: values.backupLeaseMs!,
+    keepAsideMs: values.keepAsideMs!,
     verifyEveryMs: values.verifyEveryMs ?? 0,
     allowUnfenced: values.allowUnfencedBackup!,
     isStandby: values.standby!,

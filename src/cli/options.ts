@@ -156,7 +156,7 @@ export const OPTIONS = {
     defaultFor: { start: "./data/denokv.sqlite" },
     help:
       "The SQLite database file. It is created when it is missing; its folder has to be there.",
-    commands: ["start", "serve", "backup verify"],
+    commands: ["start", "serve", "backup status", "backup verify"],
   },
   accessToken: {
     flag: "access-token",
@@ -476,6 +476,16 @@ export const OPTIONS = {
     help:
       "How long an instance that is gone without a word keeps others from taking over. The same for all instances of a backup, and well above how far their clocks are apart.",
     commands: ["serve", "backup rewind"],
+  },
+  keepAsideMs: {
+    flag: "keep-aside",
+    env: "DENO_KV_KEEP_ASIDE",
+    type: { kind: "duration", minMs: 0, maxMs: 36_500 * 86_400_000 },
+    placeholder: "TIME",
+    default: "30d",
+    help:
+      "How long a database file that was set aside stays when all that it holds is in the backup; a start removes it after that. One that holds anything else is never removed.",
+    commands: ["serve"],
   },
   verifyEveryMs: {
     flag: "verify-every",
