@@ -6,6 +6,7 @@
 import { type Clock, sleep, type Timer } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
+import { machineStartedMs } from "../common/machine.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
@@ -22,6 +23,7 @@ import type { EpochEnd } from "./manifest_register.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import { FencedError, type Ownership } from "./ownership.ts";
 import { OwnedStore } from "./owned_store.ts";
+import { goneOwner, machineMark } from "./same_machine.ts";
 import { Shipper } from "./shipper.ts";
 import { acquireOwnership } from "./takeover.ts";
 import { readOfNonEmpty } from "./unclaimed.ts";
@@ -58,6 +60,8 @@ export interface BackupServiceOptions {
   allowUnfenced: boolean;
   leaseMs?: number;
   clockMarginMs?: number;
+  /** Undefined where it is not known. Default: of this machine. */
+  machineStartedMs?(clock: Clock): number | undefined;
   /** How long a request with data is waited for at first. Default: 5 s. */
   firstTimeoutMs?: number;
   progress?(what: string, done: number, total: number): void;
@@ -83,6 +87,10 @@ export class BackupService {
   static async open(options: BackupServiceOptions): Promise<BackupService> {
     const { objects, engine, clock, random, logger } = options;
     const lock = engine.lock();
+    const mark = machineMark(
+      (options.machineStartedMs ?? machineStartedMs)(clock),
+      lock.identity,
+    );
     let service: BackupService | undefined;
     let ownership: Ownership | undefined;
     let isHandoverWanted = false;
@@ -98,9 +106,7 @@ export class BackupService {
         random,
         logger,
         databaseId: local?.databaseId,
-        previousOwner: local?.state(STATE.url) === objects.url
-          ? local?.state(STATE.owner)
-          : undefined,
+        previousOwner: goneOwner(local, objects.url, mark),
         servesThroughOutages: options.durability === "local",
         onHandoverRequested() {
           isHandoverWanted = true;
@@ -141,7 +147,7 @@ export class BackupService {
         durability,
         inner,
       );
-      await service.begin();
+      await service.begin(mark);
       if (isHandoverWanted) void service.handOver();
       return service;
     } catch (error) {
@@ -226,13 +232,14 @@ export class BackupService {
   }
 
   /** With `s3`, nothing is served before the bucket has it. */
-  private async begin(): Promise<void> {
+  private async begin(mark: string): Promise<void> {
     const { ownership, shipper, source, options } = this;
     const { generation, beganWithFile } = ownership.manifest;
     await source.setState({
       [STATE.url]: options.objects.url,
       [STATE.epoch]: String(ownership.epoch),
       [STATE.owner]: ownership.owner,
+      [STATE.machine]: mark,
       [STATE.place]: options.objects.placeId ?? "",
     });
     this.generations.begin();
@@ -428,6 +435,7 @@ export class BackupService {
       segments: shipping.segments,
       shippedBytes: shipping.shippedBytes,
       failures: shipping.failures,
+      clockSkewMs: ownership.clockSkewMs,
       lastError: error === undefined ? undefined : messageOf(error),
       lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       verifiedAgeMs: verifiedAtMs && Math.max(0, nowMs - verifiedAtMs),
@@ -505,7 +513,7 @@ async function requireOurs(
   { objects, clock, random, signal }: BackupServiceOptions,
 ): Promise<void> {
   const manifests = new ManifestStore(objects, clock, random);
-  if (await manifests.tag() !== undefined) return;
+  if (await manifests.head() !== undefined) return;
   await readOfNonEmpty(objects, manifests, signal);
 }
 

@@ -107,7 +107,7 @@ export class ManifestRegister {
   async look(): Promise<void> {
     const { store, state, clock } = this.options;
     const startedMs = clock.monotonicMs();
-    if (await store.tag() !== this.current.tag) {
+    if ((await store.head())?.tag !== this.current.tag) {
       const found = await store.read();
       // Of a change of ours, `inTurn` is about to learn; and a version that was
       // read beside it may be the older one.

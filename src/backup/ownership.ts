@@ -83,6 +83,7 @@ export class Ownership {
   /** The manifest as the owner before us left it. */
   readonly previous: Manifest | undefined;
   private readonly state = new OwnerState();
+  private readonly store: ManifestStore;
   private readonly register: ManifestRegister;
   private readonly lease: Lease;
 
@@ -90,6 +91,7 @@ export class Ownership {
     const { state } = this;
     const { store, current, previous, begun } = taken;
     const { leaseMs = LEASE_MS } = options;
+    this.store = store;
     this.register = new ManifestRegister(
       { ...options, store, state },
       current,
@@ -121,6 +123,11 @@ export class Ownership {
   /** Why the last try to renew the lease failed; undefined where it did not. */
   get renewalError(): unknown {
     return this.lease.renewalError;
+  }
+
+  /** Our clock less the object store's; undefined where it does not say. */
+  get clockSkewMs(): number | undefined {
+    return this.store.clocks?.skewMs;
   }
 
   /** Undefined where there is no history yet. */
