@@ -15,6 +15,7 @@ import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { BoundedWaits } from "./bounded_waits.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
@@ -22,7 +23,7 @@ import { withLeap } from "./leap.ts";
 import type { EpochEnd } from "./manifest_register.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import { FencedError, type Ownership } from "./ownership.ts";
-import { OwnedStore } from "./owned_store.ts";
+import { CONFIRMATION_TIMEOUT_MS, OwnedStore } from "./owned_store.ts";
 import { goneOwner, machineMark } from "./same_machine.ts";
 import { Shipper } from "./shipper.ts";
 import { acquireOwnership } from "./takeover.ts";
@@ -171,7 +172,13 @@ export class BackupService {
     inner: Store & { backupSource: BackupSource },
   ) {
     const { objects, clock, random, logger } = options;
-    this.store = new OwnedStore(inner, ownership);
+    this.store = new OwnedStore(
+      inner,
+      ownership,
+      options.durability === "s3"
+        ? new BoundedWaits(clock, CONFIRMATION_TIMEOUT_MS)
+        : undefined,
+    );
     this.source = inner.backupSource;
     this.ended = this.end.promise;
     const { historyEnd } = ownership;
@@ -413,13 +420,13 @@ export class BackupService {
     const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
-    const error = this.fencedBy ?? shipping.lastError ?? ownership.renewalError;
+    const error = this.fencedBy ?? shipping.lastError ??
+      this.durability.lastError ?? ownership.renewalError;
     return {
       durability: this.durability.name,
       state: this.stopped.signal.aborted
         ? "Stopped"
-        : shipping.lastError !== undefined ||
-            ownership.cutOffSinceMs !== undefined
+        : error !== undefined
         ? "Unreachable"
         : !this.generations.hasPlace() ||
             shipping.lagMs > 2 * this.options.intervalMs + 1000

@@ -80,6 +80,14 @@ export interface Manifest extends History {
   change?: string;
 }
 
+/**
+ * What the store gave is no manifest, or no archive: damaged, or the answer of
+ * something in between, such as a proxy's page. The next answer may be right.
+ */
+export class UnreadableError extends StartupError {
+  override name = "UnreadableError";
+}
+
 /** The format of the object; a newer one is not touched. */
 const FORMAT = 1;
 
@@ -201,8 +209,8 @@ function parse(key: string, data: Bytes): Record<string, unknown> {
   return object;
 }
 
-function unreadable(key: string, why: string): StartupError {
-  return new StartupError(
+function unreadable(key: string, why: string): UnreadableError {
+  return new UnreadableError(
     `The backup's ${key} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup.`,
   );
 }

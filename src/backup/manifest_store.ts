@@ -16,7 +16,12 @@ import {
 } from "../object_store/object_store.ts";
 import { Patience } from "../object_store/patience.ts";
 import { type ClockComparison, compareClocks } from "./store_clock.ts";
-import { decodeManifest, encodeManifest, type Manifest } from "./manifest.ts";
+import {
+  decodeManifest,
+  encodeManifest,
+  type Manifest,
+  UnreadableError,
+} from "./manifest.ts";
 import { requireSound } from "./manifest_invariants.ts";
 import { MANIFEST_KEY } from "./names.ts";
 
@@ -107,7 +112,7 @@ export class ManifestStore {
   async swap(
     previous: VersionedManifest | undefined,
     next: Manifest,
-    giveUp?: (error: UnavailableError) => boolean,
+    giveUp?: (error: unknown) => boolean,
   ): Promise<{ won: boolean; current: VersionedManifest | undefined }> {
     requireSound(previous?.manifest, next);
     const nonce = this.random.bytes(16).toHex();
@@ -135,7 +140,8 @@ export class ManifestStore {
       random: this.random,
       policy: SWAP_RETRY,
       isTemporary: (error) =>
-        error instanceof UnavailableError && !giveUp?.(error),
+        (error instanceof UnavailableError ||
+          error instanceof UnreadableError) && !giveUp?.(error),
     });
   }
 }

@@ -159,6 +159,21 @@ export class Ownership {
     return this.lease.keepAlive();
   }
 
+  /** See {@linkcode Lease.watch}. */
+  watch(): Timer {
+    return this.lease.watch();
+  }
+
+  /** See {@linkcode Lease.lookIfOld}. */
+  lookIfOld(): void {
+    this.lease.lookIfOld();
+  }
+
+  /** See {@linkcode Lease.trouble}. */
+  get trouble(): unknown {
+    return this.lease.trouble;
+  }
+
   /** See {@linkcode ManifestRegister.update}. */
   update(
     change: (manifest: Manifest) => Manifest,

@@ -8,7 +8,7 @@ import { randomUuid } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
 import type { VersionTag } from "../object_store/object_store.ts";
 import type { Moment } from "./lease.ts";
-import type { Manifest } from "./manifest.ts";
+import { type Manifest, UnreadableError } from "./manifest.ts";
 import {
   type ManifestHead,
   ManifestStore,
@@ -30,6 +30,8 @@ const MANIFEST_TIMEOUT_MS = 3000;
 const WAIT_POLL_MS = 250;
 const OUTAGE_POLL_MS = 1000;
 const SEAL_RETRY = { firstMs: 250, maxMs: 2000 };
+/** How long a start asks for a manifest that it cannot read. */
+const UNREADABLE_MS = 30_000;
 /** After so many leases a launch that asks and gets no answer is gone. */
 const STALE_ASK_LEASES = 2;
 
@@ -264,6 +266,7 @@ export async function acquireOwnership(
   const { clock, signal } = options;
   const candidate = new Candidate(options);
   let told: string | undefined;
+  let unreadableSinceMs: number | undefined;
   const tell = (what: string) => {
     if (told !== what) options.onWaiting?.(told = what);
   };
@@ -272,6 +275,7 @@ export async function acquireOwnership(
       signal?.throwIfAborted();
       try {
         const sight = await candidate.look();
+        unreadableSinceMs = undefined;
         if (sight.mayTake !== undefined) {
           const ownership = await candidate.take(sight);
           if (ownership) return ownership;
@@ -283,9 +287,19 @@ export async function acquireOwnership(
         await candidate.ask();
         await sleepUntil(clock, WAIT_POLL_MS, signal);
       } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error;
+        if (error instanceof UnreadableError) {
+          const nowMs = clock.monotonicMs();
+          unreadableSinceMs ??= nowMs;
+          if (nowMs - unreadableSinceMs >= UNREADABLE_MS) throw error;
+        } else if (!(error instanceof UnavailableError)) throw error;
         tell(
-          `The object store does not answer (${messageOf(error)}); trying on.`,
+          error instanceof UnreadableError
+            ? `The object store gave something that is no manifest; trying on for ${
+              UNREADABLE_MS / 1000
+            } s. ${messageOf(error)}`
+            : `The object store does not answer (${
+              messageOf(error)
+            }); trying on.`,
         );
         await sleepUntil(clock, OUTAGE_POLL_MS, signal);
       }
