@@ -10,7 +10,7 @@ import {
   spawnAudited,
   type Variables,
 } from "./support/launched.ts";
-import { TestFolder } from "./support/server.ts";
+import { ServerLog, TestFolder } from "./support/server.ts";
 
 const SECRET = "a secret of this test";
 const LISTENING = /Listening on http:\/\/([^\s"]+)/;
@@ -128,6 +128,56 @@ Deno.test("a backup in a folder", async () => {
   await using folder = await TestFolder.make();
   const url = `file://${folder.path}`;
   await everyCommand({ args: ["--backup", url], url, endpoint: [], env: {} });
+});
+
+Deno.test("a backup in a folder that a link leads to", async () => {
+  await using folder = await TestFolder.make();
+  await Deno.mkdir(`${folder.path}/real`);
+  await Deno.symlink("real", `${folder.path}/link`);
+  const url = `file://${folder.path}/link`;
+  await everyCommand({ args: ["--backup", url], url, endpoint: [], env: {} });
+});
+
+Deno.test("a standby that takes over, and is asked before it does", async () => {
+  await using folder = await TestFolder.make();
+  await using other = await TestFolder.make();
+  await using backup = await TestFolder.make();
+  const place = {
+    args: ["--backup", `file://${backup.path}`, "--backup-lease", "1s"],
+    url: "",
+    endpoint: [],
+    env: {},
+  };
+  const owner = await serve(folder, place);
+  const env = {
+    KVSTORE_SECRET: SECRET,
+    DENO_KV_ADDRESS_FILE: `${other.path}/address`,
+  };
+  const standby = await spawnAudited(
+    [
+      ...["serve", "--sqlite-path", other.database, "--standby"],
+      ...["--addr", "127.0.0.1:0", ...place.args],
+    ],
+    env,
+    other.path,
+  );
+  const log = new ServerLog(standby.process.stderr);
+  void standby.process.stdout.cancel();
+  await log.until(/Requests are answered with 503/);
+  // At its own address, which it has before it serves.
+  const { code, err } = await runAudited(["health"], env, other.path);
+  assert.equal(code, 1);
+  assert.match(
+    err,
+    /^not ready: http:\/\/127\.0\.0\.1:\d+\/-\/ready answered 503/,
+  );
+  await owner.stop();
+  await log.until(/Listening on /);
+  const ready = await runAudited(["health"], env, other.path);
+  assert.equal(ready.code, 0, ready.err);
+  standby.process.kill("SIGTERM");
+  assert.equal((await standby.process.status).code, 0);
+  await standby.check();
 });
 
 Deno.test("no backup", async () => {

@@ -57,6 +57,7 @@ Deno.test("docs/object-stores.md names the permissions that the launcher gives",
     const list = placePermissions(place, "write", {
       env: (variable) => ({ HOME: "$HOME", ...env })[variable],
       readText: (path) => files[path],
+      realPath: (path) => path,
     });
     return [name, `\`${permissionFlags(list).join(" ")}\``];
   });

@@ -14,6 +14,7 @@ import type { BackupSource } from "../store/backup_source.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { readNewestManifest } from "./copies.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
@@ -223,6 +224,7 @@ export class BackupService {
       patience,
       retentionMs: options.retentionMs,
       maxRetainedBytes: options.maxRetainedBytes,
+      requests: () => this.store.requests,
       // With `s3`, writes wait for it.
       maxPauseMs: options.durability === "s3" ? 30_000 : 600_000,
       log: prepared.log,
@@ -558,7 +560,7 @@ async function requireOurs(
   { objects, clock, random, signal }: BackupServiceOptions,
 ): Promise<void> {
   const manifests = new ManifestStore(objects, clock, random);
-  if (await manifests.tag() !== undefined) return;
+  if (await readNewestManifest(objects, manifests, signal)) return;
   await readOfNonEmpty(objects, manifests, signal);
 }
 
@@ -626,7 +628,14 @@ async function requireFencing(
   { objects, random, logger, allowUnfenced }: BackupServiceOptions,
 ): Promise<void> {
   const result = await probe(objects, random);
-  if (result.ok) return;
+  if (result.ok) {
+    if (result.keepsAll === undefined) return;
+    logger.warn(
+      "Nothing may be deleted in the backup's place. It works, and it grows for ever: what is older than the retention stays, and so does the little that every start writes to try the place out. Allow deleting objects there.",
+      { reason: result.keepsAll },
+    );
+    return;
+  }
   if (!allowUnfenced) {
     throw new StartupError(
       `This object store cannot keep two instances apart: ${result.reason} Nothing was opened. Use another store, or --allow-unfenced-backup where only one instance can ever run.`,

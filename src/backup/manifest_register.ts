@@ -48,6 +48,9 @@ export class ManifestRegister {
   hasStandby = false;
   private changing: Promise<unknown> = Promise.resolve();
   private toldHandover: string | null = null;
+  /** Where our log ends, once we give it up. */
+  private givenUpAt: EpochEnd | undefined;
+  private isGivenUp = false;
   private shipped: () => EpochEnd | undefined = () => undefined;
 
   /** @param current the version that made us the owner, as of that moment */
@@ -92,14 +95,33 @@ export class ManifestRegister {
     state.beginRelease();
     return this.inTurn(async () => {
       const seals = end ? [{ ...end, epoch: this.epoch }] : [];
-      await this.swap((manifest) => ({
-        ...withSeals(manifest, seals),
-        owner: null,
-        ownerUrl: null,
-        leaseUntilMs: 0,
-      }), giveUp);
+      this.givenUpAt = end;
+      try {
+        await this.swap((manifest) => ({
+          ...withSeals(manifest, seals),
+          owner: null,
+          ownerUrl: null,
+          leaseUntilMs: 0,
+        }), giveUp);
+      } catch (error) {
+        if (!this.isGivenUp) throw error;
+      }
       state.released();
     });
+  }
+
+  /**
+   * Whether somebody has it who has all of ours: what became of a release whose
+   * answer was lost, where another has taken over before we looked.
+   */
+  private hasOurEnd(found: VersionedManifest | undefined): boolean {
+    const end = this.givenUpAt;
+    return end !== undefined && found !== undefined &&
+      found.manifest.epoch > this.epoch &&
+      found.manifest.seals.some((seal) =>
+        seal.generation === end.generation && seal.epoch === this.epoch &&
+        seal.lastTsn === end.lastTsn
+      );
   }
 
   /**
@@ -185,6 +207,10 @@ export class ManifestRegister {
     // It may be what our own release has made of it.
     if (state.now.kind === "releasing" && found?.manifest.owner === null) {
       throw new FencedError("This instance hands the database over.");
+    }
+    if (this.hasOurEnd(found)) {
+      this.isGivenUp = true;
+      throw new FencedError("Another instance has the database now.");
     }
     if (found === undefined) {
       throw state.fence(

@@ -29,6 +29,8 @@ export interface Gate {
 
 export class OwnedStore implements Store {
   readonly isReadOnly = false;
+  /** How many reads and writes there were. */
+  requests = 0;
   private refusal: UnavailableError | undefined;
 
   constructor(private readonly inner: Store, private readonly gate: Gate) {}
@@ -50,6 +52,7 @@ export class OwnedStore implements Store {
     ranges: readonly ReadRange[],
     maxBytes?: number,
   ): Entry[][] | Promise<Entry[][]> {
+    this.requests++;
     if (this.refusal === undefined && this.gate.mayServe()) {
       return this.inner.read(ranges, maxBytes);
     }
@@ -64,6 +67,7 @@ export class OwnedStore implements Store {
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
+    this.requests++;
     if (this.refusal === undefined && this.gate.mayServe()) {
       return this.inner.write(write);
     }

@@ -10,6 +10,7 @@ import type { Logger } from "../common/log.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Manifest } from "./manifest.ts";
 import { readArchive, withArchives } from "./archive.ts";
+import { pinned } from "./branches.ts";
 import {
   ARCHIVES_PREFIX,
   differentialKey,
@@ -35,15 +36,18 @@ export interface RetentionOptions {
 
 /**
  * A generation stays while a moment that it covers is within the retention:
- * it covers everything from its snapshot to its end.
+ * it covers everything from its snapshot to its end; and while a branch ends in
+ * it.
  */
 export function expiredGenerations(
-  { generation, generations }: Pick<Manifest, "generation" | "generations">,
+  manifest: Pick<Manifest, "generation" | "generations" | "branches">,
   nowMs: number,
   retentionMs: number,
 ): string[] {
-  return generations.filter(({ name, endedMs }) =>
-    name !== generation && endedMs !== null && endedMs < nowMs - retentionMs
+  const kept = pinned(manifest);
+  return manifest.generations.filter(({ name, endedMs }) =>
+    name !== manifest.generation && !kept.has(name) && endedMs !== null &&
+    endedMs < nowMs - retentionMs
   ).map(({ name }) => name);
 }
 

@@ -7,6 +7,7 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
 import type { VersionTag } from "../object_store/object_store.ts";
+import { HandoverBeat } from "./handover.ts";
 import type { Moment } from "./lease.ts";
 import type { Manifest } from "./manifest.ts";
 import { ManifestStore, type VersionedManifest } from "./manifest_store.ts";
@@ -242,6 +243,8 @@ export async function acquireOwnership(
 ): Promise<Ownership> {
   const { clock, signal } = options;
   const candidate = new Candidate(options);
+  // It serves as soon as it has the history, so it is ready all the time.
+  const beat = new HandoverBeat(options, candidate.launch);
   let told: string | undefined;
   const tell = (what: string) => {
     if (told !== what) options.onWaiting?.(told = what);
@@ -259,6 +262,7 @@ export async function acquireOwnership(
         tell(
           "Another instance owns this backup; it is asked to hand over, or its lease is waited for.",
         );
+        beat.start();
         await candidate.ask();
         await sleepUntil(clock, WAIT_POLL_MS, signal);
       } catch (error) {
@@ -273,6 +277,8 @@ export async function acquireOwnership(
     // Nobody should hand over to a launch that is gone.
     await candidate.withdraw().catch(() => {});
     throw error;
+  } finally {
+    beat.stop();
   }
 }
 

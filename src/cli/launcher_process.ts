@@ -54,4 +54,12 @@ const surroundings: Surroundings = {
       return undefined;
     }
   },
+  realPath(path) {
+    try {
+      return Deno.realPathSync(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotCapable) throw error;
+      return path;
+    }
+  },
 };

@@ -12,9 +12,12 @@ import {
 } from "../common/errors.ts";
 import {
   backupConfig,
+  branchesConfig,
   healthConfig,
   listConfig,
+  repairConfig,
   restoreConfig,
+  rewindConfig,
   type ServeConfig,
   serveConfig,
   snapshotConfig,
@@ -108,6 +111,18 @@ async function run(
       const { backupVerify } = await import("./backup.ts");
       return await backupVerify(backupConfig(invocation), io);
     }
+    case "backup repair": {
+      const { backupRepair } = await import("./backup_repair.ts");
+      return await backupRepair(repairConfig(invocation), io);
+    }
+    case "backup rewind": {
+      const { backupRewind } = await import("./backup_rewind.ts");
+      return await backupRewind(rewindConfig(invocation), io);
+    }
+    case "backup branches": {
+      const { backupBranches } = await import("./backup_branches.ts");
+      return await backupBranches(branchesConfig(invocation), io);
+    }
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");
       return await backupSnapshot(snapshotConfig(invocation), io);
@@ -128,7 +143,7 @@ function announcing({ addressFile }: OptionValues, io: CliIo): CliIo {
   if (addressFile === undefined) return io;
   return {
     ...io,
-    onListening(url) {
+    onBound(url) {
       const why = writeAddressFile(addressFile, url);
       if (why !== undefined) {
         say(
@@ -137,7 +152,7 @@ function announcing({ addressFile }: OptionValues, io: CliIo): CliIo {
           `the address of this server could not be written to ${addressFile}: ${why} It serves all the same; commands that read that file do not find it.`,
         );
       }
-      io.onListening?.(url);
+      io.onBound?.(url);
     },
   };
 }

@@ -3,6 +3,7 @@
  * flags: what a program will need, before it is started.
  */
 import { join } from "node:path";
+import { StartupError } from "./errors.ts";
 
 /** By the runtime's flags: `net` is `--allow-net`. Empty: nothing of it. */
 export interface Permissions {
@@ -18,6 +19,8 @@ export interface Surroundings {
   env(name: string): string | undefined;
   /** Undefined where the file cannot be read. */
   readText(path: string): string | undefined;
+  /** Without links; the path itself where it leads nowhere. */
+  realPath(path: string): string;
 }
 
 const KINDS = ["net", "read", "write", "env", "sys"] as const;
@@ -35,10 +38,16 @@ export function together(all: readonly Permissions[]): Permissions {
   return sum;
 }
 
+/** @throws StartupError where the runtime's flags have no form for a name */
 export function permissionFlags(list: Permissions): string[] {
   return KINDS.flatMap((kind) => {
-    // A comma would begin the next one of the list.
-    const values = list[kind].map((value) => value.replaceAll(",", ",,"));
+    const values = list[kind];
+    const odd = values.find((value) => value.includes(","));
+    if (odd !== undefined) {
+      throw new StartupError(
+        `The permissions of this command line cannot be given: "${odd}" has a comma in it, and the runtime takes it for two. Nothing was opened; use a path without a comma, a symbolic link for example.`,
+      );
+    }
     return values.length === 0 ? [] : [`--allow-${kind}=${values.join(",")}`];
   });
 }

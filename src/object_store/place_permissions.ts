@@ -43,7 +43,8 @@ export function placePermissions(
   if (url.startsWith("file:")) {
     const folder = folderOf(url);
     return permissions({
-      read: [folder],
+      // Its lock is opened by its real name.
+      read: [...new Set([folder, around.realPath(folder)])],
       write: access === "write" ? [folder] : [],
     });
   }

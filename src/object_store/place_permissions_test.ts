@@ -8,7 +8,11 @@ const KEYS = { AWS_ACCESS_KEY_ID: "id", AWS_SECRET_ACCESS_KEY: "secret" };
 const HOME = { HOME: "/home/a" };
 
 function around(env: Variables, files: Variables = {}): Surroundings {
-  return { env: (name) => env[name], readText: (path) => files[path] };
+  return {
+    env: (name) => env[name],
+    readText: (path) => files[path],
+    realPath: (path) => files[path] ?? path,
+  };
 }
 
 /** Hosts and files of an S3 or a GCS, without the variables. */
@@ -37,6 +41,15 @@ Deno.test("a folder is read, and written where the command writes", () => {
   assert.deepEqual(
     placePermissions(place, "write", around({})),
     permissions({ read: ["/a b/c#1"], write: ["/a b/c#1"] }),
+  );
+  // By a link, and by the folder that it leads to.
+  assert.deepEqual(
+    placePermissions(
+      { url: "file:///link" },
+      "read",
+      around({}, { "/link": "/real" }),
+    ),
+    permissions({ read: ["/link", "/real"] }),
   );
 });
 

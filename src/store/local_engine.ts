@@ -43,6 +43,8 @@ export interface ScratchDatabase {
   /** Whoever is served beside it does not notice. */
   create(signal?: AbortSignal): Promise<RestoreTarget>;
   digest(signal?: AbortSignal): ReturnType<BackupSource["digest"]>;
+  /** Of what is in it; nobody writes to it. */
+  snapshot: BackupSource["snapshot"];
   /** Nothing of it is left. */
   remove(): Promise<void>;
 }

@@ -59,6 +59,13 @@ export function computed(args: string[], env: Variables): Launch {
         return undefined;
       }
     },
+    realPath(path) {
+      try {
+        return Deno.realPathSync(path);
+      } catch {
+        return path;
+      }
+    },
   }, MAIN);
 }
 
