@@ -29,6 +29,8 @@ export const STATE = {
   /** The epoch in which this file was last served, and its launch. */
   epoch: "backup_epoch",
   owner: "backup_owner",
+  /** On which machine, and by which lock (`same_machine.ts`). */
+  machine: "backup_machine",
   /** Which place of that URL it was (`ObjectStore.placeId`). */
   place: "backup_place",
   /** How far a file that only followed has come (`database/follower.ts`). */

@@ -137,7 +137,10 @@ export interface Manifest extends History {
   change?: string;
 }
 
-/** What stands where a manifest or an archive should is none. */
+/**
+ * What the store gave is no manifest, or no archive: damaged, or the answer of
+ * something in between, such as a proxy's page. The next answer may be right.
+ */
 export class UnreadableError extends StartupError {
   override name = "UnreadableError";
 }

@@ -7,7 +7,6 @@
  * a touch keeps.
  */
 import type { Clock } from "../common/clock.ts";
-import type { UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
@@ -18,7 +17,7 @@ import { FencedError, type OwnerState } from "./owner_state.ts";
 import { withSeals } from "./sealing.ts";
 
 /** Ends the tries of a change; what became of it is then unknown. */
-export type GiveUp = (error: UnavailableError) => boolean;
+export type GiveUp = (error: unknown) => boolean;
 
 /** Where an epoch ends in a generation. */
 export interface EpochEnd {
@@ -132,7 +131,7 @@ export class ManifestRegister {
   async look(): Promise<void> {
     const { store, state, clock } = this.options;
     const startedMs = clock.monotonicMs();
-    if (await store.tag() !== this.current.tag) {
+    if ((await store.head())?.tag !== this.current.tag) {
       const found = await store.read();
       // Of a change of ours, `inTurn` is about to learn; and a version that was
       // read beside it may be the older one.

@@ -12,7 +12,7 @@ export interface LocalEngine {
    * Takes the database for this process alone.
    * @throws StartupError where another has it
    */
-  lock(): { release(): void };
+  lock(): EngineLock;
 
   /**
    * A look at the database, which has an id afterwards; undefined where there
@@ -37,6 +37,15 @@ export interface LocalEngine {
 
   /** A scratch database beside it: for verification. */
   scratch(): ScratchDatabase;
+}
+
+export interface EngineLock {
+  /**
+   * Tells the lock from that of every other database of this machine, a copy
+   * included; undefined where that cannot be told.
+   */
+  readonly identity?: string | undefined;
+  release(): void;
 }
 
 export interface ScratchDatabase {

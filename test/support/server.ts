@@ -78,7 +78,7 @@ export function backupPermissions({ url, endpoint, folder }: BackedUpTo) {
       : url.startsWith("gs:")
       ? ["GOOGLE_SDK_NODE_LOGGING"]
       : [],
-    other: isS3 ? ["--allow-sys=osRelease"] : [],
+    other: [`--allow-sys=osUptime${isS3 ? ",osRelease" : ""}`],
   };
 }
 
