@@ -6,14 +6,17 @@
 import { type Clock, sleep } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
+import { machineStartedMs } from "../common/machine.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
-import type { LocalEngine } from "../store/local_engine.ts";
+import type { EngineLock, LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { BoundedWaits } from "./bounded_waits.ts";
+import { readNewestManifest } from "./copies.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
@@ -27,7 +30,8 @@ import {
   type Ownership,
   type OwnershipOptions,
 } from "./ownership.ts";
-import { OwnedStore } from "./owned_store.ts";
+import { CONFIRMATION_TIMEOUT_MS, OwnedStore } from "./owned_store.ts";
+import { goneOwner, machineMark } from "./same_machine.ts";
 import { Shipper } from "./shipper.ts";
 import { acquireOwnership } from "./takeover.ts";
 import { readOfNonEmpty } from "./unclaimed.ts";
@@ -66,6 +70,8 @@ export interface BackupServiceOptions {
   ownerUrl?: string;
   leaseMs?: number;
   clockMarginMs?: number;
+  /** Undefined where it is not known. Default: of this machine. */
+  machineStartedMs?(clock: Clock): number | undefined;
   /** How long a request with data is waited for at first. Default: 5 s. */
   firstTimeoutMs?: number;
   progress?(what: string, done: number, total: number): void;
@@ -97,7 +103,7 @@ export class BackupService {
     try {
       await patiently(options, () => requireUsable(options));
       ownership = await acquireOwnership({
-        ...ownershipOptions(options, calls),
+        ...ownershipOptions(options, calls, lock),
         onWaiting: (what) => logger.info(what),
       });
     } catch (error) {
@@ -117,7 +123,7 @@ export class BackupService {
     options: BackupServiceOptions,
     ownership: Ownership,
     calls: HandoverCalls,
-    lock: { release(): void },
+    lock: EngineLock,
     follower?: TakesOver,
   ): Promise<BackupService> {
     const { objects, engine, clock, logger } = options;
@@ -158,7 +164,7 @@ export class BackupService {
         durability,
         inner,
       );
-      await service.begin();
+      await service.begin(markOf(options, lock));
       const opened = service;
       calls.answer((launch) => opened.considerHandover(launch));
       return service;
@@ -183,7 +189,13 @@ export class BackupService {
     inner: Store & { backupSource: BackupSource },
   ) {
     const { objects, clock, random, logger } = options;
-    this.store = new OwnedStore(inner, ownership);
+    this.store = new OwnedStore(
+      inner,
+      ownership,
+      options.durability === "s3"
+        ? new BoundedWaits(clock, CONFIRMATION_TIMEOUT_MS)
+        : undefined,
+    );
     this.source = inner.backupSource;
     this.ended = this.end.promise;
     const { historyEnd } = ownership;
@@ -223,6 +235,7 @@ export class BackupService {
       patience,
       retentionMs: options.retentionMs,
       maxRetainedBytes: options.maxRetainedBytes,
+      requests: () => this.store.requests,
       // With `s3`, writes wait for it.
       maxPauseMs: options.durability === "s3" ? 30_000 : 600_000,
       log: prepared.log,
@@ -247,13 +260,14 @@ export class BackupService {
   }
 
   /** With `s3`, nothing is served before the bucket has it. */
-  private async begin(): Promise<void> {
+  private async begin(mark: string): Promise<void> {
     const { ownership, shipper, source, options } = this;
     const { generation, beganWithFile } = ownership.manifest;
     await source.setState({
       [STATE.url]: options.objects.url,
       [STATE.epoch]: String(ownership.epoch),
       [STATE.owner]: ownership.owner,
+      [STATE.machine]: mark,
       [STATE.place]: options.objects.placeId ?? "",
     });
     this.generations.begin();
@@ -458,13 +472,13 @@ export class BackupService {
     const { local, bucket } = this.durableVersions();
     const shipping = this.shipper.status();
     const nowMs = this.options.clock.nowMs();
-    const error = this.fencedBy ?? shipping.lastError ?? ownership.renewalError;
+    const error = this.fencedBy ?? shipping.lastError ??
+      this.durability.lastError ?? ownership.renewalError;
     return {
       durability: this.durability.name,
       state: this.stopped.signal.aborted
         ? "Stopped"
-        : shipping.lastError !== undefined ||
-            ownership.cutOffSinceMs !== undefined
+        : error !== undefined
         ? "Unreachable"
         : !this.generations.hasPlace() ||
             shipping.lagMs > 2 * this.options.intervalMs + 1000
@@ -480,6 +494,7 @@ export class BackupService {
       segments: shipping.segments,
       shippedBytes: shipping.shippedBytes,
       failures: shipping.failures,
+      clockSkewMs: ownership.clockSkewMs,
       lastError: error === undefined ? undefined : messageOf(error),
       lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       verifiedAgeMs: verifiedAtMs && Math.max(0, nowMs - verifiedAtMs),
@@ -558,7 +573,7 @@ async function requireOurs(
   { objects, clock, random, signal }: BackupServiceOptions,
 ): Promise<void> {
   const manifests = new ManifestStore(objects, clock, random);
-  if (await manifests.tag() !== undefined) return;
+  if (await readNewestManifest(objects, manifests, signal)) return;
   await readOfNonEmpty(objects, manifests, signal);
 }
 
@@ -577,19 +592,27 @@ export async function requireUsable(
   await requireFencing(options);
 }
 
+/** What shows later that a launch of this machine had this very lock. */
+function markOf(
+  { machineStartedMs: startedMs = machineStartedMs, clock }:
+    BackupServiceOptions,
+  { identity }: EngineLock,
+): string {
+  return machineMark(startedMs(clock), identity);
+}
+
 /** For whoever wants to own the history with the file of this engine. */
 export function ownershipOptions(
   options: BackupServiceOptions,
   calls: HandoverCalls,
+  lock: EngineLock,
 ): OwnershipOptions {
   const { objects, engine } = options;
   const local = engine.inspect();
   return {
     ...options,
     databaseId: local?.databaseId,
-    previousOwner: local?.state(STATE.url) === objects.url
-      ? local?.state(STATE.owner) || undefined
-      : undefined,
+    previousOwner: goneOwner(local, objects.url, markOf(options, lock)),
     servesThroughOutages: options.durability === "local",
     onHandoverRequested: (launch) => calls.request(launch),
   };
@@ -626,7 +649,14 @@ async function requireFencing(
   { objects, random, logger, allowUnfenced }: BackupServiceOptions,
 ): Promise<void> {
   const result = await probe(objects, random);
-  if (result.ok) return;
+  if (result.ok) {
+    if (result.keepsAll === undefined) return;
+    logger.warn(
+      "Nothing may be deleted in the backup's place. It works, and it grows for ever: what is older than the retention stays, and so does the little that every start writes to try the place out. Allow deleting objects there.",
+      { reason: result.keepsAll },
+    );
+    return;
+  }
   if (!allowUnfenced) {
     throw new StartupError(
       `This object store cannot keep two instances apart: ${result.reason} Nothing was opened. Use another store, or --allow-unfenced-backup where only one instance can ever run.`,

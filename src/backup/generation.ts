@@ -9,6 +9,7 @@ import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
+import { sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { BackupSource } from "../store/backup_source.ts";
@@ -20,6 +21,7 @@ import type { Shipper } from "./shipper.ts";
 import {
   putUntilThere,
   SnapshotUpload,
+  type SnapshotUploadOptions,
   type UploadedSnapshot,
 } from "./snapshot_upload.ts";
 
@@ -46,6 +48,8 @@ export interface GenerationOptions {
   patience: Patience;
   /** What the logs on this machine may grow to meanwhile. */
   maxRetainedBytes: number;
+  /** How many were served: a snapshot leaves room for them. */
+  requests(): number;
 }
 
 /** Of a generation's log. */
@@ -96,7 +100,7 @@ export async function makeGeneration(
       signal.throwIfAborted();
       return source.logFloorVersion <= version;
     });
-    await putIndex(options, name, snapshot);
+    const snapshotSha256 = await putIndex(options, name, snapshot);
     const hasMoved = await announced(
       options,
       "the log since the snapshot is put into the new generation's folder",
@@ -108,6 +112,7 @@ export async function makeGeneration(
           snapshotVersion: snapshot.version,
           snapshotTimeMs: snapshot.timeMs,
           missingAfterVersion: missingAfter(end, snapshot.version),
+          snapshotSha256,
         };
         await ownership.update((manifest) =>
           goneOver(manifest, begun, ownership.epoch, end, clock.nowMs())
@@ -161,17 +166,45 @@ function goneOver(
   };
 }
 
-/** Once for each folder: a put that acts late must not bring back another. */
+/** What an upload of a file that nobody writes to needs. */
+export type FileUploadOptions = Omit<
+  SnapshotUploadOptions,
+  "maxLogBytes" | "onBegin" | "requests"
+>;
+
+/**
+ * The whole snapshot of a file that nobody writes to, in the folder of a
+ * generation, which the manifest names by then.
+ * @throws UnavailableError, or the signal's reason
+ */
+export async function putSnapshot(
+  options: FileUploadOptions,
+  generation: string,
+): Promise<{ version: number; snapshotSha256: string }> {
+  const upload = new SnapshotUpload(
+    { ...options, maxLogBytes: Infinity, requests: () => 0, onBegin() {} },
+    generation,
+  );
+  const snapshot = await upload.run(() => Promise.resolve(true));
+  const snapshotSha256 = await putIndex(options, generation, snapshot);
+  return { version: snapshot.version, snapshotSha256 };
+}
+
+/**
+ * Once for each folder: a put that acts late must not bring back another.
+ * @returns the SHA-256 of `snapshot.json`, in hexadecimal
+ */
 async function putIndex(
-  options: GenerationOptions,
+  options: Parameters<typeof putUntilThere>[0],
   generation: string,
   { version, entries, queueMessages, parts }: UploadedSnapshot,
-): Promise<void> {
+): Promise<string> {
   const stamp = hexVersion(version);
   const index = { format: 1, version: stamp, entries, queueMessages, parts };
-  const text = JSON.stringify(index, null, 1) + "\n";
-  await putUntilThere(options, snapshotIndexKey(generation), utf8(text));
+  const bytes = utf8(JSON.stringify(index, null, 1) + "\n");
+  await putUntilThere(options, snapshotIndexKey(generation), bytes);
   await putUntilThere(options, differentialKey(generation), utf8(stamp));
+  return (await sha256(bytes)).toHex();
 }
 
 /** Says now and then what is waited for. */

@@ -42,6 +42,8 @@ export interface GenerationsOptions {
   patience: Patience;
   retentionMs: number;
   maxRetainedBytes: number;
+  /** How many were served: a snapshot leaves room for them. */
+  requests(): number;
   /** How long a necessary one is put off at the most, where others failed. */
   maxPauseMs: number;
   /** Of the present generation, before this launch ships anything. */

@@ -9,9 +9,16 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
+import { withArchives } from "./archive.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
-import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
+import {
+  type Branch,
+  hexVersion,
+  type LostRange,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
 import { epochOf, MANIFEST_KEY } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
@@ -22,6 +29,8 @@ export const STATE = {
   /** The epoch in which this file was last served, and its launch. */
   epoch: "backup_epoch",
   owner: "backup_owner",
+  /** On which machine, and by which lock (`same_machine.ts`). */
+  machine: "backup_machine",
   /** Which place of that URL it was (`ObjectStore.placeId`). */
   place: "backup_place",
   /** How far a file that only followed has come (`database/follower.ts`). */
@@ -79,6 +88,9 @@ export interface LaunchFacts {
     seals: readonly Seal[];
     /** The present generation's snapshot. */
     snapshotVersion: number;
+    /** What a person has given up of it. */
+    lost?: readonly LostRange[];
+    branches?: readonly Branch[];
   } | undefined;
 }
 
@@ -106,7 +118,7 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   if (local === undefined) return { action: "restore" };
   const { epoch, contentVersion } = local;
-  const { end, seals, snapshotVersion } = bucket;
+  const { end, seals, snapshotVersion, lost = [], branches = [] } = bucket;
   if (epoch === undefined) {
     return {
       action: "setAside",
@@ -117,6 +129,10 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
     seals.some((seal) =>
       seal.generation === end.generation && seal.epoch > epoch &&
       seal.lastTsn > 0
+    ) ||
+    // What was given up was written, too.
+    lost.some((range) =>
+      range.generation === end.generation && range.lastEpoch > epoch
     );
   if (!haveOthersWritten) {
     return contentVersion >= end.version ? { action: "use" } : {
@@ -126,7 +142,15 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   // Its epoch's seal may be in an archive then.
   if (contentVersion < snapshotVersion) {
-    return { action: "setAside", why: "it is too far behind to be caught up" };
+    const branch = branches.find((former) =>
+      former.lastVersion >= contentVersion
+    );
+    return {
+      action: "setAside",
+      why: branch
+        ? `the backup was rewound since; the branch ${branch.name} has what was shipped of the line that it is of`
+        : "it is too far behind to be caught up",
+    };
   }
   const isAncestor = seals.some((seal) =>
     seal.epoch === epoch && seal.lastVersion === contentVersion
@@ -200,14 +224,45 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   };
   if (action === "use") return prepared;
   if (action === "setAside") {
-    prepared.asideName = options.engine.setAside(
-      `epoch-${local!.state(STATE.epoch) ?? "none"}-${
-        hexVersion(local!.version)
-      }`,
-    );
+    const suffix = asideSuffix(local!, await isInHistory(options));
+    prepared.asideName = options.engine.setAside(suffix);
   }
   prepared.restored = await fill(options, plan, end, action === "catchUp");
   return prepared;
+}
+
+/** Under which a file is kept; `store/sqlite/aside.ts` reads it again. */
+export function asideSuffix(
+  local: LocalDatabase,
+  isInHistory: boolean,
+): string {
+  return `epoch-${local.state(STATE.epoch) || "none"}-${
+    hexVersion(local.version)
+  }${isInHistory ? "-in-history" : ""}`;
+}
+
+/**
+ * Whether the history has all that the file holds: it is as its launch left it
+ * when everything of it was shipped. Anything less is no proof.
+ */
+export async function isInHistory(
+  options: Pick<
+    PrepareOptions,
+    "local" | "url" | "manifest" | "end" | "objects"
+  >,
+): Promise<boolean> {
+  const { local } = factsOf(options);
+  if (local?.epoch === undefined || options.local!.hasForeignWrites) {
+    return false;
+  }
+  const { seals } = await withArchives(options.objects, options.manifest)
+    .catch((error) => {
+      if (error instanceof StartupError) return options.manifest;
+      throw error;
+    });
+  return seals.some(({ epoch, lastVersion }) =>
+    epoch === local.epoch && lastVersion === local.contentVersion
+  );
 }
 
 /** What `decide` needs, out of a file and a manifest. */
@@ -232,6 +287,8 @@ export function factsOf(
       seals: manifest.seals,
       snapshotVersion: manifest.generations
         .find(({ name }) => name === end.generation)!.snapshotVersion,
+      lost: manifest.lost,
+      branches: manifest.branches,
     },
   };
 }

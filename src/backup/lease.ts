@@ -65,6 +65,10 @@ export class Lease {
   private renewing: Promise<void> | undefined;
   private looking: Timer | undefined;
   private isLooking = false;
+  /** Why the last look got no answer. */
+  private lookError: unknown;
+  private watches = 0;
+  private watching: Timer | undefined;
   /** Resolves when whoever waits should ask again: after each try to renew. */
   private news = Promise.withResolvers<void>();
 
@@ -134,8 +138,61 @@ export class Lease {
     return clock.every(everyMs, () => this.mayServe());
   }
 
+  /**
+   * Looks once a lease, also where nobody asks, until it is stopped: for
+   * those who wait for something to change, and would wait for ever where
+   * another instance has taken over.
+   */
+  watch(): Timer {
+    const { clock, leaseMs } = this.options;
+    this.watches++;
+    this.watching ??= clock.every(leaseMs, () => this.lookIfOld());
+    let isOpen = true;
+    return {
+      stop: () => {
+        if (!isOpen) return;
+        isOpen = false;
+        if (--this.watches > 0) return;
+        this.watching?.stop();
+        this.watching = undefined;
+      },
+    };
+  }
+
+  /** Begins a look where the last one is older than the lease. */
+  lookIfOld(): void {
+    const { clock, register, leaseMs } = this.options;
+    const ageMs = clock.monotonicMs() - register.seenAtMonotonicMs;
+    if (ageMs >= RECENT * leaseMs) this.lookNow();
+  }
+
+  private lookNow(): void {
+    const { kind } = this.options.state.now;
+    if (kind === "ended" || kind === "releasing") return this.stop();
+    // A store that falls silent is asked once, not again and again.
+    if (this.isLooking || this.renewing) return;
+    this.isLooking = true;
+    this.options.register.look()
+      .then(() => this.lookError = undefined)
+      .catch((error) => this.lookError = error)
+      .finally(() => this.isLooking = false);
+  }
+
+  /**
+   * Why requests are refused at present, where it is for lack of an answer:
+   * the lease has run out, and it is not served on without one.
+   */
+  get trouble(): unknown {
+    const { clock, servesThroughOutages, state } = this.options;
+    if (servesThroughOutages || state.now.kind !== "owner") return undefined;
+    const isRunning = clock.monotonicMs() < this.endMonotonicMs &&
+      clock.nowMs() < this.endMs;
+    return isRunning ? undefined : this.renewalError ?? this.lookError;
+  }
+
   /** Nothing by itself any more. */
   stop(): void {
+    this.watching?.stop();
     this.renewal?.stop();
     this.looking?.stop();
     this.looking = undefined;
@@ -146,22 +203,18 @@ export class Lease {
    * run out, whoever waits need not ask.
    */
   private look(): void {
-    const { clock, state, register } = this.options;
+    const { clock, register } = this.options;
     const monotonicMs = clock.monotonicMs();
-    const isRunning = monotonicMs < this.endMonotonicMs;
-    const { kind } = state.now;
-    if (!isRunning || kind === "ended" || kind === "releasing") {
-      return this.stop();
+    if (monotonicMs >= this.endMonotonicMs) {
+      this.looking?.stop();
+      this.looking = undefined;
+      return;
     }
     // Who stands by cannot tell an owner that nobody asks from a dead one.
     if (register.hasStandby) this.mayServe();
-    // A store that falls silent is asked once, not again and again; and a
-    // renewal or an acknowledgement is a look too.
-    const isRecent = monotonicMs - register.seenAtMonotonicMs <
-      RECENT * this.lookMs;
-    if (this.isLooking || this.renewing || isRecent) return;
-    this.isLooking = true;
-    register.look().catch(() => {}).finally(() => this.isLooking = false);
+    // A renewal or an acknowledgement is a look too.
+    const ageMs = monotonicMs - register.seenAtMonotonicMs;
+    if (ageMs >= RECENT * this.lookMs) this.lookNow();
   }
 
   /** Only for who asks: an owner that nobody asks anything lets it run out. */
@@ -184,6 +237,7 @@ export class Lease {
   private async renew(): Promise<void> {
     const { clock, random, state, logger } = this.options;
     let reason = "no answer at all";
+    let hasFailed = false;
     // By a timer: in an outage a request may neither fail nor be answered.
     const leftMs = Math.min(
       this.endMonotonicMs - clock.monotonicMs(),
@@ -200,13 +254,20 @@ export class Lease {
         policy: RENEW_RETRY,
         isTemporary: (error) =>
           isOutage(error) && state.now.kind !== "releasing",
-        onFailure: (error) => {
+        onFailure: (error, tries) => {
           this.renewalError = error;
           reason = messageOf(error);
+          if (tries === 1) {
+            logger.warn("The lease of the backup was not renewed; trying on.", {
+              reason,
+            });
+          }
+          hasFailed = true;
           this.tellNews();
         },
       });
-      if (state.reconnect()) logger.info("The object store answers again.");
+      state.reconnect();
+      if (hasFailed) logger.info("The object store answers again.");
     } finally {
       outage.stop();
     }
@@ -221,6 +282,7 @@ export class Lease {
     }, () => true);
     this.begin(begun!);
     this.renewalError = undefined;
+    this.lookError = undefined;
   }
 
   /**

@@ -7,7 +7,6 @@
  * a touch keeps.
  */
 import type { Clock } from "../common/clock.ts";
-import type { UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
@@ -18,7 +17,7 @@ import { FencedError, type OwnerState } from "./owner_state.ts";
 import { withSeals } from "./sealing.ts";
 
 /** Ends the tries of a change; what became of it is then unknown. */
-export type GiveUp = (error: UnavailableError) => boolean;
+export type GiveUp = (error: unknown) => boolean;
 
 /** Where an epoch ends in a generation. */
 export interface EpochEnd {
@@ -48,6 +47,9 @@ export class ManifestRegister {
   hasStandby = false;
   private changing: Promise<unknown> = Promise.resolve();
   private toldHandover: string | null = null;
+  /** Where our log ends, once we give it up. */
+  private givenUpAt: EpochEnd | undefined;
+  private isGivenUp = false;
   private shipped: () => EpochEnd | undefined = () => undefined;
 
   /** @param current the version that made us the owner, as of that moment */
@@ -92,14 +94,33 @@ export class ManifestRegister {
     state.beginRelease();
     return this.inTurn(async () => {
       const seals = end ? [{ ...end, epoch: this.epoch }] : [];
-      await this.swap((manifest) => ({
-        ...withSeals(manifest, seals),
-        owner: null,
-        ownerUrl: null,
-        leaseUntilMs: 0,
-      }), giveUp);
+      this.givenUpAt = end;
+      try {
+        await this.swap((manifest) => ({
+          ...withSeals(manifest, seals),
+          owner: null,
+          ownerUrl: null,
+          leaseUntilMs: 0,
+        }), giveUp);
+      } catch (error) {
+        if (!this.isGivenUp) throw error;
+      }
       state.released();
     });
+  }
+
+  /**
+   * Whether somebody has it who has all of ours: what became of a release whose
+   * answer was lost, where another has taken over before we looked.
+   */
+  private hasOurEnd(found: VersionedManifest | undefined): boolean {
+    const end = this.givenUpAt;
+    return end !== undefined && found !== undefined &&
+      found.manifest.epoch > this.epoch &&
+      found.manifest.seals.some((seal) =>
+        seal.generation === end.generation && seal.epoch === this.epoch &&
+        seal.lastTsn === end.lastTsn
+      );
   }
 
   /**
@@ -110,7 +131,7 @@ export class ManifestRegister {
   async look(): Promise<void> {
     const { store, state, clock } = this.options;
     const startedMs = clock.monotonicMs();
-    if (await store.tag() !== this.current.tag) {
+    if ((await store.head())?.tag !== this.current.tag) {
       const found = await store.read();
       // Of a change of ours, `inTurn` is about to learn; and a version that was
       // read beside it may be the older one.
@@ -185,6 +206,10 @@ export class ManifestRegister {
     // It may be what our own release has made of it.
     if (state.now.kind === "releasing" && found?.manifest.owner === null) {
       throw new FencedError("This instance hands the database over.");
+    }
+    if (this.hasOurEnd(found)) {
+      this.isGivenUp = true;
+      throw new FencedError("Another instance has the database now.");
     }
     if (found === undefined) {
       throw state.fence(

@@ -67,3 +67,49 @@ Deno.test("a change whose answer was lost is made once, also where somebody touc
   assert.deepEqual(manifest.generations.map(({ name }) => name), [GENERATION]);
   assert.equal(manifest.handoverTo, "somebody");
 });
+
+Deno.test("given up in order, though another has taken over before the answer came: that is no loss", async () => {
+  const { clock, ownership, faults, others } = await owned();
+  const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+  const generation = {
+    name: GENERATION,
+    startedMs: 1,
+    endedMs: null,
+    snapshotVersion: 8,
+  };
+  let isReady = false;
+  void ownership.update((manifest) => ({
+    ...manifest,
+    generation: GENERATION,
+    generations: [generation],
+  })).then(() => isReady = true);
+  while (!isReady) {
+    clock.advance(10);
+    await turn();
+  }
+  let isLost = false;
+  void ownership.lost.then(() => isLost = true);
+  faults.push({ kind: "lostAnswer", actAtMs: 0, answerAtMs: 20 });
+  const released = ownership.release({
+    generation: GENERATION,
+    lastTsn: 3,
+    lastVersion: 20,
+  });
+  await turn();
+  clock.advance(1);
+  await turn();
+  const found = (await others.read())!;
+  assert.equal(found.manifest.owner, null);
+  const taken = { epoch: 2, owner: "another", change: "its own" };
+  const { won } = await others.swap(found, { ...found.manifest, ...taken });
+  assert.equal(won, true);
+  let hasSettled = false;
+  const settled = released.finally(() => hasSettled = true);
+  settled.catch(() => {});
+  while (!hasSettled) {
+    clock.advance(10);
+    await turn();
+  }
+  await settled;
+  assert.equal(isLost, false);
+});

@@ -9,9 +9,19 @@ import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
-import type { ObjectStore, VersionTag } from "../object_store/object_store.ts";
+import {
+  type ObjectStore,
+  STORE_CLOCK_STEP_MS,
+  type VersionTag,
+} from "../object_store/object_store.ts";
 import { Patience } from "../object_store/patience.ts";
-import { decodeManifest, encodeManifest, type Manifest } from "./manifest.ts";
+import { type ClockComparison, compareClocks } from "./store_clock.ts";
+import {
+  decodeManifest,
+  encodeManifest,
+  type Manifest,
+  UnreadableError,
+} from "./manifest.ts";
 import { requireSound } from "./manifest_invariants.ts";
 import { MANIFEST_KEY } from "./names.ts";
 
@@ -28,7 +38,19 @@ const SWAP_RETRY = { firstMs: 100, maxMs: 2000 };
 const FIRST_TIMEOUT_MS = 10_000;
 const MAX_TIMEOUT_MS = 30_000;
 
+/** A version of the manifest, without its contents. */
+export interface ManifestHead {
+  tag: VersionTag;
+  /**
+   * How long ago it was written at least, by the store's own clock, which was
+   * read with the same answer; absent where the store does not say.
+   */
+  ageMs?: number;
+}
+
 export class ManifestStore {
+  /** What the clocks said with the last answer that had the store's time. */
+  clocks: ClockComparison | undefined;
   private readonly patience: Patience;
 
   /** @param firstTimeoutMs of a request; it grows while answers are slow */
@@ -54,12 +76,25 @@ export class ManifestStore {
     return { ...decodeManifest(object.data), tag: object.tag };
   }
 
-  /** Which version is there now; less work than reading it. */
-  async tag(): Promise<VersionTag | undefined> {
+  /**
+   * Which version is there now; less work than reading it.
+   * @param options.now asks for the store's time also where it costs something
+   */
+  async head(options?: { now: boolean }): Promise<ManifestHead | undefined> {
+    const { clock } = this;
+    const beganMs = clock.nowMs();
     const head = await this.patience.run((timeoutMs) =>
-      this.objects.head(MANIFEST_KEY, { timeoutMs })
+      this.objects.head(MANIFEST_KEY, { timeoutMs, ...options })
     );
-    return head?.tag;
+    if (head === undefined) return undefined;
+    const { tag, modifiedMs, nowMs } = head;
+    if (nowMs === undefined) return { tag };
+    this.clocks = compareClocks(beganMs, clock.nowMs(), nowMs);
+    // The one may be cut to its second and the other not.
+    return {
+      tag,
+      ageMs: Math.max(0, nowMs - modifiedMs - STORE_CLOCK_STEP_MS),
+    };
   }
 
   /**
@@ -77,7 +112,7 @@ export class ManifestStore {
   async swap(
     previous: VersionedManifest | undefined,
     next: Manifest,
-    giveUp?: (error: UnavailableError) => boolean,
+    giveUp?: (error: unknown) => boolean,
   ): Promise<{ won: boolean; current: VersionedManifest | undefined }> {
     requireSound(previous?.manifest, next);
     const nonce = this.random.bytes(16).toHex();
@@ -105,7 +140,8 @@ export class ManifestStore {
       random: this.random,
       policy: SWAP_RETRY,
       isTemporary: (error) =>
-        error instanceof UnavailableError && !giveUp?.(error),
+        (error instanceof UnavailableError ||
+          error instanceof UnreadableError) && !giveUp?.(error),
     });
   }
 }

@@ -1,6 +1,7 @@
 /** How a launch stands as the owner of a history. */
 import { UnavailableError } from "../common/errors.ts";
 import { ObjectStoreRefusedError } from "../object_store/object_store.ts";
+import { UnreadableError } from "./manifest.ts";
 
 /** Another instance owns the history now, or this one has given it up. */
 export class FencedError extends UnavailableError {
@@ -11,6 +12,7 @@ export class FencedError extends UnavailableError {
 export function isOutage(error: unknown): error is Error {
   return !(error instanceof FencedError) &&
     (error instanceof UnavailableError ||
+      error instanceof UnreadableError ||
       error instanceof ObjectStoreRefusedError);
 }
 
@@ -44,11 +46,8 @@ export class OwnerState {
     if (this.now.kind === "owner") this.now = { kind: "cutOff", sinceMs };
   }
 
-  /** @returns whether it was cut off */
-  reconnect(): boolean {
-    if (this.now.kind !== "cutOff") return false;
-    this.now = { kind: "owner" };
-    return true;
+  reconnect(): void {
+    if (this.now.kind === "cutOff") this.now = { kind: "owner" };
   }
 
   beginRelease(): void {

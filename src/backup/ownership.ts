@@ -85,6 +85,7 @@ export class Ownership {
   /** The manifest as the owner before us left it. */
   readonly previous: Manifest | undefined;
   private readonly state = new OwnerState();
+  private readonly store: ManifestStore;
   private readonly register: ManifestRegister;
   private readonly lease: Lease;
 
@@ -92,6 +93,7 @@ export class Ownership {
     const { state } = this;
     const { store, current, previous, begun } = taken;
     const { leaseMs = LEASE_MS } = options;
+    this.store = store;
     this.register = new ManifestRegister(
       { ...options, store, state },
       current,
@@ -125,6 +127,11 @@ export class Ownership {
     return this.lease.renewalError;
   }
 
+  /** Our clock less the object store's; undefined where it does not say. */
+  get clockSkewMs(): number | undefined {
+    return this.store.clocks?.skewMs;
+  }
+
   /** Undefined where there is no history yet. */
   get historyEnd(): HistoryEnd | undefined {
     const { generation, generations, seals } = this.manifest;
@@ -152,6 +159,21 @@ export class Ownership {
   /** Renews the lease also where nobody asks, until it is stopped. */
   keepAlive(): Timer {
     return this.lease.keepAlive();
+  }
+
+  /** See {@linkcode Lease.watch}. */
+  watch(): Timer {
+    return this.lease.watch();
+  }
+
+  /** See {@linkcode Lease.lookIfOld}. */
+  lookIfOld(): void {
+    this.lease.lookIfOld();
+  }
+
+  /** See {@linkcode Lease.trouble}. */
+  get trouble(): unknown {
+    return this.lease.trouble;
   }
 
   /** See {@linkcode ManifestRegister.update}. */

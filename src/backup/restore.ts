@@ -15,13 +15,14 @@ import { readSegment, type SegmentContents, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
-import type {
-  ListedSegment,
-  RestorePlan,
-  RestorePoint,
-  SnapshotPartInfo,
+import {
+  type ListedSegment,
+  offer,
+  type RestorePlan,
+  type RestorePoint,
+  type SnapshotPartInfo,
 } from "./history.ts";
-import { versionOf } from "./names.ts";
+import { snapshotIndexKey, versionOf } from "./names.ts";
 
 /**
  * Objects on their way at once: four, or more of small ones, whose time is that
@@ -31,6 +32,8 @@ import { versionOf } from "./names.ts";
 const CONCURRENCY = 4;
 const MAX_SMALL_CONCURRENCY = 32;
 const SMALL_BYTES = 1024 * 1024;
+/** Those of other programs may be large: then the next waits for the last. */
+const MAX_UNDER_WAY_BYTES = 8 * 1024 * 1024;
 /** How often an object is asked for while the store does not answer. */
 const MAX_TRIES = 8;
 const FIRST_RETRY_MS = 200;
@@ -63,6 +66,26 @@ export interface RestoreResult {
  * @throws UnavailableError where the store does not answer
  */
 export async function restore(options: RestoreOptions): Promise<RestoreResult> {
+  const good = { version: options.plan.beforeVersion };
+  try {
+    return await restoreAll(options, good);
+  } catch (error) {
+    if (!(error instanceof DamagedError)) throw error;
+    throw new DamagedError(
+      `${error.message} ${
+        good.version === undefined
+          ? "Nothing before it can be restored"
+          : offer(good.version).slice(0, -1)
+      }; \`backup verify\` looks at all objects.`,
+    );
+  }
+}
+
+/** @param good the last version that is known to be whole */
+async function restoreAll(
+  options: RestoreOptions,
+  good: { version: number | undefined },
+): Promise<RestoreResult> {
   const { plan, target } = options;
   const { snapshot, point } = plan;
   const result: RestoreResult = {
@@ -94,6 +117,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       );
     }
   } else result.version = options.afterVersion;
+  const { beforeVersion = 0 } = plan;
+  good.version = Math.max(result.version, beforeVersion);
 
   // A snapshot of another program is whole only with the log before it.
   const isForeign = snapshot.totals === undefined;
@@ -109,6 +134,12 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     const { previousVersion, entries } = contents;
     if (previousVersion === undefined && !isForeign) {
       throw damaged(item.key, "its end is missing");
+    }
+    if (previousVersion !== undefined && isForeign) {
+      throw damaged(
+        snapshotIndexKey(plan.generation),
+        "it is missing, and a server of ours has written one",
+      );
     }
     if (previousVersion !== undefined && previousVersion !== chainVersion) {
       throw damaged(
@@ -133,6 +164,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     }
     result.version = Math.max(result.version, appliedVersion);
     result.timeMs = timeOf(contents.times, appliedVersion) ?? contents.timeMs;
+    good.version = Math.max(result.version, beforeVersion);
     count(item.sizeBytes);
     if (isPast) break;
   }
@@ -207,6 +239,7 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
     for (const item of items) {
       while (
         next < items.length &&
+        (underWay.length === 0 || underWayBytes < MAX_UNDER_WAY_BYTES) &&
         underWay.length <
           (underWayBytes < SMALL_BYTES ? MAX_SMALL_CONCURRENCY : CONCURRENCY)
       ) start();
@@ -241,8 +274,11 @@ async function fetchObject(
   }
 }
 
-function damaged(key: string, what: string): StartupError {
-  return new StartupError(
-    `The backup's object ${key} cannot be used: ${what}. Nothing of it was served; \`restore --at\` reaches what lies before it, and \`backup verify\` looks at all of them.`,
+/** An object of the generation is not as it was written. */
+export class DamagedError extends StartupError {}
+
+function damaged(key: string, what: string): DamagedError {
+  return new DamagedError(
+    `The backup's object ${key} cannot be used: ${what}. Nothing of it was served.`,
   );
 }

@@ -8,13 +8,15 @@
 import type { Clock } from "../common/clock.ts";
 import type { Logger } from "../common/log.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
-import type { Manifest } from "./manifest.ts";
+import type { Archive, Manifest } from "./manifest.ts";
 import { readArchive, withArchives } from "./archive.ts";
+import { pinned } from "./branches.ts";
 import {
   ARCHIVES_PREFIX,
   differentialKey,
   epochOf,
   isGenerationName,
+  MANIFEST_KEY,
   startOf,
 } from "./names.ts";
 import type { Ownership } from "./ownership.ts";
@@ -35,19 +37,52 @@ export interface RetentionOptions {
 
 /**
  * A generation stays while a moment that it covers is within the retention:
- * it covers everything from its snapshot to its end.
+ * it covers everything from its snapshot to its end; and while a branch ends in
+ * it. The oldest go first, so
+ * that no hole comes about where a clock was wrong once.
  */
 export function expiredGenerations(
-  { generation, generations }: Pick<Manifest, "generation" | "generations">,
+  manifest: Pick<Manifest, "generation" | "generations" | "branches">,
   nowMs: number,
   retentionMs: number,
 ): string[] {
-  return generations.filter(({ name, endedMs }) =>
-    name !== generation && endedMs !== null && endedMs < nowMs - retentionMs
-  ).map(({ name }) => name);
+  const { generation, generations } = manifest;
+  const end = generations.findIndex(({ name, endedMs }) =>
+    name === generation || endedMs === null || endedMs >= nowMs - retentionMs
+  );
+  const kept = pinned(manifest);
+  return generations.slice(0, Math.max(0, end)).map(({ name }) => name)
+    .filter((name) => !kept.has(name));
 }
 
-/** Those that came to nothing; none is being made while a pass runs. */
+/** By the earlier of our clock and the store's: one may be wrong. */
+async function earlierNowMs(
+  objects: ObjectStore,
+  clock: Clock,
+): Promise<number> {
+  const head = await objects.head(MANIFEST_KEY, { now: true });
+  return Math.min(clock.nowMs(), head?.nowMs ?? Infinity);
+}
+
+/**
+ * Whether the store's own times agree that a generation has ended so long ago:
+ * it ended when the one after it was whole.
+ */
+async function endedBefore(
+  objects: ObjectStore,
+  next: string | undefined,
+  timeMs: number,
+): Promise<boolean> {
+  if (next === undefined) return false;
+  const head = await objects.head(differentialKey(next));
+  // Not even begun by the store's word, where it is not there.
+  return head !== undefined && head.modifiedMs < timeMs;
+}
+
+/**
+ * Those that came to nothing; none is being made while a pass runs. Only an
+ * owner before us may still put to one: its time is by that owner's clock.
+ */
 function abandoned(
   { making }: Pick<Manifest, "making">,
   epoch: number,
@@ -67,19 +102,12 @@ export async function applyRetention(
   options: RetentionOptions,
 ): Promise<string[]> {
   const { objects, ownership, clock, logger, retentionMs, signal } = options;
-  const nowMs = clock.nowMs();
+  const nowMs = await earlierNowMs(objects, clock);
   const before = ownership.manifest;
   const gone = new Set([
-    ...expiredGenerations(before, nowMs, retentionMs),
     ...abandoned(before, ownership.epoch, nowMs),
+    ...await expired(objects, before, nowMs - retentionMs),
   ]);
-  // An archive goes as a whole, when its last generation does.
-  for (const archive of before.archives) {
-    if (archive.endedMs >= nowMs - retentionMs) continue;
-    const { generations } = await readArchive(objects, archive);
-    for (const { name } of generations) gone.add(name);
-    gone.add(archive.key);
-  }
   if (gone.size === 0 && before.deleting.length === 0) return [];
   // A swap that wins shows that nothing has changed since it was read.
   const planned = await ownership.update((manifest) => ({
@@ -106,6 +134,40 @@ export async function applyRetention(
     first: doomed[0],
   });
   return doomed;
+}
+
+/** Archives and generations that ended before a time, the oldest first. */
+async function expired(
+  objects: ObjectStore,
+  manifest: Manifest,
+  timeMs: number,
+): Promise<string[]> {
+  const gone: string[] = [];
+  const { archives, generations } = manifest;
+  // An archive goes as a whole, when its last generation does.
+  for (const [at, archive] of archives.entries()) {
+    if (archive.endedMs >= timeMs) return gone;
+    const next = archives[at + 1];
+    const after = next === undefined
+      ? generations[0]?.name
+      : (await namesIn(objects, next))[0];
+    if (!await endedBefore(objects, after, timeMs)) return gone;
+    gone.push(archive.key, ...await namesIn(objects, archive));
+  }
+  for (const name of expiredGenerations(manifest, timeMs, 0)) {
+    const at = generations.findIndex((generation) => generation.name === name);
+    if (!await endedBefore(objects, generations[at + 1]?.name, timeMs)) break;
+    gone.push(name);
+  }
+  return gone;
+}
+
+async function namesIn(
+  objects: ObjectStore,
+  archive: Archive,
+): Promise<string[]> {
+  const { generations } = await readArchive(objects, archive);
+  return generations.map(({ name }) => name);
 }
 
 /** What is history, whatever else a manifest says of it. */

@@ -68,3 +68,91 @@ Deno.test("only what the manifest names is deleted: unfinished generations, and 
   assert.deepEqual(manifest.making, [YOUNG]);
   assert.deepEqual(manifest.deleting, []);
 });
+
+/** Three generations, each whole when the store's clock said so. */
+async function threeGenerations(wholeAtMs: readonly number[]) {
+  const clock = { ...systemClock };
+  const objects = new MemoryObjectStore({ clock });
+  const names = ["1", "2", "3"].map((day) =>
+    `2026010${day}t000000z-00000005-aaaa`
+  );
+  for (const [at, name] of names.entries()) {
+    clock.nowMs = () => wholeAtMs[at];
+    await objects.put(`${name}/differential`, new Uint8Array([1]));
+    await objects.put(`${name}/logs/1`, new Uint8Array([1]));
+  }
+  await objects.put("manifest.json", new Uint8Array([1]));
+  return { clock, objects, names };
+}
+
+/** What a pass deletes, by a clock of its own. */
+async function deletedBy(
+  objects: MemoryObjectStore,
+  names: readonly string[],
+  endedMs: readonly number[],
+  nowMs: number,
+): Promise<string[]> {
+  let manifest: Manifest = {
+    databaseId: "id",
+    epoch: 5,
+    owner: "owner",
+    leaseUntilMs: 0,
+    handoverTo: null,
+    generation: names[2],
+    beganWithFile: false,
+    making: [],
+    deleting: [],
+    archives: [],
+    generations: names.map((name, at) => ({
+      name,
+      startedMs: 0,
+      endedMs: endedMs[at] ?? null,
+      snapshotVersion: at,
+    })),
+    seals: [],
+    leapVersion: 0,
+  };
+  return await applyRetention({
+    objects,
+    ownership: {
+      epoch: 5,
+      get manifest() {
+        return manifest;
+      },
+      update(change) {
+        return Promise.resolve(manifest = change(manifest));
+      },
+    },
+    clock: { ...systemClock, nowMs: () => nowMs },
+    logger: silentLogger,
+    retentionMs: 7 * DAY_MS,
+  });
+}
+
+const NOW_MS = Date.parse("2026-01-20T00:00:00Z");
+
+Deno.test("a clock that is 8 days ahead deletes nothing that is within the retention", async () => {
+  const whole = [NOW_MS - 9 * DAY_MS, NOW_MS - 2 * DAY_MS, NOW_MS - DAY_MS];
+  const { clock, objects, names } = await threeGenerations(whole);
+  clock.nowMs = () => NOW_MS;
+  const ended = whole.slice(1);
+  const ahead = NOW_MS + 8 * DAY_MS;
+  assert.deepEqual(await deletedBy(objects, names, ended, ahead), []);
+  // When the store says so too, they go.
+  clock.nowMs = () => NOW_MS + 8 * DAY_MS;
+  const gone = await deletedBy(objects, names, ended, ahead);
+  assert.deepEqual(gone, names.slice(0, 2));
+});
+
+Deno.test("a generation that ended while a clock was behind stays as long as any other", async () => {
+  const whole = [NOW_MS - 9 * DAY_MS, NOW_MS - 2 * DAY_MS, NOW_MS - DAY_MS];
+  const { clock, objects, names } = await threeGenerations(whole);
+  clock.nowMs = () => NOW_MS;
+  // By their owner's word they ended a month ago.
+  const ended = [NOW_MS - 30 * DAY_MS, NOW_MS - 29 * DAY_MS];
+  assert.deepEqual(await deletedBy(objects, names, ended, NOW_MS), []);
+  // The second one's snapshot was whole 7 days ago, so the first one goes.
+  clock.nowMs = () => NOW_MS + 5 * DAY_MS + 1;
+  const gone = await deletedBy(objects, names, ended, NOW_MS + 9 * DAY_MS);
+  assert.deepEqual(gone, names.slice(0, 1));
+});

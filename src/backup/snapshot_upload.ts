@@ -26,6 +26,13 @@ import { isOutage } from "./ownership.ts";
 const PART_BYTES = 1024 * 1024;
 /** Parts on their way at once, each held in memory. */
 const UPLOADS = 4;
+/**
+ * While requests are served, a part is begun no sooner than this after the one
+ * before: each takes the serving thread and the disk for some 20 ms. With 400
+ * requests/s beside it, half of the writes take 5 ms, not 28 (and 2.5 without a
+ * snapshot). Not in a try after one that was given up: that one was too slow.
+ */
+const BUSY_SPACING_MS = 150;
 const PUT_RETRY = { firstMs: 1000, maxMs: 5000 };
 /** How often what is left of earlier tries is tried to be deleted. */
 const MAX_DELETE_TRIES = 5;
@@ -35,7 +42,7 @@ const MAX_PAUSE_MS = 600_000;
 
 export interface SnapshotUploadOptions {
   objects: ObjectStore;
-  source: BackupSource;
+  source: Pick<BackupSource, "snapshot">;
   epoch: number;
   clock: Clock;
   random: Random;
@@ -43,6 +50,8 @@ export interface SnapshotUploadOptions {
   patience: Patience;
   /** What the write-ahead log may grow to meanwhile. */
   maxLogBytes: number;
+  /** How many were served so far. */
+  requests(): number;
   /** Ends the work. */
   signal: AbortSignal;
   /** A try has begun: the log is needed from this version on. */
@@ -61,6 +70,7 @@ export class SnapshotUpload {
   /** Where the parts of the last try ended. */
   private endKeys: Bytes[] = [];
   private partsBegun = 0;
+  private hasGivenUp = false;
 
   constructor(
     private readonly options: SnapshotUploadOptions,
@@ -94,6 +104,7 @@ export class SnapshotUpload {
   }
 
   private tellGivenUp(reason: string, pauseMs: number): void {
+    this.hasGivenUp = true;
     this.options.logger.warn(
       "The snapshot of a new generation is given up for now; the next try needs only what is not in the bucket by then.",
       { reason, partsThere: this.stored.size, pauseMs },
@@ -108,6 +119,7 @@ export class SnapshotUpload {
     const uploads = new Set<Promise<void>>();
     const failed = Promise.withResolvers<never>();
     failed.promise.catch(() => {});
+    const pace = this.hasGivenUp ? () => {} : this.pace();
     let entries = 0;
     const done = (part: SnapshotPartInfo) => {
       entries += part.entries ?? 0;
@@ -125,7 +137,8 @@ export class SnapshotUpload {
           const known = this.stored.get(part.sha256);
           if (known) {
             parts.push(known);
-            return done(known);
+            done(known);
+            return;
           }
           const info = this.infoOf(part);
           parts.push(info);
@@ -135,6 +148,7 @@ export class SnapshotUpload {
           }).finally(() => uploads.delete(uploading));
           uploading.catch(failed.reject);
           uploads.add(uploading);
+          await pace();
           if (uploads.size < UPLOADS) return;
           await Promise.race([failed.promise, ...uploads]);
         },
@@ -157,6 +171,20 @@ export class SnapshotUpload {
       );
       this.endKeys = [...endKeys, ...rest];
     }
+  }
+
+  /** @returns to be called after each part: leaves room for what is served */
+  private pace(): () => Promise<void> {
+    const { clock, requests, signal } = this.options;
+    let begunMs = clock.monotonicMs();
+    let served = requests();
+    return async () => {
+      const isBusy = requests() !== served;
+      const restMs = begunMs + BUSY_SPACING_MS - clock.monotonicMs();
+      if (isBusy && restMs > 0) await sleepUntil(clock, restMs, signal);
+      begunMs = clock.monotonicMs();
+      served = requests();
+    };
   }
 
   private infoOf(part: SnapshotPart): SnapshotPartInfo {

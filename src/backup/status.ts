@@ -3,6 +3,7 @@ import type { Clock } from "../common/clock.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
+import { readNewestManifest } from "./copies.ts";
 import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
 import { beginningMs, hexVersion } from "./manifest.ts";
 import { ManifestStore } from "./manifest_store.ts";
@@ -48,7 +49,10 @@ export async function bucketStatus(
   clock: Clock,
   random: Random,
 ): Promise<BucketStatus | undefined> {
-  const found = await new ManifestStore(objects, clock, random).read();
+  const found = await readNewestManifest(
+    objects,
+    new ManifestStore(objects, clock, random),
+  );
   if (found === undefined) {
     const content = await contentWithoutManifest(objects);
     if (content) throw content;
@@ -58,7 +62,11 @@ export async function bucketStatus(
   }
   const manifest = await withArchives(objects, found.manifest);
   const name = found.manifest.generation;
-  const snapshot = await readSnapshotIndex(objects, name);
+  const snapshot = await readSnapshotIndex(
+    objects,
+    name,
+    manifest.generations.find((generation) => generation.name === name),
+  );
   const listing = await listSegments(objects, name, manifest);
   const { history, strays } = listing;
   const last = history.at(-1);

@@ -7,9 +7,14 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
 import type { VersionTag } from "../object_store/object_store.ts";
+import { HandoverBeat } from "./handover.ts";
 import type { Moment } from "./lease.ts";
-import type { Manifest } from "./manifest.ts";
-import { ManifestStore, type VersionedManifest } from "./manifest_store.ts";
+import { type Manifest, UnreadableError } from "./manifest.ts";
+import {
+  type ManifestHead,
+  ManifestStore,
+  type VersionedManifest,
+} from "./manifest_store.ts";
 import {
   CLOCK_MARGIN_MS,
   FencedError,
@@ -26,6 +31,8 @@ const MANIFEST_TIMEOUT_MS = 3000;
 const WAIT_POLL_MS = 250;
 const OUTAGE_POLL_MS = 1000;
 const SEAL_RETRY = { firstMs: 250, maxMs: 2000 };
+/** How long a start asks for a manifest that it cannot read. */
+const UNREADABLE_MS = 30_000;
 /** After so many leases a launch that asks and gets no answer is gone. */
 const STALE_ASK_LEASES = 2;
 
@@ -52,9 +59,15 @@ export class Candidate {
   private readonly store: ManifestStore;
   private readonly leaseMs: number;
   private readonly marginMs: number;
-  private seen: { found: VersionedManifest | undefined; sinceMs: number };
+  private found: VersionedManifest | undefined;
+  /**
+   * The last sign of life of an owner: a change of its own, and since when at
+   * least none has come after it, by our monotonic clock.
+   */
+  private quiet: { change: string | undefined; sinceMs: number };
   /** Another launch that asks, since when we see it. */
   private asking: { launch: string | null; sinceMs: number };
+  private hasToldClocks = false;
 
   constructor(private readonly options: OwnershipOptions) {
     const { objects, clock, random } = options;
@@ -68,24 +81,27 @@ export class Candidate {
     );
     this.launch = randomUuid(random);
     const sinceMs = clock.monotonicMs();
-    this.seen = { found: undefined, sinceMs };
+    this.quiet = { change: undefined, sinceMs };
     this.asking = { launch: null, sinceMs };
   }
 
   /**
-   * One read of the manifest.
+   * One look at the manifest; it is read where it has changed.
    * @throws StartupError where it is of another database, or was lost
    * @throws UnavailableError, ObjectStoreRefusedError
    */
   async look(): Promise<Sight> {
-    const { objects, databaseId, signal, clock } = this.options;
-    const found = await this.store.read() ??
-      await readOfNonEmpty(objects, this.store, signal);
+    const { objects, databaseId, signal } = this.options;
+    const beganMs = this.options.clock.monotonicMs();
+    const head = await this.store.head({ now: true });
+    this.tellClocks();
+    if (head === undefined || head.tag !== this.found?.tag) {
+      this.found = await this.store.read() ??
+        await readOfNonEmpty(objects, this.store, signal);
+    }
+    const { found } = this;
     if (found) checkDatabase(found.manifest, databaseId);
-    const sinceMs = clock.monotonicMs();
-    if (found?.nonce !== this.seen.found?.nonce) this.seen = { found, sinceMs };
-    const { handoverTo: launch = null } = found?.manifest ?? {};
-    if (launch !== this.asking.launch) this.asking = { launch, sinceMs };
+    this.listen(beganMs, head);
     return {
       manifest: found?.manifest,
       tag: found?.tag,
@@ -93,17 +109,48 @@ export class Candidate {
     };
   }
 
+  /** For how long the owner has given no sign of life, and who asks it. */
+  private listen(beganMs: number, head: ManifestHead | undefined): void {
+    const { found } = this;
+    const nowMs = this.options.clock.monotonicMs();
+    // A launch that asks touches the manifest too, and keeps this.
+    const change = found?.manifest.change ?? found?.nonce;
+    if (change !== this.quiet.change) this.quiet = { change, sinceMs: nowMs };
+    // The owner's change is no younger than the version that it is in.
+    if (head?.ageMs !== undefined && head.tag === found?.tag) {
+      const sinceMs = beganMs - head.ageMs;
+      this.quiet.sinceMs = Math.min(this.quiet.sinceMs, sinceMs);
+    }
+    const launch = found?.manifest.handoverTo ?? null;
+    if (launch !== this.asking.launch) this.asking = { launch, sinceMs: nowMs };
+  }
+
+  private tellClocks(): void {
+    const { clocks } = this.store;
+    if (this.hasToldClocks || clocks === undefined) return;
+    this.hasToldClocks = true;
+    if (Math.abs(clocks.skewMs) <= this.marginMs) return;
+    const time = (ms: number) => new Date(ms).toISOString();
+    this.options.logger.warn(
+      "The clock of this machine and that of the object store disagree. Set the one that is wrong: times in the backup are by this machine's clock, and what has expired is deleted by the earlier of the two.",
+      {
+        ours: time(clocks.ourMs),
+        store: time(clocks.storeMs),
+        skewMs: Math.round(clocks.skewMs),
+      },
+    );
+  }
+
   private mayTake(manifest: Manifest | undefined): TakeReason | undefined {
     const { clock, previousOwner } = this.options;
     if (manifest === undefined) return "none";
     if (manifest.owner === null) return "released";
     if (manifest.owner === previousOwner) return "ours";
-    // A renewal changes the nonce; without one for a whole lease it is over,
-    // whatever the owner's clock says.
-    const unchangedMs = clock.monotonicMs() - this.seen.sinceMs;
-    const isOver = clock.nowMs() > manifest.leaseUntilMs + this.marginMs ||
-      unchangedMs > this.leaseMs + this.marginMs;
-    return isOver ? "leaseOver" : undefined;
+    // Without a renewal for a whole lease it is over, whatever anybody's time
+    // of day is. An older manifest does not say how long the owner's is.
+    const leaseMs = manifest.leaseMs ?? Math.max(this.leaseMs, LEASE_MS);
+    const quietMs = clock.monotonicMs() - this.quiet.sinceMs;
+    return quietMs > leaseMs + this.marginMs ? "leaseOver" : undefined;
   }
 
   /**
@@ -111,7 +158,7 @@ export class Candidate {
    * @returns whether the owner is asked for us now
    */
   async ask(): Promise<boolean> {
-    const { found } = this.seen;
+    const { found } = this;
     if (found === undefined || found.manifest.owner === null) return false;
     const { handoverTo } = found.manifest;
     if (handoverTo === this.launch) return true;
@@ -129,7 +176,7 @@ export class Candidate {
    * nothing then keeps its lease, and is not taken for dead.
    */
   async standBy(): Promise<void> {
-    const { found } = this.seen;
+    const { found } = this;
     if (found === undefined || found.manifest.owner === null) return;
     if (found.manifest.standby) return;
     const next = { ...found.manifest, standby: this.launch };
@@ -163,7 +210,7 @@ export class Candidate {
    */
   async take(sight: Sight): Promise<Ownership | undefined> {
     const { clock, random, databaseId, signal } = this.options;
-    const { found } = this.seen;
+    const { found } = this;
     if (sight.mayTake === undefined || sight.tag !== found?.tag) {
       throw new Error("only what the last look lets us take can be taken");
     }
@@ -242,7 +289,10 @@ export async function acquireOwnership(
 ): Promise<Ownership> {
   const { clock, signal } = options;
   const candidate = new Candidate(options);
+  // It serves as soon as it has the history, so it is ready all the time.
+  const beat = new HandoverBeat(options, candidate.launch);
   let told: string | undefined;
+  let unreadableSinceMs: number | undefined;
   const tell = (what: string) => {
     if (told !== what) options.onWaiting?.(told = what);
   };
@@ -251,6 +301,7 @@ export async function acquireOwnership(
       signal?.throwIfAborted();
       try {
         const sight = await candidate.look();
+        unreadableSinceMs = undefined;
         if (sight.mayTake !== undefined) {
           const ownership = await candidate.take(sight);
           if (ownership) return ownership;
@@ -259,12 +310,23 @@ export async function acquireOwnership(
         tell(
           "Another instance owns this backup; it is asked to hand over, or its lease is waited for.",
         );
+        beat.start();
         await candidate.ask();
         await sleepUntil(clock, WAIT_POLL_MS, signal);
       } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error;
+        if (error instanceof UnreadableError) {
+          const nowMs = clock.monotonicMs();
+          unreadableSinceMs ??= nowMs;
+          if (nowMs - unreadableSinceMs >= UNREADABLE_MS) throw error;
+        } else if (!(error instanceof UnavailableError)) throw error;
         tell(
-          `The object store does not answer (${messageOf(error)}); trying on.`,
+          error instanceof UnreadableError
+            ? `The object store gave something that is no manifest; trying on for ${
+              UNREADABLE_MS / 1000
+            } s. ${messageOf(error)}`
+            : `The object store does not answer (${
+              messageOf(error)
+            }); trying on.`,
         );
         await sleepUntil(clock, OUTAGE_POLL_MS, signal);
       }
@@ -273,6 +335,8 @@ export async function acquireOwnership(
     // Nobody should hand over to a launch that is gone.
     await candidate.withdraw().catch(() => {});
     throw error;
+  } finally {
+    beat.stop();
   }
 }
 

@@ -10,6 +10,7 @@ import { withArchives } from "../backup/archive.ts";
 import { beginningMs, hexVersion, type Manifest } from "../backup/manifest.ts";
 import { ManifestStore } from "../backup/manifest_store.ts";
 import { following, hasMissing, inOrder } from "../backup/missing.ts";
+import { branchJson, branchLine } from "./backup_branches.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { ListConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
@@ -42,10 +43,28 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
       };
     });
     const newest = newestOf(manifest);
+    const { branches = [] } = manifest;
+    const lost = {
+      lost: (manifest.lost ?? []).map((range) => ({
+        generation: range.generation,
+        after: hexVersion(range.afterVersion),
+        until: hexVersion(range.untilVersion),
+        decidedMs: range.decidedMs,
+      })),
+    };
     const { url } = objects;
     if (config.json) {
       const { databaseId } = manifest;
-      io.out(JSON.stringify({ url, databaseId, generations, newest }));
+      io.out(
+        JSON.stringify({
+          url,
+          databaseId,
+          generations,
+          newest,
+          branches: branches.map(branchJson),
+          ...lost,
+        }),
+      );
       return 0;
     }
     const time = (ms: number) => new Date(ms).toISOString();
@@ -79,6 +98,14 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
           : `at least ${newest.versionstamp}; \`backup status\` finds the one that it is`
       }`,
     );
+    for (const branch of branches) io.out(branchLine(branch));
+    for (const { after, until, decidedMs } of lost.lost) {
+      io.out(
+        `  lost    after ${after}, up to ${until} or later: given up with \`backup repair\` at ${
+          time(decidedMs)
+        }`,
+      );
+    }
     io.out(
       generations.some(({ missingAfter }) => missingAfter !== undefined)
         ? "Every other versionstamp and time from the first line to the newest can be restored (restore --at), not these alone."

@@ -29,7 +29,7 @@ interface CommandNeeds {
   /** The folder of the database: what is put beside it is in there too. */
   database?: "read" | "write";
   place?: "read" | "write" | ((values: OptionValues) => "read" | "write");
-  /** Restores into the folder for temporary files. */
+  /** Restores into a scratch folder: that for temporary files, if none is named. */
   scratch?: true;
 }
 
@@ -46,6 +46,11 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
     scratch: true,
   },
   "backup snapshot": { asks: true },
+  "backup repair": { place: "write" },
+  "backup rewind": { place: "write", scratch: true },
+  "backup branches": {
+    place: ({ removeBranch }) => removeBranch === undefined ? "read" : "write",
+  },
   // A leap of versions is noted in the backup.
   restore: { place: ({ sameDatabase }) => sameDatabase ? "write" : "read" },
   health: { asks: true },
@@ -90,7 +95,10 @@ export function commandPermissions(
       : needs.place;
     all.push(placePermissions(place, access, around));
   }
-  if (needs.scratch) all.push(files("write", [temporaryFolder(around)]));
+  if (needs.scratch) {
+    const folder = values.scratchFolder ?? temporaryFolder(around);
+    all.push(files("write", [folder]));
+  }
   return together(all);
 }
 

@@ -9,6 +9,7 @@ import { type Address, loopbackOf, parseAddress } from "./address.ts";
 import { readAddressFile } from "./address_file.ts";
 import type { OptionName, OptionValues } from "./options.ts";
 import type { Invocation, Source } from "./parse.ts";
+import { isBranchName } from "../backup/branches.ts";
 import type { RestorePoint } from "../backup/history.ts";
 import { type BackupPlace, backupPlaceOf } from "./backup_place.ts";
 import { VERSION } from "./version.ts";
@@ -59,6 +60,8 @@ export interface ServeBackupConfig {
   retentionMs: number;
   maxLogBytes: number;
   leaseMs: number;
+  /** For files that were set aside and hold nothing of their own. */
+  keepAsideMs: number;
   /** 0: never. */
   verifyEveryMs: number;
   allowUnfenced: boolean;
@@ -87,6 +90,29 @@ export interface ListConfig {
   json: boolean;
 }
 
+export interface RepairConfig {
+  place: BackupPlace;
+  /** Does not ask. */
+  isAgreed: boolean;
+  json: boolean;
+}
+
+export interface RewindConfig extends RepairConfig {
+  point: RestorePoint;
+  /** As the person wrote it. */
+  pointText: string;
+  /** Of the branch that keeps the present state. Absent: one with the time. */
+  branchName?: string;
+  /** For the scratch file. */
+  folder?: string;
+  leaseMs: number;
+}
+
+export interface BranchesConfig extends ListConfig {
+  /** The branch to give up. Absent: they are listed. */
+  remove?: string;
+}
+
 export interface SnapshotConfig {
   address: Address;
   secret: string;
@@ -97,6 +123,8 @@ export interface RestoreConfig {
   place: BackupPlace;
   output: string;
   point: RestorePoint;
+  /** Instead of a point: the newest one of this branch. */
+  branchName?: string;
   /** The file keeps the database's id, and its versions leap. */
   isSameDatabase: boolean;
   json: boolean;
@@ -238,6 +266,7 @@ function serveBackupOf(
     retentionMs: values.backupRetentionMs!,
     maxLogBytes: values.backupMaxLogMib! * 1024 * 1024,
     leaseMs: values.backupLeaseMs!,
+    keepAsideMs: values.keepAsideMs!,
     verifyEveryMs: values.verifyEveryMs ?? 0,
     allowUnfenced: values.allowUnfencedBackup!,
     isStandby: values.standby!,
@@ -296,6 +325,39 @@ export function listConfig({ values }: Settings): ListConfig {
 }
 
 /** @throws UsageError */
+export function repairConfig(settings: Settings): RepairConfig {
+  return { ...listConfig(settings), isAgreed: settings.values.yes! };
+}
+
+/** @throws UsageError */
+export function rewindConfig(settings: Settings): RewindConfig {
+  const { rewindTo, branch, scratchFolder, backupLeaseMs } = settings.values;
+  if (rewindTo === undefined) {
+    throw new UsageError(
+      "--to is missing: the versionstamp or time to go back to. `backup list` shows the points that there are.",
+    );
+  }
+  if (branch !== undefined && !isBranchName(branch)) {
+    throw new UsageError(
+      `--branch needs letters, digits, dots, dashes and underscores, at most 64, but got '${branch}'.`,
+    );
+  }
+  return {
+    ...repairConfig(settings),
+    point: restorePointOf(rewindTo, "--to"),
+    pointText: rewindTo,
+    branchName: branch,
+    folder: scratchFolder,
+    leaseMs: backupLeaseMs!,
+  };
+}
+
+/** @throws UsageError */
+export function branchesConfig(settings: Settings): BranchesConfig {
+  return { ...listConfig(settings), remove: settings.values.removeBranch };
+}
+
+/** @throws UsageError */
 export function backupConfig(settings: Settings): BackupConfig {
   const { values } = settings;
   return {
@@ -328,16 +390,26 @@ export function restoreConfig({ values }: Settings): RestoreConfig {
   if (values.output === undefined) {
     throw new UsageError("--output (-o) is missing: which file to write.");
   }
+  const { restoreAt, branch } = values;
+  if (restoreAt !== undefined && branch !== undefined) {
+    throw new UsageError(
+      "--at and --branch are both given: a branch's versionstamps are restored with --at alone, and --branch is its newest one.",
+    );
+  }
   return {
     place,
     output: values.output,
-    point: restorePointOf(values.restoreAt),
+    point: restorePointOf(restoreAt, "--at"),
+    branchName: branch,
     isSameDatabase: values.sameDatabase!,
     json: values.json!,
   };
 }
 
-function restorePointOf(text: string | undefined): RestorePoint {
+function restorePointOf(
+  text: string | undefined,
+  flag: string,
+): RestorePoint {
   if (text === undefined) return { kind: "latest" };
   if (/^[0-9a-fA-F]{20}$/.test(text)) {
     const version = Number(BigInt(`0x${text.slice(0, 16)}`));
@@ -346,7 +418,7 @@ function restorePointOf(text: string | undefined): RestorePoint {
   const timeMs = timeOf(text);
   if (timeMs === undefined) {
     throw new UsageError(
-      `--at needs a versionstamp of 20 hexadecimal digits, a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
+      `${flag} needs a versionstamp of 20 hexadecimal digits, a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
     );
   }
   return { kind: "time", timeMs };

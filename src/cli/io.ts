@@ -15,6 +15,11 @@ export interface CliIo {
   /** Whether the runtime hides a variable. Absent: it hides none. */
   isHidden?(variable: string): boolean;
   /**
+   * Asks the person at the terminal a question of yes or no. Absent: nobody
+   * can be asked.
+   */
+  confirm?(question: string): boolean;
+  /**
    * Called by `serve` when it has its port, be it before its database is open,
    * with the URL at which this machine reaches it; no slash at its end.
    */

@@ -12,9 +12,12 @@ import {
 } from "../common/errors.ts";
 import {
   backupConfig,
+  branchesConfig,
   healthConfig,
   listConfig,
+  repairConfig,
   restoreConfig,
+  rewindConfig,
   type ServeConfig,
   serveConfig,
   snapshotConfig,
@@ -107,6 +110,18 @@ async function run(
     case "backup verify": {
       const { backupVerify } = await import("./backup.ts");
       return await backupVerify(backupConfig(invocation), io);
+    }
+    case "backup repair": {
+      const { backupRepair } = await import("./backup_repair.ts");
+      return await backupRepair(repairConfig(invocation), io);
+    }
+    case "backup rewind": {
+      const { backupRewind } = await import("./backup_rewind.ts");
+      return await backupRewind(rewindConfig(invocation), io);
+    }
+    case "backup branches": {
+      const { backupBranches } = await import("./backup_branches.ts");
+      return await backupBranches(branchesConfig(invocation), io);
     }
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");

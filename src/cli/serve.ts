@@ -8,6 +8,7 @@ import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import type { BackupControl } from "../server/service.ts";
+import { asideFiles, removeOldAside } from "../store/sqlite/aside.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
 import type { BackupRequests, Store } from "../store/store.ts";
@@ -100,6 +101,10 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   let isListening = false;
   const onServing = () => {
     announce(`Opened database at ${config.sqlitePath}`);
+    if (config.backup) {
+      const file = databaseFile(config.sqlitePath);
+      tidyAside(file, database.store.databaseId, config.backup, logger);
+    }
     if (isListening) return;
     isListening = true;
     // Programs wait for this line: from now on requests are served.
@@ -265,6 +270,35 @@ async function openWithBackup(
       forMs: Math.round(systemClock.monotonicMs() - openedMs),
     }),
   };
+}
+
+/** Files of former launches; nothing of them is needed to serve. */
+function tidyAside(
+  file: string,
+  databaseId: string,
+  { keepAsideMs }: ServeBackupConfig,
+  logger: Logger,
+): void {
+  try {
+    const beforeMs = systemClock.nowMs() - keepAsideMs;
+    for (const aside of removeOldAside(file, databaseId, beforeMs)) {
+      const { path, sizeBytes } = aside;
+      logger.info(
+        "A database file that was set aside was removed: all that it held is in the backup's history.",
+        { path, sizeBytes },
+      );
+    }
+    for (const { path, sizeBytes, isInHistory } of asideFiles(file)) {
+      if (isInHistory) continue;
+      logger.warn(
+        "A database file that was set aside holds what the backup may not have. It is kept until a person removes it.",
+        { path, sizeBytes },
+      );
+    }
+  } catch (error) {
+    const reason = messageOf(error);
+    logger.warn("Files that were set aside were not looked at.", { reason });
+  }
 }
 
 /** Resolves with the first signal's name; a second one ends at once. */

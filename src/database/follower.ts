@@ -21,7 +21,14 @@ import {
   readSnapshotIndex,
   type RestorePlan,
 } from "../backup/history.ts";
-import { decide, factsOf, type Prepared, STATE } from "../backup/launch.ts";
+import {
+  asideSuffix,
+  decide,
+  factsOf,
+  isInHistory,
+  type Prepared,
+  STATE,
+} from "../backup/launch.ts";
 import { hexVersion, type Manifest, type Seal } from "../backup/manifest.ts";
 import { epochOf, versionOf } from "../backup/names.ts";
 import { restore } from "../backup/restore.ts";
@@ -122,9 +129,8 @@ export class Follower {
       await this.enter(followed);
       return true;
     }
-    const decision = decide(
-      factsOf({ local, url, manifest, end: endOf(manifest) }),
-    );
+    const facts = { local, url, manifest, end: endOf(manifest) };
+    const decision = decide(factsOf(facts));
     this.isAhead = decision.action === "use";
     if (this.isAhead) return false;
     if (decision.action === "catchUp") {
@@ -143,16 +149,17 @@ export class Follower {
     const why = decision.action === "setAside"
       ? decision.why
       : "it does not follow the backup's history";
-    this.setAside(local, why);
+    this.setAside(local, why, await isInHistory({ ...facts, objects }));
     await this.restoreAll(manifest);
     return true;
   }
 
-  private setAside(local: LocalDatabase, reason: string): void {
-    const epoch = local.state(STATE.epoch) || "none";
-    const keptAs = this.options.engine.setAside(
-      `epoch-${epoch}-${hexVersion(local.version)}`,
-    );
+  private setAside(
+    local: LocalDatabase,
+    reason: string,
+    isKnown: boolean,
+  ): void {
+    const keptAs = this.options.engine.setAside(asideSuffix(local, isKnown));
     this.options.logger.warn(
       "The local file does not belong to the backup's history and was set aside; it is kept.",
       { reason, keptAs },
@@ -200,11 +207,11 @@ export class Follower {
       name === generation
     );
     if (!isThere || !isHistory(position, manifest.seals)) {
-      this.beginAnew(
-        isThere
-          ? "it holds a segment that came too late to be history"
-          : "it is too far behind to be caught up",
-      );
+      // What it has of a fenced owner is nowhere else.
+      if (isThere) {
+        const why = "it holds a segment that came too late to be history";
+        this.beginAnew(why, false);
+      } else this.beginAnew("it is too far behind to be caught up", true);
       return this.begin(manifest).then(() => 0);
     }
     // Between two owners the end of the last one's epoch is not known yet.
@@ -274,7 +281,10 @@ export class Follower {
     const last = history.findLast((s) => versionOf(s.last) <= version);
     const startsAt = last ? versionOf(last.last) : next.snapshotVersion;
     if (startsAt !== version) {
-      this.beginAnew("a generation of the backup began without its log");
+      this.beginAnew(
+        "the backup goes on from another state, or without a part of its log",
+        true,
+      );
       await this.begin(manifest);
       return;
     }
@@ -289,10 +299,10 @@ export class Follower {
     this.position = position;
   }
 
-  private beginAnew(why: string): void {
+  private beginAnew(why: string, isKnown: boolean): void {
     this.forget();
     const local = this.options.engine.inspect();
-    if (local) this.setAside(local, why);
+    if (local) this.setAside(local, why, isKnown);
   }
 
   /**
@@ -425,6 +435,9 @@ function planOf(
     point: { kind: "latest" },
     sizeBytes: sum(segments),
     damage: undefined,
+    endVersion: version,
+    isPast: false,
+    beforeVersion: undefined,
   };
 }
 

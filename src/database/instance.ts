@@ -26,6 +26,7 @@ import type { Manifest } from "../backup/manifest.ts";
 import { FencedError, type Ownership } from "../backup/ownership.ts";
 import { Candidate } from "../backup/takeover.ts";
 import { localDurability } from "../store/durability.ts";
+import type { EngineLock } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { Follower } from "./follower.ts";
 import { SwitchableStore } from "./switchable_store.ts";
@@ -63,7 +64,7 @@ export class Instance {
   private onServing = () => {};
   private readonly stopped = new AbortController();
   private readonly follower: Follower;
-  private lock: { release(): void } | undefined;
+  private lock: EngineLock | undefined;
   private service: BackupService | undefined;
   private alone: Promise<Store | undefined> | undefined;
   private hasServed = false;
@@ -116,9 +117,11 @@ export class Instance {
   /** Waits for the database, serves it, and loses it. */
   private async serveOnce(): Promise<BackupEnd | undefined> {
     const { engine } = this.options;
-    this.lock ??= engine.lock();
     const calls = new HandoverCalls();
-    const ownership = await this.becomeOwner(calls);
+    const ownership = await this.becomeOwner(
+      calls,
+      this.lock ??= engine.lock(),
+    );
     this.shut(
       "starting",
       "The database is being opened; try again in a moment.",
@@ -153,11 +156,14 @@ export class Instance {
 
   // ------------------------------------------------------------- standing by
 
-  private async becomeOwner(calls: HandoverCalls): Promise<Ownership> {
+  private async becomeOwner(
+    calls: HandoverCalls,
+    lock: EngineLock,
+  ): Promise<Ownership> {
     const { clock, objects } = this.options;
     const { signal } = this.stopped;
     const candidate = new Candidate(
-      ownershipOptions(this.serviceOptions, calls),
+      ownershipOptions(this.serviceOptions, calls, lock),
     );
     const beat = new HandoverBeat({ objects, clock }, candidate.launch);
     let firstEpoch: number | undefined;
@@ -399,6 +405,7 @@ export class Instance {
         : outage === undefined
         ? "damaged"
         : "unreachable",
+      clockSkewMs: undefined,
       verifiedAgeMs: undefined,
       verifyFailure: undefined,
       verifyFailureKind: undefined,

@@ -9,7 +9,11 @@ import { systemClock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import { seededRandom } from "../common/random.ts";
 import { compareKeys } from "./keys.ts";
-import type { ListOptions, ObjectStore } from "./object_store.ts";
+import {
+  type ListOptions,
+  type ObjectStore,
+  STORE_CLOCK_STEP_MS,
+} from "./object_store.ts";
 import { probe } from "./probe.ts";
 
 export interface ContractSubject {
@@ -78,6 +82,19 @@ const CASES: Record<string, Case> = {
     const next = await store.put("logs/1.bin", utf8("shorter"));
     assert.notEqual(next, tag);
     assert.equal(text((await other.get("logs/1.bin"))!.data), "shorter");
+  },
+
+  async "the store's own time stands beside that of the object"(
+    { store, other },
+  ) {
+    await store.put("clock", utf8("1"));
+    const head = (await other.head("clock", { now: true }))!;
+    assert.ok(isNow(head.nowMs!));
+    const ageMs = head.nowMs! - head.modifiedMs;
+    // Each of the two may be cut to its second.
+    assert.ok(ageMs > -STORE_CLOCK_STEP_MS && ageMs < 60_000, `${ageMs} ms`);
+    assert.equal(head.tag, (await store.get("clock"))!.tag);
+    assert.deepEqual(await keys(store, ""), ["clock"]);
   },
 
   async "an empty object is an object"({ store, other }) {

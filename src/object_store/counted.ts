@@ -6,6 +6,7 @@ import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { messageOf, UnavailableError } from "../common/errors.ts";
 import {
+  type HeadOptions,
   type ListOptions,
   MAX_PAGE_SIZE,
   type ObjectHead,
@@ -111,7 +112,7 @@ export class CountedObjectStore implements ObjectStore {
     );
   }
 
-  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
+  head(key: string, options?: HeadOptions): Promise<ObjectHead | undefined> {
     return this.watch(
       "head",
       `looking at ${key}`,

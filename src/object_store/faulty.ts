@@ -11,6 +11,7 @@ import { UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
+  type HeadOptions,
   type ListOptions,
   type ObjectHead,
   type ObjectInfo,
@@ -114,8 +115,14 @@ export class FaultyObjectStore implements ObjectStore {
     );
   }
 
-  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
-    return this.#run("head", key, options, () => this.#store.head(key));
+  head(key: string, options?: HeadOptions): Promise<ObjectHead | undefined> {
+    const { now = false } = options ?? {};
+    return this.#run(
+      "head",
+      key,
+      options,
+      () => this.#store.head(key, { now }),
+    );
   }
 
   put(

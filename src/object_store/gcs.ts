@@ -19,6 +19,7 @@ import {
   pageOf,
   writtenGeneration,
 } from "./gcs_answers.ts";
+import { nowIn } from "./answer_time.ts";
 import { type GcsAnswer, GcsHttp, isMissing } from "./gcs_http.ts";
 import { WRITE_INTERVAL_MS, WritePace } from "./gcs_pace.ts";
 import { uploadInParts } from "./gcs_parts.ts";
@@ -147,7 +148,11 @@ export class GcsObjectStore implements ObjectStore {
       });
       if (isMissing(answer, what)) return undefined;
       const description = descriptionOf(answer, what);
-      return { ...this.#infoOf(description), tag: description.generation };
+      return {
+        ...this.#infoOf(description),
+        tag: description.generation,
+        ...nowIn(answer.headers.get("date")),
+      };
     });
   }
 

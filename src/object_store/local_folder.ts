@@ -36,6 +36,7 @@ import { LocalPlace, refuseLinks } from "./local_place.ts";
 import { walk } from "./local_walk.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
+  type HeadOptions,
   type ListOptions,
   type ObjectHead,
   type ObjectInfo,
@@ -149,7 +150,7 @@ export class LocalFolderStore implements ObjectStore {
     });
   }
 
-  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
+  head(key: string, options?: HeadOptions): Promise<ObjectHead | undefined> {
     return this.#run(options, "reading", key, async (path, signal) => {
       const file = await this.#ifThere(() => readVersion(path, signal));
       return file && {
@@ -157,8 +158,27 @@ export class LocalFolderStore implements ObjectStore {
         sizeBytes: file.data.length,
         modifiedMs: file.modifiedMs,
         tag: tagOf(file.data),
+        ...(options?.now && await this.#now()),
       };
     });
+  }
+
+  /** By the file system's clock, which is that of the server on a share. */
+  async #now(): Promise<{ nowMs?: number }> {
+    const path = join(
+      this.#place.temporaries,
+      this.#random.bytes(12).toHex(),
+    );
+    try {
+      using file = await Deno.open(path, { write: true, createNew: true });
+      const { mtime } = await file.stat();
+      return mtime ? { nowMs: mtime.getTime() } : {};
+    } catch {
+      // A folder that may only be read, say: then it is not known.
+      return {};
+    } finally {
+      await Deno.remove(path).catch(() => {});
+    }
   }
 
   async put(

@@ -75,7 +75,8 @@ export class MemoryObjectStore implements ObjectStore {
     options?: RequestOptions,
   ): Promise<ObjectHead | undefined> {
     const version = this.#find(key, options);
-    return version && { ...infoOf(key, version), tag: version.tag };
+    const nowMs = this.#clock.nowMs();
+    return version && { ...infoOf(key, version), tag: version.tag, nowMs };
   }
 
   async put(

@@ -63,9 +63,22 @@ export interface ObjectInfo {
   modifiedMs: number;
 }
 
+export interface HeadOptions extends RequestOptions {
+  /** Asks for `nowMs` also where it costs something: a small file, say. */
+  now?: boolean;
+}
+
 export interface ObjectHead extends ObjectInfo {
   tag: VersionTag;
+  /**
+   * The time of the answer by the clock that `modifiedMs` is of, perhaps cut
+   * to a whole second as that one; absent where the store does not say.
+   */
+  nowMs?: number;
 }
+
+/** What `modifiedMs` and `nowMs` may be cut by: HTTP has whole seconds. */
+export const STORE_CLOCK_STEP_MS = 1000;
 
 export interface StoredObject {
   data: Bytes;
@@ -103,7 +116,7 @@ export interface ObjectStore {
     options?: RequestOptions,
   ): Promise<Bytes | undefined>;
 
-  head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined>;
+  head(key: string, options?: HeadOptions): Promise<ObjectHead | undefined>;
 
   /** Writes whatever was there before. Large objects may go in parts. */
   put(

@@ -12,6 +12,7 @@ import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
+import { nowIn } from "./answer_time.ts";
 import { checkKey, checkRange, quote } from "./keys.ts";
 import {
   DEFAULT_REQUEST_TIMEOUT_MS,
@@ -74,6 +75,8 @@ export class S3ObjectStore implements ObjectStore {
   });
   readonly #limits: Limits;
   readonly #closing = new AbortController();
+  /** The `Date` of answers, which the SDK keeps to itself. */
+  readonly #dates = new WeakMap<object, string>();
 
   constructor(options: S3Options) {
     this.#bucket = options.bucket;
@@ -109,6 +112,16 @@ export class S3ObjectStore implements ObjectStore {
           })) as typeof fetch,
       }),
     });
+    this.#client.middlewareStack.add((next) => async (args) => {
+      const result = await next(args);
+      const { headers } = result.response as {
+        headers?: Record<string, string>;
+      };
+      if (result.output && headers?.date) {
+        this.#dates.set(result.output, headers.date);
+      }
+      return result;
+    }, { step: "deserialize", priority: "high" });
   }
 
   /** Makes the bucket where it is missing: for development. */
@@ -184,6 +197,7 @@ export class S3ObjectStore implements ObjectStore {
         sizeBytes: answer.ContentLength ?? 0,
         modifiedMs: answer.LastModified?.getTime() ?? 0,
         tag: tagOf(answer),
+        ...nowIn(this.#dates.get(answer)),
       };
     }, { missing: undefined, hasBody: false });
   }

@@ -331,6 +331,13 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     "Tries to ship that failed.",
     report.failures,
   );
+  if (report.clockSkewMs !== undefined) {
+    out.gauge(
+      "denokv_backup_clock_skew_seconds",
+      "This machine's clock less the object store's, at least.",
+      report.clockSkewMs / 1000,
+    );
+  }
   if (report.requests !== undefined) {
     const name = "denokv_backup_requests_total";
     out.family(name, "counter", "Requests to the object store.");

@@ -44,6 +44,7 @@ function report(version: number): BackupReport {
     lagBytes: 0,
     segments: version,
     shippedBytes: version,
+    clockSkewMs: -1500,
     failures: 0,
     lastError: `failed at ${version}`,
     lastErrorKind: "other",

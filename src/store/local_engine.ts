@@ -12,7 +12,7 @@ export interface LocalEngine {
    * Takes the database for this process alone.
    * @throws StartupError where another has it
    */
-  lock(): { release(): void };
+  lock(): EngineLock;
 
   /**
    * A look at the database, which has an id afterwards; undefined where there
@@ -39,10 +39,21 @@ export interface LocalEngine {
   scratch(): ScratchDatabase;
 }
 
+export interface EngineLock {
+  /**
+   * Tells the lock from that of every other database of this machine, a copy
+   * included; undefined where that cannot be told.
+   */
+  readonly identity?: string | undefined;
+  release(): void;
+}
+
 export interface ScratchDatabase {
   /** Whoever is served beside it does not notice. */
   create(signal?: AbortSignal): Promise<RestoreTarget>;
   digest(signal?: AbortSignal): ReturnType<BackupSource["digest"]>;
+  /** Of what is in it; nobody writes to it. */
+  snapshot: BackupSource["snapshot"];
   /** Nothing of it is left. */
   remove(): Promise<void>;
 }

@@ -54,5 +54,7 @@ export interface LocalDatabase {
   version: number;
   /** Of the last commit that changed something, as far as the log knows. */
   contentVersion: number;
+  /** Another program has written to it since our last commit. */
+  hasForeignWrites?: boolean;
   state(name: string): string | undefined;
 }

@@ -229,6 +229,11 @@ export interface BackupReport {
   segments: number;
   shippedBytes: number;
   failures: number;
+  /**
+   * This machine's clock less the object store's, at least; 0 where they may
+   * agree, undefined where the store does not say.
+   */
+  clockSkewMs: number | undefined;
   /** What fails at present: the shipping, the lease, or the ownership is lost. */
   lastError: string | undefined;
   lastErrorKind: BackupErrorKind | undefined;

@@ -66,6 +66,8 @@ interface Database {
 
 /** One machine's disk. */
 export class MemoryDisk {
+  private static disks = 0;
+  readonly identity = `disk-${MemoryDisk.disks++}`;
   database: Database | undefined;
   /** Files that were set aside. */
   aside: Database[] = [];
@@ -102,7 +104,8 @@ export class MemoryEngine implements LocalEngine {
     const { disk, clock } = this;
     if (disk.holder) throw new StartupError("locked");
     disk.holder = clock;
-    return { release: () => disk.release(clock) };
+    const { identity } = disk;
+    return { identity, release: () => disk.release(clock) };
   }
 
   inspect(): LocalDatabase | undefined {

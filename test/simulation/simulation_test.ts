@@ -55,8 +55,12 @@ Deno.test("s3: no acknowledged write is lost, no history forks, no stale read", 
   assert.ok(total(outcomes, "takeovers") > 5 * RUNS);
 });
 
-Deno.test("s3: clocks far apart cost time, but no write and no fork", async () => {
+Deno.test("s3: clocks far apart cost no write, no fork and no stale read", async () => {
   check(await runs(RUNS / 2, { ...HARD, maxSkewMs: 3000 }));
+});
+
+Deno.test("s3: a folder that was copied to another machine does not skip the lease", async () => {
+  check(await runs(RUNS / 2, { ...HARD, copiesDisks: true }));
 });
 
 Deno.test("s3: a bucket that fails at every tenth request", async () => {

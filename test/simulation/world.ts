@@ -54,11 +54,13 @@ const SERVICE = {
   leaseMs: LEASE_MS,
   clockMarginMs: CLOCK_MARGIN_MS,
   firstTimeoutMs: TIMEOUT_MS,
+  // No machine is started anew in a run; disks tell them apart.
+  machineStartedMs: () => 1,
 };
 
 export interface Settings {
   durability: DurabilityName;
-  /** How far clocks are apart; within the margin they count as true. */
+  /** How far the clocks of the machines are from the bucket's. */
   maxSkewMs: number;
   /** Faults of 1000 requests, of each kind. */
   faults: number;
@@ -66,6 +68,8 @@ export interface Settings {
   losesDisks: boolean;
   /** The first machine has a database that was never backed up. */
   beginsWithFile?: boolean;
+  /** Now and then a machine's file is copied to another, which starts on it. */
+  copiesDisks?: boolean;
 }
 
 export interface Outcome {
@@ -127,8 +131,15 @@ class ProcessClock implements Clock {
   }
 }
 
-/** Answers reach a process only while it runs; a dead one gets none. */
-function seenBy(store: ObjectStore, clock: ProcessClock): ObjectStore {
+/**
+ * Answers reach a process only while it runs; a dead one gets none.
+ * @param hasClock whether the store says what time it is
+ */
+function seenBy(
+  store: ObjectStore,
+  clock: ProcessClock,
+  hasClock: boolean,
+): ObjectStore {
   const reached = <T>(answer: Promise<T>) =>
     new Promise<T>((resolve, reject) =>
       answer.then(
@@ -140,7 +151,12 @@ function seenBy(store: ObjectStore, clock: ProcessClock): ObjectStore {
     url: store.url,
     get: (...args) => reached(store.get(...args)),
     getRange: (...args) => reached(store.getRange(...args)),
-    head: (...args) => reached(store.head(...args)),
+    head: (...args) =>
+      reached(
+        store.head(...args).then((head) =>
+          hasClock || !head ? head : { ...head, nowMs: undefined }
+        ),
+      ),
     put: (...args) => reached(store.put(...args)),
     create: (...args) => reached(store.create(...args)),
     replace: (...args) => reached(store.replace(...args)),
@@ -192,6 +208,7 @@ class World {
   private readonly acknowledged: Acknowledged[] = [];
   private readonly problems: string[] = [];
   private hasTrouble = true;
+  private readonly hasStoreClock: boolean;
   /** A machine without the file that is to be backed up waits for that. */
   private hasBegun = false;
   private written = 0;
@@ -203,6 +220,7 @@ class World {
   ) {
     this.random = seededRandom(seed);
     this.bucket = new MemoryObjectStore({ clock: this.clock });
+    this.hasStoreClock = seed % 2 === 0;
     const { maxSkewMs } = settings;
     this.skews = this.disks.map(() =>
       this.random.below(2 * maxSkewMs + 1) - maxSkewMs
@@ -256,7 +274,18 @@ class World {
     return this.random.below(1000) < of1000;
   }
 
+  /** While its owner may be running, and without its lock. */
+  private copyDisk(): void {
+    const from = this.disks[this.random.below(MACHINES)];
+    const to = this.disks[this.random.below(MACHINES)];
+    if (from === to || to.holder || from.database === undefined) return;
+    to.database = structuredClone(from.database);
+  }
+
   private act(): void {
+    if (this.settings.copiesDisks && this.hasTrouble && this.chance(30)) {
+      this.copyDisk();
+    }
     if (this.chance(this.processes.size === 0 ? 300 : 12)) this.start();
     for (const process of [...this.processes]) {
       if (process.isServing && !process.clock.isPaused && this.chance(250)) {
@@ -316,6 +345,7 @@ class World {
         timeoutMs: TIMEOUT_MS,
       }),
       process.clock,
+      this.hasStoreClock,
     );
     const { clock } = process;
     const random = seededRandom(this.random.below(2 ** 31));
@@ -397,9 +427,7 @@ class World {
     const sought = this.acknowledged[
       this.acknowledged.length - 1 - this.random.below(last)
     ];
-    const isTrue = settings.maxSkewMs * 2 <= CLOCK_MARGIN_MS &&
-      settings.durability === "s3";
-    if (!isTrue) return;
+    if (settings.durability !== "s3") return;
     void readKey(process.service!.store, sought.key).then((value) => {
       if (process.clock.isDead || value !== undefined) return;
       this.problems.push(

@@ -78,7 +78,7 @@ export function backupPermissions({ url, endpoint, folder }: BackedUpTo) {
       : url.startsWith("gs:")
       ? ["GOOGLE_SDK_NODE_LOGGING"]
       : [],
-    other: isS3 ? ["--allow-sys=osRelease"] : [],
+    other: [`--allow-sys=osUptime${isS3 ? ",osRelease" : ""}`],
   };
 }
 
@@ -98,6 +98,8 @@ export async function runCommand(
     /** Besides, to read only. */
     reads?: string[];
     env?: Record<string, string>;
+    /** Kills it; its code is then that of no exit. */
+    killedBy?: AbortSignal;
   },
 ): Promise<{ code: number; out: string; err: string }> {
   const { backup, net = [], folder, reads = [], env = {} } = settings;
@@ -105,7 +107,7 @@ export async function runCommand(
   const names = [...Object.keys(env), ...allowed?.env ?? []];
   const hosts = [...net, ...allowed?.net ?? []];
   const folders = [folder, ...allowed?.files ?? []].join(",");
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+  const child = new Deno.Command(Deno.execPath(), {
     args: [
       ...RUN,
       ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
@@ -122,7 +124,13 @@ export async function runCommand(
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-  }).output();
+  }).spawn();
+  let isRunning = true;
+  settings.killedBy?.addEventListener("abort", () => {
+    if (isRunning) child.kill("SIGKILL");
+  });
+  const { code, stdout, stderr } = await child.output();
+  isRunning = false;
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
   return { code, out: text(stdout), err: text(stderr) };
 }

@@ -11,6 +11,8 @@ import { missingPermission } from "../../common/permissions.ts";
 import { placeProblem } from "./unopened.ts";
 
 export interface InstanceLock {
+  /** The device and the number of the lock file; a copy has another one. */
+  readonly identity: string | undefined;
   /** Twice is harmless: whoever opens under a lock gives it back on failure. */
   release(): void;
   /**
@@ -63,7 +65,9 @@ export function lockInstance(databasePath: string): InstanceLock {
   // The file stays: removing it would let two servers lock two files of one
   // name. The kernel frees the lock with the process, however it ends.
   let isHeld = true;
+  const { dev, ino } = file.statSync();
   return {
+    identity: ino ? `${dev}:${ino}` : undefined,
     release() {
       if (isHeld) file.close();
       isHeld = false;

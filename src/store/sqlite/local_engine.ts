@@ -16,7 +16,7 @@ import {
   setAside,
 } from "./restore_target.ts";
 import { openWriteSession, type SessionOptions } from "./session.ts";
-import { digestFile } from "./snapshot.ts";
+import { digestFile, snapshotFile } from "./snapshot.ts";
 import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
 
 export class SqliteLocalEngine implements LocalEngine {
@@ -86,6 +86,14 @@ export function sqliteScratch(path: string, clock: Clock): ScratchDatabase {
       return await createRestoreTarget(path, { clock, signal });
     },
     digest: (signal) => digestFile(path, signal),
+    snapshot: (options) =>
+      snapshotFile(path, {
+        ...options,
+        settled: () => Promise.resolve(),
+        nowMs: () => clock.nowMs(),
+        // A restore leaves no such row.
+        onLeftOut() {},
+      }),
     async remove() {
       await removeDatabase(path);
       await removeRestoring(path);

@@ -3,11 +3,8 @@ import type { Bytes } from "../../common/bytes.ts";
 import { ProtoReader } from "../../protocol/protobuf.ts";
 import type { RestoreStatement } from "./restore_table.ts";
 
-const QUEUE_PREFIX = 0xff;
-
-export function isQueueKey(key: Bytes): boolean {
-  return key[0] === QUEUE_PREFIX;
-}
+/** The first byte of the keys that stand for messages. */
+export const QUEUE_PREFIX = 0xff;
 
 /** Undefined for keys under 0xFF that this version does not know. */
 export function setMessage(

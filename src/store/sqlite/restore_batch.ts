@@ -5,8 +5,8 @@
  */
 import type { Bytes } from "../../common/bytes.ts";
 import { decodeLogEntries, LogKind } from "../../log/entry.ts";
-import { readSnapshotRange } from "../../log/snapshot_range.ts";
-import { clearMessage, isQueueKey, setMessage } from "./queue_rows.ts";
+import { locateSnapshotRange } from "../../log/snapshot_range.ts";
+import { clearMessage, QUEUE_PREFIX, setMessage } from "./queue_rows.ts";
 import {
   NO_VALUE,
   type RestoreBatch,
@@ -25,10 +25,12 @@ class Rows {
     this.at = 0;
   }
 
-  /** @param value undefined: the row is deleted */
   push(
-    key: Bytes,
-    value: Bytes | undefined,
+    keyAt: number,
+    keyBytes: number,
+    /** `NO_VALUE`: the row is deleted. */
+    valueAt: number,
+    valueBytes: number,
     encoding: number,
     version: number,
     order: number,
@@ -40,10 +42,10 @@ class Rows {
       this.numbers = larger;
     }
     const { numbers, at } = this;
-    numbers[at] = key.byteOffset;
-    numbers[at + 1] = key.length;
-    numbers[at + 2] = value === undefined ? NO_VALUE : value.byteOffset;
-    numbers[at + 3] = value === undefined ? 0 : value.length;
+    numbers[at] = keyAt;
+    numbers[at + 1] = keyBytes;
+    numbers[at + 2] = valueAt;
+    numbers[at + 3] = valueBytes;
     numbers[at + 4] = encoding;
     numbers[at + 5] = version;
     numbers[at + 6] = order;
@@ -64,11 +66,36 @@ export class BatchReader {
     const { rows } = this;
     rows.clear();
     const others: RestoreStatement[] = [];
-    const count = readSnapshotRange(
+    // The rows say where they lie in the buffer, not in the view of it.
+    const { byteOffset } = range;
+    const count = locateSnapshotRange(
       range,
-      (key, value, encoding, version, order, expireAtMs) => {
-        if (isQueueKey(key)) add(others, setMessage(key, value));
-        else rows.push(key, value, encoding, version, order, expireAtMs);
+      (
+        keyAt,
+        keyBytes,
+        valueAt,
+        valueBytes,
+        encoding,
+        version,
+        order,
+        expireAtMs,
+      ) => {
+        if (keyBytes > 0 && range[keyAt] === QUEUE_PREFIX) {
+          const key = range.subarray(keyAt, keyAt + keyBytes);
+          const value = range.subarray(valueAt, valueAt + valueBytes);
+          add(others, setMessage(key, value));
+        } else {
+          rows.push(
+            byteOffset + keyAt,
+            keyBytes,
+            byteOffset + valueAt,
+            valueBytes,
+            encoding,
+            version,
+            order,
+            expireAtMs,
+          );
+        }
       },
     );
     return { batch: batchOf(range, rows, others, true), count };
@@ -92,12 +119,14 @@ export class BatchReader {
       const { key, value, encoding, version, order, expireAtMs } = entry;
       if (version <= after || version > upTo) continue;
       const isSet = entry.kind === LogKind.SET;
-      if (isQueueKey(key)) {
+      if (key[0] === QUEUE_PREFIX) {
         add(others, isSet ? setMessage(key, value) : clearMessage(key));
       } else {
         rows.push(
-          key,
-          isSet ? value : undefined,
+          key.byteOffset,
+          key.length,
+          isSet ? value.byteOffset : NO_VALUE,
+          value.length,
           encoding,
           version,
           order,
@@ -119,7 +148,6 @@ function add(
   if (statement) statements.push(statement);
 }
 
-/** The rows say where they lie in the buffer, not in the view of it. */
 function batchOf(
   { buffer }: Bytes,
   rows: Rows,

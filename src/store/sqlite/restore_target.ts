@@ -298,6 +298,7 @@ export function inspectFile(path: string): LocalDatabase | undefined {
       databaseId: values.get("database_id") ?? "",
       version,
       contentVersion,
+      hasForeignWrites: version !== logHead,
       state: (name) => values.get(name),
     };
   } catch (error) {
