@@ -89,11 +89,15 @@ export class ManifestRegister {
     state.beginRelease();
     return this.inTurn(async () => {
       const seals = end ? [{ ...end, epoch: this.epoch }] : [];
-      await this.swap((manifest) => ({
-        ...withSeals(manifest, seals),
-        owner: null,
-        leaseUntilMs: 0,
-      }), giveUp);
+      await this.swap(
+        (manifest) => ({
+          ...withSeals(manifest, seals),
+          owner: null,
+          leaseUntilMs: 0,
+        }),
+        giveUp,
+        (manifest) => this.isReleased(manifest, end),
+      );
       state.released();
     });
   }
@@ -148,6 +152,7 @@ export class ManifestRegister {
   private async swap(
     change: (manifest: Manifest) => Manifest,
     giveUp: GiveUp | undefined,
+    isMade?: (manifest: Manifest) => boolean,
   ): Promise<{ before: Manifest; after: Manifest }> {
     const { store, random, clock, state } = this.options;
     const id = random.bytes(8).toHex();
@@ -164,10 +169,23 @@ export class ManifestRegister {
       state.requireOwner();
       // What we gave up has no owner: nothing is seen of it any more.
       if (won && after.owner === null) return { before, after };
+      if (current && isMade?.(current.manifest)) return { before, after };
       this.see(current);
       this.seenAtMonotonicMs = Math.max(this.seenAtMonotonicMs, startedMs);
       if (won) return { before, after };
     }
+  }
+
+  /**
+   * Whether another launch has gone on after our release, whose answer was
+   * lost: all that we shipped is history, whoever recorded it.
+   */
+  private isReleased(manifest: Manifest, end: EpochEnd | undefined): boolean {
+    return manifest.epoch > this.epoch &&
+      manifest.seals.some((seal) =>
+        seal.epoch === this.epoch && seal.generation === end?.generation &&
+        seal.lastTsn === end.lastTsn
+      );
   }
 
   private isOurs({ epoch, owner }: Manifest): boolean {
