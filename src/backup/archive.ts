@@ -13,6 +13,7 @@ import {
   type History,
   type Manifest,
 } from "./manifest.ts";
+import { pinned } from "./branches.ts";
 import { archiveKey } from "./names.ts";
 
 /** From this many on, all but the newest are archived. */
@@ -36,8 +37,12 @@ export async function archiveOldGenerations(
 ): Promise<void> {
   const { generations, seals } = ownership.manifest;
   if (generations.length < MAX_GENERATIONS) return;
-  const old = generations.slice(0, -KEPT_GENERATIONS);
-  const last = old[old.length - 1];
+  // An archive goes as a whole one day; a branch stays.
+  const kept = pinned(ownership.manifest);
+  const old = generations.slice(0, -KEPT_GENERATIONS)
+    .filter(({ name }) => !kept.has(name));
+  const last = old.at(-1);
+  if (last === undefined) return;
   const names = new Set(old.map(({ name }) => name));
   const archive: Archive = {
     key: archiveKey(last.name, ownership.epoch, random),
@@ -88,7 +93,7 @@ export async function withArchives(
     generations: [
       ...histories.flatMap(({ generations }) => generations),
       ...manifest.generations,
-    ],
+    ].sort((a, b) => a.snapshotVersion - b.snapshotVersion),
     seals: [...histories.flatMap(({ seals }) => seals), ...manifest.seals],
   };
 }

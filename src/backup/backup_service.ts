@@ -3,7 +3,7 @@
  * local file made what the history says, then the store, then shipping. What
  * happens to ownership while it runs ends here too.
  */
-import { type Clock, sleep, type Timer } from "../common/clock.ts";
+import { type Clock, sleep } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import { machineStartedMs } from "../common/machine.ts";
@@ -12,17 +12,24 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
-import type { LocalEngine } from "../store/local_engine.ts";
+import type { EngineLock, LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
 import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
 import { BoundedWaits } from "./bounded_waits.ts";
+import { readNewestManifest } from "./copies.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
+import { isReadyToTakeOver } from "./handover.ts";
+import type { Manifest } from "./manifest.ts";
 import type { EpochEnd } from "./manifest_register.ts";
 import { ManifestStore } from "./manifest_store.ts";
-import { FencedError, type Ownership } from "./ownership.ts";
+import {
+  FencedError,
+  type Ownership,
+  type OwnershipOptions,
+} from "./ownership.ts";
 import { CONFIRMATION_TIMEOUT_MS, OwnedStore } from "./owned_store.ts";
 import { goneOwner, machineMark } from "./same_machine.ts";
 import { Shipper } from "./shipper.ts";
@@ -59,6 +66,8 @@ export interface BackupServiceOptions {
   verifyEveryMs: number;
   /** Uses a store that ignores conditions: two instances may fork the data. */
   allowUnfenced: boolean;
+  /** Where clients reach this instance, for others to tell. */
+  ownerUrl?: string;
   leaseMs?: number;
   clockMarginMs?: number;
   /** Undefined where it is not known. Default: of this machine. */
@@ -80,76 +89,84 @@ export class BackupService {
   private readonly generations: Generations;
   private readonly verifications: Verifications;
   private readonly stopped = new AbortController();
+  private considering: Promise<void> | undefined;
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
   private fencedBy: FencedError | undefined;
 
   /** Everything up to the point where requests may be answered. */
   static async open(options: BackupServiceOptions): Promise<BackupService> {
-    const { objects, engine, clock, random, logger } = options;
+    const { engine, logger } = options;
     const lock = engine.lock();
-    const mark = machineMark(
-      (options.machineStartedMs ?? machineStartedMs)(clock),
-      lock.identity,
-    );
-    let service: BackupService | undefined;
-    let ownership: Ownership | undefined;
-    let isHandoverWanted = false;
-    let keepAlive: Timer | undefined;
+    const calls = new HandoverCalls();
+    let ownership: Ownership;
     try {
-      const local = engine.inspect();
-      await patiently(options, () => requirePlace(objects, local, logger));
-      await patiently(options, () => requireOurs(options));
-      await patiently(options, () => requireFencing(options));
+      await patiently(options, () => requireUsable(options));
       ownership = await acquireOwnership({
-        objects,
-        clock,
-        random,
-        logger,
-        databaseId: local?.databaseId,
-        previousOwner: goneOwner(local, objects.url, mark),
-        servesThroughOutages: options.durability === "local",
-        onHandoverRequested() {
-          isHandoverWanted = true;
-          void service?.handOver();
-        },
+        ...ownershipOptions(options, calls, lock),
         onWaiting: (what) => logger.info(what),
-        signal: options.signal,
-        leaseMs: options.leaseMs,
-        clockMarginMs: options.clockMarginMs,
       });
-      const owned = ownership;
-      // A restore may take longer than a lease, and no request renews it yet.
-      keepAlive = owned.keepAlive();
-      // Anew each time: what was set aside before is gone from its place.
-      const prepared = await patiently(options, () =>
-        prepare({
-          engine,
-          url: objects.url,
-          local: engine.inspect(),
-          objects,
-          manifest: owned.manifest,
-          end: owned.historyEnd,
-          clock,
-          patience: patienceOf(options),
-          progress: (done, total) =>
-            options.progress?.("Restoring", done, total),
-          signal: options.signal,
-          announceLeap: (version) => announceLeap(owned, version),
-        }));
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+    return await BackupService.launch(options, ownership, calls, lock);
+  }
+
+  /**
+   * As the owner: makes the local file what the history says, and opens it.
+   * Without success the lock and the ownership are given up.
+   * @param lock of the engine; the store has it afterwards
+   * @param follower keeps the file near the history's end, where there is one
+   */
+  static async launch(
+    options: BackupServiceOptions,
+    ownership: Ownership,
+    calls: HandoverCalls,
+    lock: EngineLock,
+    follower?: TakesOver,
+  ): Promise<BackupService> {
+    const { objects, engine, clock, logger } = options;
+    let service: BackupService | undefined;
+    // A restore may take longer than a lease, and no request renews it yet.
+    const keepAlive = ownership.keepAlive();
+    try {
+      const leap = (version: number) => announceLeap(ownership, version);
+      const { manifest, historyEnd: end } = ownership;
+      const prepared = await patiently(
+        options,
+        async () =>
+          await follower?.takeOver(manifest, end?.version ?? 0, leap) ??
+            // Anew each time: what was set aside before is gone from its place.
+            await prepare({
+              engine,
+              url: objects.url,
+              local: engine.inspect(),
+              objects,
+              manifest,
+              end,
+              clock,
+              patience: patienceOf(options),
+              progress: (done, total) =>
+                options.progress?.("Restoring", done, total),
+              signal: options.signal,
+              announceLeap: leap,
+            }),
+      );
       report(prepared, logger);
-      if (prepared.decision.action === "new") await beginNew(engine, owned);
+      if (prepared.decision.action === "new") await beginNew(engine, ownership);
       const durability = new BackupDurability(options.durability);
       const inner = await engine.open(durability);
       service = new BackupService(
         options,
-        owned,
+        ownership,
         prepared,
         durability,
         inner,
       );
-      await service.begin(mark);
-      if (isHandoverWanted) void service.handOver();
+      await service.begin(markOf(options, lock));
+      const opened = service;
+      calls.answer((launch) => opened.considerHandover(launch));
       return service;
     } catch (error) {
       if (service) {
@@ -157,10 +174,10 @@ export class BackupService {
         await service.store.close();
       } else lock.release();
       // The next launch, here or elsewhere, need not wait for the lease.
-      await ownership?.release(undefined, () => true).catch(() => {});
+      await ownership.release(undefined, () => true).catch(() => {});
       throw error;
     } finally {
-      keepAlive?.stop();
+      keepAlive.stop();
     }
   }
 
@@ -199,7 +216,7 @@ export class BackupService {
         bucketVersion: prepared.bucketVersion,
         logVersion: prepared.logVersion,
       },
-      onGap: () => this.generations.want("the log has moved on without it"),
+      onGap: () => this.generations.need("the log has moved on without it"),
       onShipped: (version) => {
         void durability.shipped(version);
         this.generations.shipped();
@@ -217,6 +234,10 @@ export class BackupService {
       logger,
       patience,
       retentionMs: options.retentionMs,
+      maxRetainedBytes: options.maxRetainedBytes,
+      requests: () => this.store.requests,
+      // With `s3`, writes wait for it.
+      maxPauseMs: options.durability === "s3" ? 30_000 : 600_000,
       log: prepared.log,
       snapshotBytes: prepared.snapshotBytes,
       signal,
@@ -288,6 +309,33 @@ export class BackupService {
 
   // ------------------------------------------------------------- its end
 
+  /**
+   * Another launch asks for the database. It is handed over only to one that
+   * is seen to be alive and ready; until then this one serves.
+   */
+  private considerHandover(launch: string): Promise<void> {
+    return this.considering ??= this.answerHandover(launch)
+      .finally(() => this.considering = undefined);
+  }
+
+  private async answerHandover(launch: string): Promise<void> {
+    const { logger } = this.options;
+    const { signal } = this.stopped;
+    const isReady = await isReadyToTakeOver(this.options, launch, signal);
+    if (signal.aborted) return;
+    if (isReady) return await this.handOver();
+    logger.warn(
+      "Another instance asked for this database and was not heard of since; this one goes on serving it.",
+      { launch },
+    );
+    await this.ownership.declineHandover(launch).catch((error) => {
+      // A fenced instance ends for that reason; in an outage it asks anew.
+      logger.debug("The request was not taken back.", {
+        reason: messageOf(error),
+      });
+    });
+  }
+
   /** Stops answering, ships the rest, gives ownership up. */
   private handOver(): Promise<void> {
     this.handingOver ??= (async () => {
@@ -320,6 +368,10 @@ export class BackupService {
   }
 
   private async release(giveUp?: () => boolean): Promise<void> {
+    // With `s3`, what is to settle may wait for a generation that is put off.
+    if (!this.generations.hasPlace()) {
+      this.generations.want("the database is given up");
+    }
     await this.source.settle();
     // Without a generation to ship to, the bucket would have nothing of it.
     if (!this.generations.hasPlace()) {
@@ -355,14 +407,15 @@ export class BackupService {
 
   /**
    * In order: what is written is shipped and the ownership given up, as far as
-   * the object store answers; then the file is closed.
+   * the object store answers; then the file is closed. The object store is
+   * its caller's to close.
    */
   close(releaseTimeoutMs = RELEASE_TIMEOUT_MS): Promise<void> {
     return this.closing ??= this.runClose(releaseTimeoutMs);
   }
 
   private async runClose(releaseTimeoutMs: number): Promise<void> {
-    const { clock, logger, objects } = this.options;
+    const { clock, logger } = this.options;
     this.store.refuse(new UnavailableError("The server is stopping."));
     let isLate = false;
     const late = Promise.withResolvers<void>();
@@ -387,7 +440,6 @@ export class BackupService {
     this.durability.refuse(new UnavailableError("The server is stopping."));
     this.stop();
     await this.store.close();
-    await objects.close();
   }
 
   // -------------------------------------------------------------- reporting
@@ -470,7 +522,8 @@ async function beginNew(
 ): Promise<void> {
   const { databaseId, epoch } = ownership.manifest;
   const leapToVersion = epoch === 1 ? 0 : await announceLeap(ownership, 0);
-  engine.create().finish({ databaseId, version: 0, leapToVersion, state: {} });
+  const target = await engine.create();
+  await target.finish({ databaseId, version: 0, leapToVersion, state: {} });
 }
 
 /** @returns the version that versions go on after */
@@ -485,7 +538,7 @@ async function announceLeap(
   return leapVersion;
 }
 
-function patienceOf(
+export function patienceOf(
   { clock, firstTimeoutMs }: BackupServiceOptions,
 ): Patience {
   const { firstMs, maxMs } = DATA_PATIENCE;
@@ -520,15 +573,90 @@ async function requireOurs(
   { objects, clock, random, signal }: BackupServiceOptions,
 ): Promise<void> {
   const manifests = new ManifestStore(objects, clock, random);
-  if (await manifests.head() !== undefined) return;
+  if (await readNewestManifest(objects, manifests, signal)) return;
   await readOfNonEmpty(objects, manifests, signal);
+}
+
+/**
+ * Whether a backup may begin or go on in this place, before anything of it is
+ * written.
+ * @throws StartupError where it may not
+ * @throws UnavailableError where the store does not answer
+ */
+export async function requireUsable(
+  options: BackupServiceOptions,
+): Promise<void> {
+  const { objects, engine, logger } = options;
+  await requirePlace(objects, engine.inspect(), logger);
+  await requireOurs(options);
+  await requireFencing(options);
+}
+
+/** What shows later that a launch of this machine had this very lock. */
+function markOf(
+  { machineStartedMs: startedMs = machineStartedMs, clock }:
+    BackupServiceOptions,
+  { identity }: EngineLock,
+): string {
+  return machineMark(startedMs(clock), identity);
+}
+
+/** For whoever wants to own the history with the file of this engine. */
+export function ownershipOptions(
+  options: BackupServiceOptions,
+  calls: HandoverCalls,
+  lock: EngineLock,
+): OwnershipOptions {
+  const { objects, engine } = options;
+  const local = engine.inspect();
+  return {
+    ...options,
+    databaseId: local?.databaseId,
+    previousOwner: goneOwner(local, objects.url, markOf(options, lock)),
+    servesThroughOutages: options.durability === "local",
+    onHandoverRequested: (launch) => calls.request(launch),
+  };
+}
+
+/** Keeps the newest request for a hand-over until there is who answers it. */
+export class HandoverCalls {
+  private answerer: ((launch: string) => void) | undefined;
+  private waiting: string | undefined;
+
+  request(launch: string): void {
+    if (this.answerer) this.answerer(launch);
+    else this.waiting = launch;
+  }
+
+  answer(answerer: (launch: string) => void): void {
+    this.answerer = answerer;
+    if (this.waiting !== undefined) answerer(this.waiting);
+    this.waiting = undefined;
+  }
+}
+
+/** A file that is near the history's end already (`database/follower.ts`). */
+export interface TakesOver {
+  /** @returns undefined where the file does not follow that history */
+  takeOver(
+    manifest: Manifest,
+    endVersion: number,
+    announceLeap: (version: number) => Promise<number>,
+  ): Promise<Prepared | undefined>;
 }
 
 async function requireFencing(
   { objects, random, logger, allowUnfenced }: BackupServiceOptions,
 ): Promise<void> {
   const result = await probe(objects, random);
-  if (result.ok) return;
+  if (result.ok) {
+    if (result.keepsAll === undefined) return;
+    logger.warn(
+      "Nothing may be deleted in the backup's place. It works, and it grows for ever: what is older than the retention stays, and so does the little that every start writes to try the place out. Allow deleting objects there.",
+      { reason: result.keepsAll },
+    );
+    return;
+  }
   if (!allowUnfenced) {
     throw new StartupError(
       `This object store cannot keep two instances apart: ${result.reason} Nothing was opened. Use another store, or --allow-unfenced-backup where only one instance can ever run.`,

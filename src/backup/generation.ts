@@ -5,33 +5,26 @@
  * what a crash leaves of that is garbage.
  */
 import { utf8 } from "../common/bytes.ts";
-import { type Clock, sleep } from "../common/clock.ts";
-import { messageOf } from "../common/errors.ts";
+import type { Clock } from "../common/clock.ts";
+import { UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import { sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
-import type {
-  BackupSource,
-  SnapshotPart,
-  SnapshotSummary,
-} from "../store/backup_source.ts";
-import type { SnapshotPartInfo } from "./history.ts";
-import { type Generation, hexVersion } from "./manifest.ts";
-import {
-  differentialKey,
-  generationName,
-  snapshotIndexKey,
-  snapshotKey,
-} from "./names.ts";
-import { isOutage, type Ownership } from "./ownership.ts";
+import type { BackupSource } from "../store/backup_source.ts";
+import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
+import { differentialKey, generationName, snapshotIndexKey } from "./names.ts";
+import type { Ownership } from "./ownership.ts";
+import type { ShippingPoint } from "./segment_uploads.ts";
 import type { Shipper } from "./shipper.ts";
+import {
+  putUntilThere,
+  SnapshotUpload,
+  type SnapshotUploadOptions,
+  type UploadedSnapshot,
+} from "./snapshot_upload.ts";
 
-const PART_BYTES = 1024 * 1024;
-/** Parts on their way at once, each held in memory. */
-const UPLOADS = 4;
-const RETRY_MS = 1000;
 /** The log may grow to this, and to the snapshot's size, before a new one. */
 const MIN_LOG_BYTES = 64 * 1024 * 1024;
 /**
@@ -40,19 +33,23 @@ const MIN_LOG_BYTES = 64 * 1024 * 1024;
  * KiB and a write a second, a week of them holds at most 10 GB.
  */
 const MIN_SEGMENT_BYTES = 16 * 1024;
+/** How often a wait that goes on says what it is for. */
+const TELL_EVERY_MS = 60_000;
 
 export interface GenerationOptions {
   objects: ObjectStore;
   source: BackupSource;
-  ownership: Ownership;
+  ownership: Pick<Ownership, "epoch" | "update">;
   shipper: Shipper;
   clock: Clock;
   random: Random;
   logger: Logger;
   signal: AbortSignal;
   patience: Patience;
-  /** Entries that are uploaded so far. */
-  progress?(entries: number): void;
+  /** What the logs on this machine may grow to meanwhile. */
+  maxRetainedBytes: number;
+  /** How many were served: a snapshot leaves room for them. */
+  requests(): number;
 }
 
 /** Of a generation's log. */
@@ -69,151 +66,161 @@ export function isOutgrown(log: LogSize, snapshotBytes: number): boolean {
 }
 
 /**
- * Makes a generation beside running writes, and goes over to it.
- * @returns undefined where the log moved on without us: begin again
+ * Makes a generation beside running writes, and goes over to it. The present
+ * one is shipped up to the snapshot first, so that every version is in one of
+ * them; only where the log has a gap is there something that neither has.
  * @throws FencedError, UnavailableError, or the signal's reason; the present
  *   generation then goes on
  */
 export async function makeGeneration(
   options: GenerationOptions,
-): Promise<(SnapshotSummary & { name: string }) | undefined> {
-  const { source, ownership, shipper, clock } = options;
+): Promise<UploadedSnapshot & { name: string }> {
+  const { source, ownership, shipper, clock, signal } = options;
   const startedMs = clock.nowMs();
   const name = generationName(startedMs, ownership.epoch, options.random);
-  shipper.keepLogFrom(Math.min(
-    source.syncedVersion,
-    shipper.position?.logVersion ?? source.syncedVersion,
-  ));
+  const upload = new SnapshotUpload({
+    ...options,
+    epoch: ownership.epoch,
+    maxLogBytes: options.maxRetainedBytes,
+    onBegin: (version) => shipper.keepLogFrom(version),
+  }, name);
+  shipper.keepLogFrom(source.syncedVersion);
   try {
     // Named before it is there: what a crash leaves of it is known as garbage.
     await ownership.update((manifest) => ({
       ...manifest,
-      making: [...manifest.making, name],
-    }), () => options.signal.aborted);
-    const summary = await uploadSnapshot(options, name);
-    const generation: Generation = {
-      name,
-      startedMs,
-      endedMs: null,
-      snapshotVersion: summary.version,
-    };
-    const hasMoved = await shipper.moveTo(
-      name,
-      summary.version,
-      async (end) => {
-        await ownership.update((manifest) => ({
-          ...manifest,
-          generation: name,
-          making: manifest.making.filter((other) => other !== name),
-          generations: [
-            ...manifest.generations.map((former) =>
-              former.endedMs === null
-                ? { ...former, endedMs: clock.nowMs() }
-                : former
-            ),
-            generation,
-          ],
-          seals: end === undefined ? manifest.seals : [...manifest.seals, {
-            generation: end.generation,
-            epoch: ownership.epoch,
-            lastTsn: end.tsn,
-            lastVersion: end.bucketVersion,
-          }],
-        }));
-      },
-    );
-    return hasMoved ? { ...summary, name } : undefined;
-  } finally {
-    shipper.keepLogFrom(undefined);
-  }
-}
-
-async function uploadSnapshot(
-  options: GenerationOptions,
-  generation: string,
-): Promise<SnapshotSummary> {
-  const { source, ownership } = options;
-  const parts: SnapshotPartInfo[] = [];
-  const failed = Promise.withResolvers<never>();
-  failed.promise.catch(() => {});
-  const uploads = new Set<Promise<void>>();
-  let entries = 0;
-  const upload = async (part: SnapshotPart, index: number) => {
-    const { bytes } = part;
-    const digest = await sha256(bytes);
-    const key = snapshotKey(generation, ownership.epoch, index);
-    parts[index] = {
-      key,
-      sizeBytes: bytes.length,
-      entries: part.entries,
-      sha256: digest.toHex(),
-    };
-    await put(options, key, bytes);
-    entries += part.entries;
-    options.progress?.(entries);
-  };
-  let count = 0;
-  const uploaded = source.snapshot({
-    partBytes: PART_BYTES,
-    signal: options.signal,
-    onBegin() {},
-    async onPart(part) {
-      const uploading = upload(part, count++).finally(() =>
-        uploads.delete(uploading)
+      making: [...new Set([...manifest.making, name])],
+    }), () => signal.aborted);
+    const snapshot = await upload.run(async (version) => {
+      await announced(
+        options,
+        "the present generation is shipped up to the snapshot of the new one",
+        shipper.shipTo(version),
       );
-      uploading.catch(failed.reject);
-      uploads.add(uploading);
-      if (uploads.size < UPLOADS) return;
-      await Promise.race([failed.promise, ...uploads]);
-    },
-  });
-  let summary: SnapshotSummary;
-  try {
-    summary = await uploaded;
-    await Promise.race([failed.promise, Promise.all(uploads)]);
-  } catch (error) {
-    // What is on its way must not come to a folder that is deleted.
-    await Promise.allSettled(uploads);
-    throw error;
-  }
-  const version = hexVersion(summary.version);
-  const index = {
-    format: 1,
-    version,
-    entries: summary.entries,
-    queueMessages: summary.queueMessages,
-    parts,
-  };
-  await put(
-    options,
-    snapshotIndexKey(generation),
-    utf8(JSON.stringify(index, null, 1) + "\n"),
-  );
-  await put(options, differentialKey(generation), utf8(version));
-  return summary;
-}
-
-/** Tries until it is there, or the signal ends it. */
-async function put(
-  { objects, clock, logger, signal, patience }: GenerationOptions,
-  key: string,
-  data: Uint8Array,
-): Promise<void> {
-  for (let hasFailed = false;; hasFailed = true) {
-    try {
-      await patience.run((timeoutMs) =>
-        objects.put(key, data, { signal, timeoutMs })
-      );
-      return;
-    } catch (error) {
       signal.throwIfAborted();
-      if (!isOutage(error)) throw error;
-      if (!hasFailed) {
-        const reason = messageOf(error);
-        logger.warn("A part of the snapshot is tried again.", { key, reason });
-      }
-    }
-    await sleep(clock, RETRY_MS);
-    signal.throwIfAborted();
+      return source.logFloorVersion <= version;
+    });
+    const snapshotSha256 = await putIndex(options, name, snapshot);
+    const hasMoved = await announced(
+      options,
+      "the log since the snapshot is put into the new generation's folder",
+      shipper.moveTo(name, snapshot.version, async (end) => {
+        const begun = {
+          name,
+          startedMs,
+          endedMs: null,
+          snapshotVersion: snapshot.version,
+          snapshotTimeMs: snapshot.timeMs,
+          missingAfterVersion: missingAfter(end, snapshot.version),
+          snapshotSha256,
+        };
+        await ownership.update((manifest) =>
+          goneOver(manifest, begun, ownership.epoch, end, clock.nowMs())
+        );
+      }),
+    );
+    if (!hasMoved) throw new UnavailableError("the log moved on");
+    return { ...snapshot, name };
+  } finally {
+    shipper.keepLogFrom(Infinity);
+  }
+}
+
+/** What the present generation has no place for any more, and the next lacks. */
+function missingAfter(
+  end: ShippingPoint | undefined,
+  snapshotVersion: number,
+): number | null {
+  return end === undefined || end.logVersion >= snapshotVersion
+    ? null
+    : end.logVersion;
+}
+
+/** The manifest that names it as the present generation. */
+function goneOver(
+  manifest: Manifest,
+  generation: Generation,
+  epoch: number,
+  end: ShippingPoint | undefined,
+  nowMs: number,
+): Manifest {
+  const { name } = generation;
+  // A swap that is asked for again may have acted.
+  if (manifest.generation === name) return manifest;
+  return {
+    ...manifest,
+    generation: name,
+    making: manifest.making.filter((other) => other !== name),
+    generations: [
+      ...manifest.generations.map((former) =>
+        former.endedMs === null ? { ...former, endedMs: nowMs } : former
+      ),
+      generation,
+    ],
+    seals: end === undefined ? manifest.seals : [...manifest.seals, {
+      generation: end.generation,
+      epoch,
+      lastTsn: end.tsn,
+      lastVersion: end.bucketVersion,
+    }],
+  };
+}
+
+/** What an upload of a file that nobody writes to needs. */
+export type FileUploadOptions = Omit<
+  SnapshotUploadOptions,
+  "maxLogBytes" | "onBegin" | "requests"
+>;
+
+/**
+ * The whole snapshot of a file that nobody writes to, in the folder of a
+ * generation, which the manifest names by then.
+ * @throws UnavailableError, or the signal's reason
+ */
+export async function putSnapshot(
+  options: FileUploadOptions,
+  generation: string,
+): Promise<{ version: number; snapshotSha256: string }> {
+  const upload = new SnapshotUpload(
+    { ...options, maxLogBytes: Infinity, requests: () => 0, onBegin() {} },
+    generation,
+  );
+  const snapshot = await upload.run(() => Promise.resolve(true));
+  const snapshotSha256 = await putIndex(options, generation, snapshot);
+  return { version: snapshot.version, snapshotSha256 };
+}
+
+/**
+ * Once for each folder: a put that acts late must not bring back another.
+ * @returns the SHA-256 of `snapshot.json`, in hexadecimal
+ */
+async function putIndex(
+  options: Parameters<typeof putUntilThere>[0],
+  generation: string,
+  { version, entries, queueMessages, parts }: UploadedSnapshot,
+): Promise<string> {
+  const stamp = hexVersion(version);
+  const index = { format: 1, version: stamp, entries, queueMessages, parts };
+  const bytes = utf8(JSON.stringify(index, null, 1) + "\n");
+  await putUntilThere(options, snapshotIndexKey(generation), bytes);
+  await putUntilThere(options, differentialKey(generation), utf8(stamp));
+  return (await sha256(bytes)).toHex();
+}
+
+/** Says now and then what is waited for. */
+async function announced<T>(
+  { clock, logger }: Pick<GenerationOptions, "clock" | "logger">,
+  waitingFor: string,
+  work: Promise<T>,
+): Promise<T> {
+  const startedMs = clock.monotonicMs();
+  const timer = clock.every(TELL_EVERY_MS, () => {
+    const forMs = Math.round(clock.monotonicMs() - startedMs);
+    logger.warn("A new generation of the backup waits.", { waitingFor, forMs });
+  });
+  try {
+    return await work;
+  } finally {
+    timer.stop();
   }
 }

@@ -17,13 +17,17 @@ import { FencedError, type Ownership } from "./ownership.ts";
 import { applyRetention } from "./retention.ts";
 import type { Shipper } from "./shipper.ts";
 
-/** One that failed is tried again after this. */
-const RETRY_MS = 30_000;
 /**
  * No two are begun in less, unless asked for: each of them is a whole snapshot,
  * which stays for the time of the retention.
  */
 const MIN_AGE_MS = 60_000;
+/**
+ * The pause after one that failed, or that was made because the log had a gap:
+ * twice as long each time, so that a store that is slower than what is written
+ * is not given one whole snapshot after the other. Quiet times end that.
+ */
+const FIRST_PAUSE_MS = 1000;
 /** Seals of the present one, one of each launch. */
 const MAX_SEALS = 64;
 
@@ -37,6 +41,11 @@ export interface GenerationsOptions {
   logger: Logger;
   patience: Patience;
   retentionMs: number;
+  maxRetainedBytes: number;
+  /** How many were served: a snapshot leaves room for them. */
+  requests(): number;
+  /** How long a necessary one is put off at the most, where others failed. */
+  maxPauseMs: number;
   /** Of the present generation, before this launch ships anything. */
   log: LogSize;
   snapshotBytes: number;
@@ -45,32 +54,31 @@ export interface GenerationsOptions {
 }
 
 export class Generations {
-  /** Never rejects. */
+  /** While one is made and old ones are tidied up. Never rejects. */
   making: Promise<void> | undefined;
+  /** Whether the one that was made is complete, or has failed. */
+  private isTidyingUp = false;
+  /** A wish that came meanwhile: the next one is for it. */
+  private wish: string | undefined;
   /** Of the log, less what this launch had shipped before it. */
   private log: LogSize;
   private snapshotBytes: number;
   /** Before, the present one is too young to be outgrown. */
   private outgrownFromMs = 0;
-  private retry: Timer | undefined;
+  /** One that is put off. */
+  private later: Timer | undefined;
+  private pauseMs = 0;
+  private lastEndMs = -Infinity;
 
   constructor(private readonly options: GenerationsOptions) {
     this.log = options.log;
     this.snapshotBytes = options.snapshotBytes;
-    options.signal.addEventListener("abort", () => this.retry?.stop());
+    options.signal.addEventListener("abort", () => this.later?.stop());
   }
 
   /** Whether everything that is not shipped has a place in the bucket. */
   hasPlace(): boolean {
-    const { source, shipper } = this.options;
-    if (shipper.position === undefined) return false;
-    try {
-      return source.logFloorVersion <= shipper.shippedVersion;
-    } catch (error) {
-      // The file is being opened anew, and keeps its log.
-      if (error instanceof UnavailableError) return true;
-      throw error;
-    }
+    return this.options.shipper.hasPlace();
   }
 
   /** At launch. */
@@ -86,24 +94,45 @@ export class Generations {
 
   /** After a segment. */
   shipped(): void {
-    const { shipper, clock } = this.options;
+    const { shipped } = this.options.shipper;
     const present = {
-      sizeBytes: this.log.sizeBytes + shipper.shippedBytes,
-      segments: this.log.segments + shipper.segments,
+      sizeBytes: this.log.sizeBytes + shipped.sizeBytes,
+      segments: this.log.segments + shipped.segments,
     };
     if (
       isOutgrown(present, this.snapshotBytes) &&
-      clock.monotonicMs() >= this.outgrownFromMs
+      this.options.clock.monotonicMs() >= this.outgrownFromMs
     ) this.want("its log has outgrown its snapshot");
   }
 
-  /** Begins one, where none is being made. */
+  /** Begins one now; the one that is being made will do. */
   want(why: string): void {
-    const { signal, logger } = this.options;
-    if (this.making || signal.aborted) return;
-    this.retry?.stop();
-    logger.info("A new generation of the backup begins.", { reason: why });
-    this.making = this.make().finally(() => this.making = undefined);
+    if (this.options.signal.aborted) return;
+    if (this.making === undefined) this.making = this.run(why);
+    else if (this.isTidyingUp) this.wish = why;
+  }
+
+  /**
+   * Without another one nothing can be shipped: soon, but after a pause where
+   * the last one was for the same reason. Where one is being made, its end
+   * shows whether it is needed still.
+   */
+  need(why: string): void {
+    const { clock, maxPauseMs, signal } = this.options;
+    if (this.making || this.later || signal.aborted) return;
+    const agoMs = clock.monotonicMs() - this.lastEndMs;
+    if (agoMs > Math.max(MIN_AGE_MS, 2 * this.pauseMs)) this.pauseMs = 0;
+    const waitMs = this.pauseMs - agoMs;
+    this.pauseMs = Math.min(
+      Math.max(FIRST_PAUSE_MS, 2 * this.pauseMs),
+      maxPauseMs,
+    );
+    if (waitMs <= 0) return this.want(why);
+    this.options.logger.warn(
+      "The backup needs a new generation, and begins it after a pause: the last one is not long ago.",
+      { reason: why, pauseMs: Math.round(waitMs) },
+    );
+    this.later = clock.after(waitMs, () => this.want(why));
   }
 
   /**
@@ -124,19 +153,39 @@ export class Generations {
     return { generation };
   }
 
-  private async make(): Promise<void> {
+  private async run(why: string): Promise<void> {
+    const { clock, logger, signal } = this.options;
+    let hasFailed = false;
+    for (let reason: string | undefined = why; reason !== undefined;) {
+      this.later?.stop();
+      this.later = undefined;
+      this.wish = undefined;
+      logger.info("A new generation of the backup begins.", { reason });
+      hasFailed = !await this.make();
+      this.lastEndMs = clock.monotonicMs();
+      this.isTidyingUp = true;
+      // What there is of a failed one goes, so that tries do not heap up.
+      if (!signal.aborted) await this.tidyUp();
+      this.isTidyingUp = false;
+      reason = signal.aborted ? undefined : this.wish;
+    }
+    // Before the next one is begun: two at once would delete each other's.
+    this.making = undefined;
+    if (hasFailed) this.need("the last try failed");
+    else if (!this.hasPlace()) this.need("the log has moved on without it");
+  }
+
+  /** @returns whether it is complete */
+  private async make(): Promise<boolean> {
     const { options } = this;
     const { shipper, clock, logger, signal } = options;
     try {
       const startedMs = clock.monotonicMs();
       const made = await makeGeneration(options);
-      if (made === undefined) throw new UnavailableError("the log moved on");
       this.outgrownFromMs = startedMs + MIN_AGE_MS;
       this.snapshotBytes = made.sizeBytes;
-      this.log = {
-        sizeBytes: -shipper.shippedBytes,
-        segments: -shipper.segments,
-      };
+      const { segments, sizeBytes } = shipper.shipped;
+      this.log = { sizeBytes: -sizeBytes, segments: -segments };
       logger.info("The new generation is complete.", {
         generation: made.name,
         versionstamp: hexVersion(made.version),
@@ -144,22 +193,16 @@ export class Generations {
         sizeBytes: made.sizeBytes,
         tookMs: Math.round(clock.monotonicMs() - startedMs),
       });
+      return true;
     } catch (error) {
-      if (signal.aborted || error instanceof FencedError) return;
-      logger.error(
-        "A new generation was not finished; the present one goes on.",
-        { reason: messageOf(error) },
-      );
-      // What there is of it goes, so that tries do not heap up.
-      await this.tidyUp();
-      if (signal.aborted) return;
-      this.retry = clock.after(
-        RETRY_MS,
-        () => this.want("the last try failed"),
-      );
-      return;
+      if (!signal.aborted && !(error instanceof FencedError)) {
+        logger.error(
+          "A new generation was not finished; the present one goes on.",
+          { reason: messageOf(error) },
+        );
+      }
+      return false;
     }
-    await this.tidyUp();
   }
 
   /** What is left undone is done after the next one. */

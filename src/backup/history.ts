@@ -4,15 +4,20 @@
  * never the end of a history.
  */
 import { fromUtf8 } from "../common/bytes.ts";
-import { StartupError } from "../common/errors.ts";
+import { messageOf, StartupError } from "../common/errors.ts";
+import { sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
+import { pinned } from "./branches.ts";
+import { manifestOfFolder } from "./copies.ts";
 import {
+  beginningMs,
   type Generation,
   hexVersion,
   type Manifest,
   type Seal,
 } from "./manifest.ts";
+import { following, hasMissing, inOrder, missingBetween } from "./missing.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -145,6 +150,16 @@ export async function listSegments(
       }
       listing.history.push(segment);
     }
+    const last = epoch.get(lastTsn);
+    if (seal && last && versionOf(last.last) !== seal.lastVersion) {
+      throw new StartupError(
+        `The backup's manifest ends epoch ${number} of ${
+          generation || "this folder"
+        } at segment ${lastTsn} with version ${
+          hexVersion(seal.lastVersion)
+        }, and ${last.key} ends with another one: one of the two was changed. Nothing was restored or changed; bring an older version of manifest.json back.`,
+      );
+    }
     for (const segment of epoch.values()) {
       if (segment.tsn > lastTsn) listing.strays.push(segment.key);
     }
@@ -183,25 +198,46 @@ export function damageOf(
       segmentsPrefix(gap.generation)
     }: it was there, and was deleted or lost. Nothing was restored or served, and the backup is as it was. Bring the object back, from an older version in the bucket or a copy of it. Otherwise it is a person's decision what counts: \`restore --at ${
       hexVersion(reached)
-    }\` gives everything before it, and a database file that still has everything can go on with a backup URL of its own.`,
+    }\` gives everything before it, \`backup repair\` lets this backup go on from there, and so from everything where a database file of its last owner still has it.`,
   );
 }
 
-/** @throws StartupError where there is no whole snapshot */
+/**
+ * @param known what the manifest records of it
+ * @throws StartupError where there is no whole snapshot
+ */
 export async function readSnapshotIndex(
   objects: ObjectStore,
   generation: string,
+  known?: Generation,
 ): Promise<SnapshotIndex> {
   const key = snapshotIndexKey(generation);
   const object = await objects.get(key);
   if (object !== undefined) {
-    try {
-      return parseIndex(JSON.parse(fromUtf8(object.data) ?? ""));
-    } catch {
-      throw new StartupError(
-        `The backup's ${key} is damaged. Nothing was restored; choose an older generation with \`restore --at\`.`,
+    const damaged = (why: string) =>
+      new StartupError(
+        `The backup's ${key} is damaged: ${why}. Nothing was restored.`,
       );
+    const digest = known?.snapshotSha256;
+    if (digest && (await sha256(object.data)).toHex() !== digest) {
+      throw damaged("it is not the one that the manifest records");
     }
+    let index: SnapshotIndex;
+    try {
+      index = parseIndex(generation, JSON.parse(fromUtf8(object.data) ?? ""));
+    } catch (error) {
+      throw damaged(messageOf(error));
+    }
+    if (known && index.version !== known.snapshotVersion) {
+      throw damaged("its version is not the one that the manifest records");
+    }
+    return index;
+  }
+  // Every generation that a manifest names has one; others need not.
+  if (generation !== "") {
+    throw new StartupError(
+      `The backup has no whole snapshot in ${generation}: ${key} is missing. Nothing was restored.`,
+    );
   }
   const differential = await objects.get(differentialKey(generation));
   if (generation === "" && differential === undefined) {
@@ -224,7 +260,10 @@ export async function readSnapshotIndex(
   return { version: versionOf(stamp), parts };
 }
 
-function parseIndex(object: Record<string, unknown>): SnapshotIndex {
+function parseIndex(
+  generation: string,
+  object: Record<string, unknown>,
+): SnapshotIndex {
   const number = (value: unknown): number => {
     if (!Number.isSafeInteger(value)) throw new TypeError("no number");
     return value as number;
@@ -234,7 +273,7 @@ function parseIndex(object: Record<string, unknown>): SnapshotIndex {
     return value;
   };
   const parts = (object.parts as Record<string, unknown>[]).map((part) => ({
-    key: text(part.key),
+    key: partKey(generation, text(part.key)),
     sizeBytes: number(part.sizeBytes),
     entries: number(part.entries),
     sha256: text(part.sha256),
@@ -249,6 +288,14 @@ function parseIndex(object: Record<string, unknown>): SnapshotIndex {
   };
 }
 
+/** A generation's folder is a backup by itself, without its own name. */
+function partKey(generation: string, key: string): string {
+  const folder = snapshotsPrefix(generation);
+  const name = key.slice(key.lastIndexOf("/") + 1);
+  if (!key.endsWith(folder + name)) throw new TypeError("a foreign part");
+  return folder + name;
+}
+
 /** What to restore: everything, or the state at a version or a time. */
 export type RestorePoint =
   | { kind: "latest" }
@@ -260,45 +307,90 @@ export interface RestorePlan {
   /** Empty where another program wrote the backup. */
   databaseId: string;
   snapshot: SnapshotIndex;
+  /** When the snapshot's last commit was made; 0 where that is not known. */
+  snapshotTimeMs: number;
   segments: ListedSegment[];
   strays: string[];
   point: RestorePoint;
   sizeBytes: number;
-  /** The segments end before one that is missing: what to say of it. */
+  /** What comes after the segments is missing: what to say of it. */
   damage: StartupError | undefined;
+  /** The newest version that this generation has, or can reach. */
+  endVersion: number;
+  /** Whether history goes on in another generation after it. */
+  isPast: boolean;
+  /** Where the generations before this one end; undefined: there is none. */
+  beforeVersion: number | undefined;
 }
 
 /**
  * @param manifest undefined where the URL is that of a generation's folder
+ * @param damaged generations that are of no use: an earlier one may reach the
+ *   version as well
  * @throws StartupError where the point cannot be restored
  */
 export async function planRestore(
   objects: ObjectStore,
   manifest: Manifest | undefined,
   point: RestorePoint,
+  damaged: ReadonlySet<string> = new Set(),
 ): Promise<RestorePlan> {
   if (manifest && point.kind !== "latest" && !reaches(manifest, point)) {
     manifest = await withArchives(objects, manifest);
   }
   const generation = manifest === undefined
     ? ""
-    : generationOf(manifest, point);
-  const snapshot = await readSnapshotIndex(objects, generation);
-  const listing = await listSegments(
-    objects,
-    generation,
-    manifest ?? { seals: [], epoch: Infinity },
-  );
+    : generationOf(manifest, point, damaged);
+  // A generation's folder tells of itself, where a server of ours made it.
+  const records = manifest ?? await manifestOfFolder(objects);
+  const known = records?.generations.find(({ name }) => name === generation);
+  const beforeVersion = known && endBefore(records!, known);
+  let snapshot: SnapshotIndex;
+  try {
+    snapshot = await readSnapshotIndex(objects, generation, known);
+  } catch (error) {
+    if (!(error instanceof StartupError) || beforeVersion === undefined) {
+      throw error;
+    }
+    if (isReachedBefore(point, beforeVersion)) {
+      const others = new Set([...damaged, generation]);
+      return await planRestore(objects, manifest, point, others);
+    }
+    throw new StartupError(`${error.message} ${offer(beforeVersion)}`);
+  }
+  if (records && snapshot.totals === undefined) {
+    throw new StartupError(
+      `The backup has no whole snapshot in this folder: ${
+        snapshotIndexKey(generation)
+      } is missing. Nothing was restored.`,
+    );
+  }
+  const listing = await listSegments(objects, generation, {
+    seals: records?.seals ?? [],
+    epoch: manifest?.epoch ?? Infinity,
+    head: records?.head,
+  });
   const { history, strays } = listing;
-  const damage = damageOf(listing, snapshot.version);
+  let damage = damageOf(listing, snapshot.version);
   if (damage && point.kind === "latest") throw damage;
+  const next = manifest && following(manifest, generation);
+  // A time is known to be before it when the segments have been read.
+  if (point.kind === "time" && hasMissing(next)) {
+    damage ??= missingBetween(generation, next);
+  }
   let segments = history;
   if (point.kind === "version") {
     const end = history.at(-1);
     const last = end ? versionOf(end.last) : snapshot.version;
     // A time is known when the segments before the gap have been read.
     if (damage && point.version > last) throw damage;
-    if (point.version > last && generation !== manifest?.generation) {
+    if (hasMissing(next) && point.version > next.missingAfterVersion) {
+      throw missingBetween(generation, next);
+    }
+    // An older program did not note whether something is missing.
+    if (
+      point.version > last && next && next.missingAfterVersion === undefined
+    ) {
       throw new StartupError(
         `The backup's history between ${generation} and the generation after it does not reach that version. Nothing was restored.`,
       );
@@ -312,39 +404,85 @@ export async function planRestore(
     generation,
     databaseId: manifest?.databaseId ?? "",
     snapshot,
+    snapshotTimeMs: manifest?.generations
+      .find(({ name }) => name === generation)?.snapshotTimeMs ?? 0,
     segments,
     strays,
     point,
     sizeBytes,
     damage,
+    endVersion: history.length === 0
+      ? snapshot.version
+      : versionOf(history[history.length - 1].last),
+    isPast: manifest !== undefined && generation !== manifest.generation,
+    beforeVersion,
   };
 }
 
-/** Whether a generation that the manifest itself names has the point. */
-function reaches({ generations }: Manifest, point: RestorePoint): boolean {
-  return generations.some((generation) => isBefore(generation, point));
+/** Where the generation before this one ends. */
+function endBefore(
+  { generations, seals }: Pick<Manifest, "generations" | "seals">,
+  { snapshotVersion }: Generation,
+): number | undefined {
+  const before = generations
+    .filter((generation) => generation.snapshotVersion < snapshotVersion)
+    .sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
+  if (before === undefined) return undefined;
+  return Math.max(
+    before.snapshotVersion,
+    ...seals.filter(({ generation }) => generation === before.name)
+      .map(({ lastVersion }) => lastVersion),
+  );
 }
 
-function isBefore(
-  { snapshotVersion, startedMs }: Generation,
+/** Whether a generation before this one has the point, too. */
+export function isReachedBefore(
   point: RestorePoint,
+  beforeVersion: number | undefined,
 ): boolean {
+  return point.kind === "version" && beforeVersion !== undefined &&
+    point.version <= beforeVersion;
+}
+
+/** @param version that has been looked at, or is known to be whole */
+export function offer(version: number): string {
+  return `\`restore --at ${
+    hexVersion(version)
+  }\` gives everything before the damage.`;
+}
+
+/**
+ * Whether a generation that the manifest itself names has the point. That of a
+ * branch may be from long before: what came after it is in an archive.
+ */
+function reaches(manifest: Manifest, point: RestorePoint): boolean {
+  const former = pinned(manifest);
+  return manifest.generations.some((generation) =>
+    !former.has(generation.name) && isBefore(generation, point)
+  );
+}
+
+function isBefore(generation: Generation, point: RestorePoint): boolean {
   if (point.kind === "latest") return true;
   return point.kind === "version"
-    ? snapshotVersion <= point.version
-    : startedMs <= point.timeMs;
+    ? generation.snapshotVersion <= point.version
+    : beginningMs(generation) <= point.timeMs;
 }
 
-function generationOf(manifest: Manifest, point: RestorePoint): string {
+function generationOf(
+  manifest: Manifest,
+  point: RestorePoint,
+  damaged: ReadonlySet<string>,
+): string {
   if (manifest.generation === null) {
     throw new StartupError(
       "The backup holds no whole snapshot yet: its first one was not finished. Nothing was restored.",
     );
   }
   if (point.kind === "latest") return manifest.generation;
-  const fitting = manifest.generations.filter((generation) =>
-    isBefore(generation, point)
-  ).sort((a, b) => a.snapshotVersion - b.snapshotVersion).at(-1);
+  const fitting = inOrder(manifest).findLast((generation) =>
+    isBefore(generation, point) && !damaged.has(generation.name)
+  );
   if (fitting === undefined) {
     throw new StartupError(
       "The backup does not reach that far back (`backup status` lists what it holds). Nothing was restored.",

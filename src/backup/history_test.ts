@@ -20,7 +20,8 @@ async function holding(...keys: string[]): Promise<MemoryObjectStore> {
 }
 
 function seal(epoch: number, lastTsn: number): Seal {
-  return { generation: GENERATION, epoch, lastTsn, lastVersion: 0 };
+  const lastVersion = epoch * 100 + lastTsn;
+  return { generation: GENERATION, epoch, lastTsn, lastVersion };
 }
 
 async function listed(objects: ObjectStore, seals: Seal[]) {

@@ -9,9 +9,16 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
+import { withArchives } from "./archive.ts";
 import type { LogSize } from "./generation.ts";
 import { planRestore, type RestorePlan } from "./history.ts";
-import { hexVersion, type Manifest, type Seal } from "./manifest.ts";
+import {
+  type Branch,
+  hexVersion,
+  type LostRange,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
 import { epochOf, MANIFEST_KEY } from "./names.ts";
 import type { HistoryEnd } from "./ownership.ts";
 import { restore } from "./restore.ts";
@@ -26,6 +33,8 @@ export const STATE = {
   machine: "backup_machine",
   /** Which place of that URL it was (`ObjectStore.placeId`). */
   place: "backup_place",
+  /** How far a file that only followed has come (`database/follower.ts`). */
+  followed: "backup_followed",
 } as const;
 
 /**
@@ -79,6 +88,9 @@ export interface LaunchFacts {
     seals: readonly Seal[];
     /** The present generation's snapshot. */
     snapshotVersion: number;
+    /** What a person has given up of it. */
+    lost?: readonly LostRange[];
+    branches?: readonly Branch[];
   } | undefined;
 }
 
@@ -106,7 +118,7 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   if (local === undefined) return { action: "restore" };
   const { epoch, contentVersion } = local;
-  const { end, seals, snapshotVersion } = bucket;
+  const { end, seals, snapshotVersion, lost = [], branches = [] } = bucket;
   if (epoch === undefined) {
     return {
       action: "setAside",
@@ -117,6 +129,10 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
     seals.some((seal) =>
       seal.generation === end.generation && seal.epoch > epoch &&
       seal.lastTsn > 0
+    ) ||
+    // What was given up was written, too.
+    lost.some((range) =>
+      range.generation === end.generation && range.lastEpoch > epoch
     );
   if (!haveOthersWritten) {
     return contentVersion >= end.version ? { action: "use" } : {
@@ -126,7 +142,15 @@ export function decide({ local, bucket }: LaunchFacts): LaunchDecision {
   }
   // Its epoch's seal may be in an archive then.
   if (contentVersion < snapshotVersion) {
-    return { action: "setAside", why: "it is too far behind to be caught up" };
+    const branch = branches.find((former) =>
+      former.lastVersion >= contentVersion
+    );
+    return {
+      action: "setAside",
+      why: branch
+        ? `the backup was rewound since; the branch ${branch.name} has what was shipped of the line that it is of`
+        : "it is too far behind to be caught up",
+    };
   }
   const isAncestor = seals.some((seal) =>
     seal.epoch === epoch && seal.lastVersion === contentVersion
@@ -200,18 +224,53 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   };
   if (action === "use") return prepared;
   if (action === "setAside") {
-    prepared.asideName = options.engine.setAside(
-      `epoch-${local!.state(STATE.epoch) ?? "none"}-${
-        hexVersion(local!.version)
-      }`,
-    );
+    const suffix = asideSuffix(local!, await isInHistory(options));
+    prepared.asideName = options.engine.setAside(suffix);
   }
   prepared.restored = await fill(options, plan, end, action === "catchUp");
   return prepared;
 }
 
-function factsOf(
-  { local, url, manifest, end }: PrepareOptions,
+/** Under which a file is kept; `store/sqlite/aside.ts` reads it again. */
+export function asideSuffix(
+  local: LocalDatabase,
+  isInHistory: boolean,
+): string {
+  return `epoch-${local.state(STATE.epoch) || "none"}-${
+    hexVersion(local.version)
+  }${isInHistory ? "-in-history" : ""}`;
+}
+
+/**
+ * Whether the history has all that the file holds: it is as its launch left it
+ * when everything of it was shipped. Anything less is no proof.
+ */
+export async function isInHistory(
+  options: Pick<
+    PrepareOptions,
+    "local" | "url" | "manifest" | "end" | "objects"
+  >,
+): Promise<boolean> {
+  const { local } = factsOf(options);
+  if (local?.epoch === undefined || options.local!.hasForeignWrites) {
+    return false;
+  }
+  const { seals } = await withArchives(options.objects, options.manifest)
+    .catch((error) => {
+      if (error instanceof StartupError) return options.manifest;
+      throw error;
+    });
+  return seals.some(({ epoch, lastVersion }) =>
+    epoch === local.epoch && lastVersion === local.contentVersion
+  );
+}
+
+/** What `decide` needs, out of a file and a manifest. */
+export function factsOf(
+  { local, url, manifest, end }: Pick<
+    PrepareOptions,
+    "local" | "url" | "manifest" | "end"
+  >,
 ): LaunchFacts {
   const isOurs = local?.databaseId === manifest.databaseId &&
     local?.state(STATE.url) === url;
@@ -220,13 +279,16 @@ function factsOf(
     local: local && {
       version: local.version,
       contentVersion: local.contentVersion,
-      epoch: isOurs && stated !== undefined ? Number(stated) : undefined,
+      // Empty in a file that followed another instance since.
+      epoch: isOurs && stated ? Number(stated) : undefined,
     },
     bucket: end && {
       end,
       seals: manifest.seals,
       snapshotVersion: manifest.generations
         .find(({ name }) => name === end.generation)!.snapshotVersion,
+      lost: manifest.lost,
+      branches: manifest.branches,
     },
   };
 }
@@ -238,7 +300,7 @@ async function fill(
   isCatchUp: boolean,
 ) {
   const { engine, local, objects, clock, progress, signal, patience } = options;
-  const target = isCatchUp ? engine.catchUp() : engine.create();
+  const target = await (isCatchUp ? engine.catchUp() : engine.create(signal));
   try {
     const afterVersion = isCatchUp ? local!.contentVersion : undefined;
     const result = await restore({
@@ -263,15 +325,16 @@ async function fill(
     const leapToVersion = await options.announceLeap(
       Math.max(end.version, local?.version ?? 0),
     );
-    target.finish({
+    await target.finish({
       databaseId: options.manifest.databaseId,
       version: end.version,
+      timeMs: result.timeMs,
       leapToVersion,
       state: { [STATE.url]: options.url },
     });
     return result;
   } catch (error) {
-    target.discard();
+    await target.discard();
     throw error;
   }
 }

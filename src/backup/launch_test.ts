@@ -85,3 +85,38 @@ Deno.test("a file from before the present generation, and one of no epoch, are s
     assert.equal(decide(facts).action, "setAside", `${epoch}`);
   }
 });
+
+Deno.test("after a rewind no file of the former line is used, not even that of its last owner", () => {
+  const former = { name: "before", generation: GENERATION, lastVersion: 100 };
+  // The rewind was epoch 4; its generation begins above all that was issued.
+  const rewound: LaunchFacts["bucket"] = {
+    end: { generation: "20260102t000000z-00000004-abcd", version: 5000 },
+    snapshotVersion: 5000,
+    seals: bucket([[2, 3, 60], [3, 4, 100]])!.seals,
+    branches: [{ ...former, createdMs: 0 }],
+  };
+  for (const [epoch, version] of [[3, 100], [3, 60], [2, 60]]) {
+    const decision = decide({ local: local(epoch, version), bucket: rewound });
+    assert.equal(decision.action, "setAside");
+    assert.match((decision as { why: string }).why, /rewound.*branch before/);
+  }
+  // One with what was never shipped is kept as well.
+  const ahead = decide({ local: local(3, 140), bucket: rewound });
+  assert.equal(ahead.action, "setAside");
+});
+
+Deno.test("where a part of the history was given up, the file of the last one that wrote is used, and no earlier one", () => {
+  const given = { generation: GENERATION, epoch: 3, tsn: 2, decidedMs: 0 };
+  const repaired = (lastEpoch: number): LaunchFacts["bucket"] => ({
+    ...bucket([[3, 1, 100], [4, 0, 100]])!,
+    lost: [{ ...given, lastEpoch, afterVersion: 100, untilVersion: 130 }],
+  });
+  const action = (epoch: number, version: number, lastEpoch: number) =>
+    decide({ local: local(epoch, version), bucket: repaired(lastEpoch) })
+      .action;
+  assert.equal(action(3, 130, 3), "use");
+  assert.equal(action(4, 150, 4), "use");
+  // Another one has issued versions that nobody knows of any more.
+  assert.equal(action(3, 130, 4), "setAside");
+  assert.equal(action(3, 100, 4), "catchUp");
+});

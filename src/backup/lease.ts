@@ -40,7 +40,10 @@ export interface LeaseOptions {
   random: Random;
   logger: Logger;
   state: OwnerState;
-  register: Pick<ManifestRegister, "update" | "look" | "seenAtMonotonicMs">;
+  register: Pick<
+    ManifestRegister,
+    "update" | "look" | "seenAtMonotonicMs" | "hasStandby"
+  >;
   leaseMs: number;
   /** Goes on without a lease while the store does not answer at all. */
   servesThroughOutages: boolean;
@@ -209,6 +212,8 @@ export class Lease {
       this.looking = undefined;
       return;
     }
+    // Who stands by cannot tell an owner that nobody asks from a dead one.
+    if (register.hasStandby) this.mayServe();
     // A renewal or an acknowledgement is a look too.
     const ageMs = monotonicMs - register.seenAtMonotonicMs;
     if (ageMs >= RECENT * this.lookMs) this.lookNow();

@@ -3,6 +3,7 @@
  * alone (`manifest_store.ts`). It says who owns the history, which generation
  * holds it, and where the epochs of former owners end (docs/fencing.md).
  */
+import { createHash } from "node:crypto";
 import { type Bytes, fromUtf8, utf8 } from "../common/bytes.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
 import { MANIFEST_KEY } from "./names.ts";
@@ -13,6 +14,51 @@ export interface Generation {
   /** When another took its place; null for the present one. */
   endedMs: number | null;
   snapshotVersion: number;
+  /**
+   * When the snapshot's last commit was made. Undefined: an older program made
+   * it, and `startedMs` stands for it.
+   */
+  snapshotTimeMs?: number;
+  /**
+   * What comes after this version and before the snapshot is in no generation.
+   * Null: nothing does. Undefined: an older program made it, and something may.
+   */
+  missingAfterVersion?: number | null;
+  /**
+   * Of `snapshot.json`, in hexadecimal, which has the sums of all its parts.
+   * Absent: a server made the generation that noted none.
+   */
+  snapshotSha256?: string;
+}
+
+/** The first moment of a generation: when its snapshot's last commit was made. */
+export function beginningMs(generation: Generation): number {
+  return generation.snapshotTimeMs ?? generation.startedMs;
+}
+
+/** A former line of the history, which no retention deletes. */
+export interface Branch {
+  name: string;
+  /** The last generation of that line. */
+  generation: string;
+  /** Where it ends: the version of its last commit. */
+  lastVersion: number;
+  createdMs: number;
+}
+
+/** A part of the history that a person has given up, because it was damaged. */
+export interface LostRange {
+  generation: string;
+  /** The first segment that was missing. */
+  epoch: number;
+  tsn: number;
+  /** The last one of which there was a segment. */
+  lastEpoch: number;
+  /** Versions after this one are lost, */
+  afterVersion: number;
+  /** up to this one, as far as names of objects tell. */
+  untilVersion: number;
+  decidedMs: number;
 }
 
 /** Nothing behind `lastTsn` of this epoch is history. */
@@ -47,6 +93,13 @@ export interface Manifest extends History {
   leaseUntilMs: number;
   /** A launch that waits for ownership. */
   handoverTo: string | null;
+  /**
+   * A launch that stands by: its owner keeps the lease alive, so that it is not
+   * taken for dead where nobody asks it anything.
+   */
+  standby?: string | null;
+  /** Where clients reach the owner, where it says so. */
+  ownerUrl?: string | null;
   /** Null until the first one is complete. */
   generation: string | null;
   /**
@@ -65,6 +118,10 @@ export interface Manifest extends History {
    * above it: the next restore leaps over that too.
    */
   leapVersion: number;
+  /** Absent: none. */
+  branches?: Branch[];
+  /** Absent: nothing. */
+  lost?: LostRange[];
   /** How long the owner's lease is; absent in an older one. */
   leaseMs?: number;
   /**
@@ -92,7 +149,8 @@ export class UnreadableError extends StartupError {
 const FORMAT = 1;
 
 export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
-  const { generations, seals, leapVersion, head, ...rest } = manifest;
+  const { generations, seals, leapVersion, head, branches, lost, ...rest } =
+    manifest;
   return json({
     format: FORMAT,
     nonce,
@@ -100,6 +158,19 @@ export function encodeManifest(manifest: Manifest, nonce: string): Bytes {
     leapVersion: hexVersion(leapVersion),
     ...(head && { head: sealObject(head) }),
     ...historyObject({ generations, seals }),
+    ...(branches && {
+      branches: branches.map((branch) => ({
+        ...branch,
+        lastVersion: hexVersion(branch.lastVersion),
+      })),
+    }),
+    ...(lost && {
+      lost: lost.map((range) => ({
+        ...range,
+        afterVersion: hexVersion(range.afterVersion),
+        untilVersion: hexVersion(range.untilVersion),
+      })),
+    }),
   });
 }
 
@@ -107,8 +178,14 @@ export function encodeArchive(history: History): Bytes {
   return json({ format: FORMAT, ...historyObject(history) });
 }
 
-function json(object: unknown): Bytes {
-  return utf8(JSON.stringify(object, null, 1) + "\n");
+/** With a sum of its own: one number that was changed would be believed. */
+function json(object: Record<string, unknown>): Bytes {
+  const sha256 = sumOf(object);
+  return utf8(JSON.stringify({ ...object, sha256 }, null, 1) + "\n");
+}
+
+function sumOf(object: Record<string, unknown>): string {
+  return createHash("sha256").update(JSON.stringify(object)).digest("hex");
 }
 
 function historyObject({ generations, seals }: History) {
@@ -116,6 +193,9 @@ function historyObject({ generations, seals }: History) {
     generations: generations.map((generation) => ({
       ...generation,
       snapshotVersion: hexVersion(generation.snapshotVersion),
+      ...(typeof generation.missingAfterVersion === "number" && {
+        missingAfterVersion: hexVersion(generation.missingAfterVersion),
+      }),
     })),
     seals: seals.map(sealObject),
   };
@@ -141,6 +221,17 @@ function historyOf(object: Record<string, unknown>): History {
       startedMs: whole(item.startedMs, "startedMs"),
       endedMs: item.endedMs === null ? null : whole(item.endedMs, "endedMs"),
       snapshotVersion: version(item.snapshotVersion, "snapshotVersion"),
+      ...(item.snapshotTimeMs !== undefined && {
+        snapshotTimeMs: whole(item.snapshotTimeMs, "snapshotTimeMs"),
+      }),
+      ...(item.missingAfterVersion !== undefined && {
+        missingAfterVersion: item.missingAfterVersion === null
+          ? null
+          : version(item.missingAfterVersion, "missingAfterVersion"),
+      }),
+      ...(item.snapshotSha256 !== undefined && {
+        snapshotSha256: string(item.snapshotSha256, "snapshotSha256"),
+      }),
     })),
     seals: list(object.seals, "seals").map(sealOf),
   };
@@ -159,6 +250,8 @@ export function decodeManifest(
       owner: object.owner === null ? null : text("owner"),
       leaseUntilMs: whole(object.leaseUntilMs, "leaseUntilMs"),
       handoverTo: object.handoverTo === null ? null : text("handoverTo"),
+      ...optional("standby", object.standby),
+      ...optional("ownerUrl", object.ownerUrl),
       generation: object.generation === null ? null : text("generation"),
       // One that does not say so may be of a database that has something.
       beganWithFile: object.beganWithFile !== false,
@@ -174,11 +267,39 @@ export function decodeManifest(
       ...(object.head !== undefined && { head: sealOf(record(object.head)) }),
       ...(object.change !== undefined && { change: text("change") }),
       ...historyOf(object),
+      ...personsDecisionsOf(object),
     };
     return { manifest, nonce: text("nonce") };
   } catch (error) {
     throw unreadable(MANIFEST_KEY, messageOf(error));
   }
+}
+
+/** Where there are none the member is absent. */
+function personsDecisionsOf(
+  object: Record<string, unknown>,
+): Pick<Manifest, "branches" | "lost"> {
+  const decisions: Pick<Manifest, "branches" | "lost"> = {};
+  if (object.branches !== undefined) {
+    decisions.branches = list(object.branches, "branches").map((item) => ({
+      name: string(item.name, "name"),
+      generation: string(item.generation, "generation"),
+      lastVersion: version(item.lastVersion, "lastVersion"),
+      createdMs: whole(item.createdMs, "createdMs"),
+    }));
+  }
+  if (object.lost !== undefined) {
+    decisions.lost = list(object.lost, "lost").map((item) => ({
+      generation: string(item.generation, "generation"),
+      epoch: whole(item.epoch, "epoch"),
+      tsn: whole(item.tsn, "tsn"),
+      lastEpoch: whole(item.lastEpoch, "lastEpoch"),
+      afterVersion: version(item.afterVersion, "afterVersion"),
+      untilVersion: version(item.untilVersion, "untilVersion"),
+      decidedMs: whole(item.decidedMs, "decidedMs"),
+    }));
+  }
+  return decisions;
 }
 
 /** @throws StartupError where it is none, or a newer one */
@@ -206,12 +327,21 @@ function parse(key: string, data: Bytes): Record<string, unknown> {
       `The backup's ${key} has format ${object.format}; this server knows ${FORMAT}. It was written by a newer one, and nothing was changed.`,
     );
   }
+  const { sha256, ...rest } = object;
+  // One that was written before there were sums has none.
+  if (sha256 !== undefined && sha256 !== sumOf(rest)) {
+    throw unreadable(key, "its checksum does not fit its contents");
+  }
   return object;
 }
 
 function unreadable(key: string, why: string): UnreadableError {
   return new UnreadableError(
-    `The backup's ${key} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup.`,
+    `The backup's ${key} cannot be read (${why}). Nothing was changed; check that the URL is the one of this backup${
+      key === MANIFEST_KEY
+        ? ". If it is, `backup repair` shows what can take its place, and asks."
+        : "."
+    }`,
   );
 }
 
@@ -225,6 +355,13 @@ function record(value: unknown): Record<string, unknown> {
 function string(value: unknown, name: string): string {
   if (typeof value !== "string") throw new Error(`${name} is no text`);
   return value;
+}
+
+/** A manifest from before there was such a member has none. */
+function optional<K extends string>(name: K, value: unknown) {
+  if (value === undefined) return {};
+  const text = value === null ? null : string(value, name);
+  return { [name]: text } as Partial<Record<K, string | null>>;
 }
 
 function whole(value: unknown, name: string): number {

@@ -41,7 +41,13 @@ export async function putManifestCopy(options: {
   const { generation } = options.manifest();
   if (generation === null) return;
   const key = manifestCopyKey(generation, options.epoch);
-  const released = { owner: null, leaseUntilMs: 0, handoverTo: null };
+  const released = {
+    owner: null,
+    ownerUrl: null,
+    leaseUntilMs: 0,
+    handoverTo: null,
+    standby: null,
+  };
   // The swap has won: what called for it has to go on.
   const isEnding = () =>
     state.now.kind === "releasing" || signal?.aborted === true;

@@ -3,7 +3,8 @@
  * every swap. A change that would is a fault of this program, and is refused
  * while the history is still whole.
  */
-import type { Manifest, Seal } from "./manifest.ts";
+import { pinned } from "./branches.ts";
+import type { LostRange, Manifest, Seal } from "./manifest.ts";
 
 /** The change was not made; the manifest and the history are as they were. */
 export class ManifestInvariantError extends Error {
@@ -70,6 +71,11 @@ function unsound(manifest: Manifest): string[] {
       found.push(`the seal of ${nameOf(seal)} is of an epoch to come`);
     }
   }
+  for (const branch of manifest.branches ?? []) {
+    if (!names.has(branch.generation)) {
+      found.push(`the branch ${branch.name} is of no generation`);
+    }
+  }
   if (generation !== null && !names.has(generation)) {
     found.push(`the present generation ${generation} is not listed`);
   }
@@ -99,7 +105,12 @@ function brokenSteps(before: Manifest, after: Manifest): string[] {
     before.generation !== null && after.generation === null,
     "the present generation is given up for none",
   );
-  refuse(isBehind(after.head, before.head), "the head of the log falls");
+  const given = givenUp(before, after);
+  refuse(
+    isBehind(after.head, before.head) &&
+      !given.some(({ generation }) => generation === before.head?.generation),
+    "the head of the log falls",
+  );
   found.push(...lostSeals(before, after), ...lostGenerations(before, after));
   return found;
 }
@@ -113,12 +124,27 @@ function isBehind(after: Seal | undefined, before: Seal | undefined): boolean {
     (after.epoch === before.epoch && after.lastTsn < before.lastTsn);
 }
 
-/** A seal never changes, and goes with its generation alone. */
+/** By a person, with this very change; every owner before is fenced by it. */
+function givenUp(before: Manifest, after: Manifest): readonly LostRange[] {
+  return after.epoch > before.epoch && after.owner === null
+    ? (after.lost ?? []).slice(before.lost?.length ?? 0)
+    : [];
+}
+
+/**
+ * A seal never changes, and goes with its generation alone: only where a
+ * person gives a part of the history up, it ends before that.
+ */
 function lostSeals(before: Manifest, after: Manifest): string[] {
+  const given = givenUp(before, after);
   const present = new Set(after.generations.map(({ name }) => name));
   const seals = new Map(after.seals.map((seal) => [nameOf(seal), seal]));
   return before.seals.filter((seal) => {
     if (!present.has(seal.generation)) return false;
+    const isGiven = given.some(({ generation, epoch }) =>
+      generation === seal.generation && epoch <= seal.epoch
+    );
+    if (isGiven) return false;
     const now = seals.get(nameOf(seal));
     return now?.lastTsn !== seal.lastTsn ||
       now.lastVersion !== seal.lastVersion;
@@ -136,6 +162,7 @@ function lostGenerations(before: Manifest, after: Manifest): string[] {
     !before.archives.some(({ key }) => key === after.archives.at(-1)!.key);
   const stays = new Map(after.generations.map((item) => [item.name, item]));
   const doomed = new Set(after.deleting);
+  const former = pinned(after);
   let hasStayed = false;
   for (const { name, startedMs, snapshotVersion } of before.generations) {
     const now = stays.get(name);
@@ -146,7 +173,8 @@ function lostGenerations(before: Manifest, after: Manifest): string[] {
       if (hasStayed) found.push(`${name} goes before an older one`);
       continue;
     }
-    hasStayed = true;
+    // That of a branch stays longer than those after it.
+    if (!former.has(name)) hasStayed = true;
     if (
       now.startedMs !== startedMs || now.snapshotVersion !== snapshotVersion
     ) found.push(`${name} is changed`);

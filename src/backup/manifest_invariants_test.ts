@@ -34,7 +34,33 @@ const BEFORE: Manifest = {
 const without = (name: string) =>
   BEFORE.generations.filter((generation) => generation.name !== name);
 
+const GIVEN_UP: Partial<Manifest> = {
+  seals: [
+    BEFORE.seals[0],
+    { generation: PRESENT, epoch: 2, lastTsn: 3, lastVersion: 5 },
+    { generation: PRESENT, epoch: 3, lastTsn: 0, lastVersion: 5 },
+  ],
+  head: { generation: PRESENT, epoch: 3, lastTsn: 0, lastVersion: 5 },
+  lost: [{
+    generation: PRESENT,
+    epoch: 2,
+    tsn: 4,
+    lastEpoch: 3,
+    afterVersion: 5,
+    untilVersion: 12,
+    decidedMs: 1,
+  }],
+};
+const BRANCH = { name: "x", lastVersion: 2, createdMs: 0 };
+
 const SOUND: Record<string, Partial<Manifest>> = {
+  "what a person gives up": { ...GIVEN_UP, epoch: 4, owner: null },
+  "a younger one than that of a branch goes": {
+    archives: [],
+    branches: [{ ...BRANCH, generation: OLD }],
+    generations: without(MIDDLE),
+    deleting: [...BEFORE.deleting, "archives/x.json", MIDDLE],
+  },
   "a renewal": { leaseUntilMs: 9, change: "x" },
   "a wish to be handed over to": { handoverTo: "you" },
   "a takeover": { epoch: 4, owner: "you" },
@@ -77,6 +103,20 @@ const SOUND: Record<string, Partial<Manifest>> = {
 
 const BROKEN: Record<string, [change: Partial<Manifest>, says: RegExp]> = {
   "another database": [{ databaseId: "other" }, /the database id changes/],
+  "a person's decision that fences nobody": [
+    GIVEN_UP,
+    /the head of the log falls; the seal of epoch 2/,
+  ],
+  "a branch that is deleted": [
+    {
+      archives: [],
+      branches: [{ ...BRANCH, generation: OLD }],
+      generations: without(OLD),
+      seals: [BEFORE.seals[1]],
+      deleting: [...BEFORE.deleting, "archives/x.json", OLD],
+    },
+    /the branch x is of no generation/,
+  ],
   "an older epoch": [{ epoch: 2 }, /the epoch falls/],
   "an owner in the same epoch": [{ owner: "you" }, /without a new epoch/],
   "a smaller leap": [{ leapVersion: 99 }, /leapVersion falls/],

@@ -43,8 +43,13 @@ export class ManifestRegister {
   readonly epoch: number;
   /** When the last look that found us as the owner was begun. */
   seenAtMonotonicMs: number;
+  /** Whether another launch stands by, as of the last version that was read. */
+  hasStandby = false;
   private changing: Promise<unknown> = Promise.resolve();
   private toldHandover: string | null = null;
+  /** Where our log ends, once we give it up. */
+  private givenUpAt: EpochEnd | undefined;
+  private isGivenUp = false;
   private shipped: () => EpochEnd | undefined = () => undefined;
 
   /** @param current the version that made us the owner, as of that moment */
@@ -89,17 +94,33 @@ export class ManifestRegister {
     state.beginRelease();
     return this.inTurn(async () => {
       const seals = end ? [{ ...end, epoch: this.epoch }] : [];
-      await this.swap(
-        (manifest) => ({
+      this.givenUpAt = end;
+      try {
+        await this.swap((manifest) => ({
           ...withSeals(manifest, seals),
           owner: null,
+          ownerUrl: null,
           leaseUntilMs: 0,
-        }),
-        giveUp,
-        (manifest) => this.isReleased(manifest, end),
-      );
+        }), giveUp);
+      } catch (error) {
+        if (!this.isGivenUp) throw error;
+      }
       state.released();
     });
+  }
+
+  /**
+   * Whether somebody has it who has all of ours: what became of a release whose
+   * answer was lost, where another has taken over before we looked.
+   */
+  private hasOurEnd(found: VersionedManifest | undefined): boolean {
+    const end = this.givenUpAt;
+    return end !== undefined && found !== undefined &&
+      found.manifest.epoch > this.epoch &&
+      found.manifest.seals.some((seal) =>
+        seal.generation === end.generation && seal.epoch === this.epoch &&
+        seal.lastTsn === end.lastTsn
+      );
   }
 
   /**
@@ -115,7 +136,7 @@ export class ManifestRegister {
       // Of a change of ours, `inTurn` is about to learn; and a version that was
       // read beside it may be the older one.
       if (found === undefined || !this.isOurs(found.manifest)) this.see(found);
-      else this.tellHandover(found.manifest.handoverTo);
+      else this.note(found.manifest);
     }
     state.requireOwner();
     this.seenAtMonotonicMs = Math.max(this.seenAtMonotonicMs, startedMs);
@@ -152,7 +173,6 @@ export class ManifestRegister {
   private async swap(
     change: (manifest: Manifest) => Manifest,
     giveUp: GiveUp | undefined,
-    isMade?: (manifest: Manifest) => boolean,
   ): Promise<{ before: Manifest; after: Manifest }> {
     const { store, random, clock, state } = this.options;
     const id = random.bytes(8).toHex();
@@ -169,23 +189,10 @@ export class ManifestRegister {
       state.requireOwner();
       // What we gave up has no owner: nothing is seen of it any more.
       if (won && after.owner === null) return { before, after };
-      if (current && isMade?.(current.manifest)) return { before, after };
       this.see(current);
       this.seenAtMonotonicMs = Math.max(this.seenAtMonotonicMs, startedMs);
       if (won) return { before, after };
     }
-  }
-
-  /**
-   * Whether another launch has gone on after our release, whose answer was
-   * lost: all that we shipped is history, whoever recorded it.
-   */
-  private isReleased(manifest: Manifest, end: EpochEnd | undefined): boolean {
-    return manifest.epoch > this.epoch &&
-      manifest.seals.some((seal) =>
-        seal.epoch === this.epoch && seal.generation === end?.generation &&
-        seal.lastTsn === end.lastTsn
-      );
   }
 
   private isOurs({ epoch, owner }: Manifest): boolean {
@@ -200,6 +207,10 @@ export class ManifestRegister {
     if (state.now.kind === "releasing" && found?.manifest.owner === null) {
       throw new FencedError("This instance hands the database over.");
     }
+    if (this.hasOurEnd(found)) {
+      this.isGivenUp = true;
+      throw new FencedError("Another instance has the database now.");
+    }
     if (found === undefined) {
       throw state.fence(
         "The backup's manifest is gone from the object store. Nothing that was not in the bucket is acknowledged any more; the local file is kept.",
@@ -211,7 +222,13 @@ export class ManifestRegister {
       );
     }
     this.current = found;
-    this.tellHandover(found.manifest.handoverTo);
+    this.note(found.manifest);
+  }
+
+  /** What other launches have said in it. */
+  private note({ handoverTo, standby }: Manifest): void {
+    this.hasStandby = Boolean(standby);
+    this.tellHandover(handoverTo);
   }
 
   private tellHandover(launch: string | null): void {

@@ -14,12 +14,26 @@ const MANIFEST: Manifest = {
   making: [],
   deleting: [],
   archives: [{ key: "archives/x.json", endedMs: 900 }],
-  generations: [{
-    name: "g",
-    startedMs: 1,
-    endedMs: null,
-    snapshotVersion: 26,
-  }],
+  generations: [
+    // As an older program left it.
+    { name: "e", startedMs: 0, endedMs: 1, snapshotVersion: 1 },
+    {
+      name: "f",
+      startedMs: 1,
+      endedMs: 2,
+      snapshotVersion: 26,
+      snapshotTimeMs: 1,
+      missingAfterVersion: 0,
+    },
+    {
+      name: "g",
+      startedMs: 2,
+      endedMs: null,
+      snapshotVersion: 27,
+      snapshotTimeMs: 3,
+      missingAfterVersion: null,
+    },
+  ],
   seals: [{ generation: "g", epoch: 2, lastTsn: 4, lastVersion: 2 ** 40 }],
   leapVersion: 2 ** 33,
   leaseMs: 10_000,

@@ -10,6 +10,8 @@ export const VERIFIED_KEY = "verified.json";
 /** Of what a launch tries out (`object_store/probe.ts`). */
 export const PROBE_PREFIX = "probe/";
 export const ARCHIVES_PREFIX = "archives/";
+/** Written again and again by the launch that asks for a hand-over. */
+export const HANDOVER_KEY = "handover.json";
 
 /** Below the backup's URL; "" where that is a generation's folder itself. */
 function inside(generation: string, name: string): string {

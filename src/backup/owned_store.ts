@@ -48,6 +48,8 @@ const UNCONFIRMED_READ =
 
 export class OwnedStore implements Store {
   readonly isReadOnly = false;
+  /** How many reads and writes there were. */
+  requests = 0;
   private refusal: UnavailableError | undefined;
   private readonly watches = new Set<Watch>();
 
@@ -76,6 +78,7 @@ export class OwnedStore implements Store {
     ranges: readonly ReadRange[],
     maxBytes?: number,
   ): Entry[][] | Promise<Entry[][]> {
+    this.requests++;
     if (this.refusal === undefined && this.gate.mayServe()) {
       return this.readNow(ranges, maxBytes);
     }
@@ -109,6 +112,7 @@ export class OwnedStore implements Store {
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
+    this.requests++;
     if (this.refusal === undefined && this.gate.mayServe()) {
       return this.writeNow(write);
     }

@@ -45,6 +45,8 @@ export interface OwnershipOptions {
    * so its lease need not be waited for.
    */
   previousOwner?: string;
+  /** Where clients reach this instance, for others to tell. */
+  ownerUrl?: string;
   /** Goes on without a lease while the store does not answer at all. */
   servesThroughOutages: boolean;
   /**

@@ -10,16 +10,19 @@ import {
   UnavailableError,
 } from "../common/errors.ts";
 import { type Clock, sleep } from "../common/clock.ts";
-import { readSegment, sha256 } from "../log/segment.ts";
+import { lastVersionAt, timeOf } from "../log/commit_times.ts";
+import { readSegment, type SegmentContents, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
-import type {
-  ListedSegment,
-  RestorePlan,
-  SnapshotPartInfo,
+import {
+  type ListedSegment,
+  offer,
+  type RestorePlan,
+  type RestorePoint,
+  type SnapshotPartInfo,
 } from "./history.ts";
-import { versionOf } from "./names.ts";
+import { snapshotIndexKey, versionOf } from "./names.ts";
 
 /**
  * Objects on their way at once: four, or more of small ones, whose time is that
@@ -29,6 +32,8 @@ import { versionOf } from "./names.ts";
 const CONCURRENCY = 4;
 const MAX_SMALL_CONCURRENCY = 32;
 const SMALL_BYTES = 1024 * 1024;
+/** Those of other programs may be large: then the next waits for the last. */
+const MAX_UNDER_WAY_BYTES = 8 * 1024 * 1024;
 /** How often an object is asked for while the store does not answer. */
 const MAX_TRIES = 8;
 const FIRST_RETRY_MS = 200;
@@ -48,6 +53,8 @@ export interface RestoreOptions {
 export interface RestoreResult {
   /** The history's version up to which the target now is. */
   version: number;
+  /** When its last commit was made; 0 where that is not known. */
+  timeMs: number;
   entries: number;
   logEntries: number;
   sizeBytes: number;
@@ -59,24 +66,44 @@ export interface RestoreResult {
  * @throws UnavailableError where the store does not answer
  */
 export async function restore(options: RestoreOptions): Promise<RestoreResult> {
+  const good = { version: options.plan.beforeVersion };
+  try {
+    return await restoreAll(options, good);
+  } catch (error) {
+    if (!(error instanceof DamagedError)) throw error;
+    throw new DamagedError(
+      `${error.message} ${
+        good.version === undefined
+          ? "Nothing before it can be restored"
+          : offer(good.version).slice(0, -1)
+      }; \`backup verify\` looks at all objects.`,
+    );
+  }
+}
+
+/** @param good the last version that is known to be whole */
+async function restoreAll(
+  options: RestoreOptions,
+  good: { version: number | undefined },
+): Promise<RestoreResult> {
   const { plan, target } = options;
   const { snapshot, point } = plan;
   const result: RestoreResult = {
     version: snapshot.version,
+    timeMs: plan.snapshotTimeMs,
     entries: 0,
     logEntries: 0,
     sizeBytes: 0,
   };
-  const count = (bytes: Bytes) => {
-    result.sizeBytes += bytes.length;
+  const count = (sizeBytes: number) => {
+    result.sizeBytes += sizeBytes;
     options.progress?.(result.sizeBytes, plan.sizeBytes);
   };
 
   if (options.afterVersion === undefined) {
     for await (const { item, bytes } of fetched(options, snapshot.parts)) {
-      const entries = await loadPart(target, item, bytes);
-      result.entries += entries;
-      count(bytes);
+      result.entries += await loadPart(target, item, bytes);
+      count(item.sizeBytes);
     }
     const { totals } = snapshot;
     if (
@@ -90,8 +117,9 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       );
     }
   } else result.version = options.afterVersion;
+  const { beforeVersion = 0 } = plan;
+  good.version = Math.max(result.version, beforeVersion);
 
-  const upTo = point.kind === "version" ? point.version : Infinity;
   // A snapshot of another program is whole only with the log before it.
   const isForeign = snapshot.totals === undefined;
   let appliedVersion = isForeign ? 0 : result.version;
@@ -103,9 +131,15 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   for await (const { item, bytes } of fetched(options, segments)) {
     const contents = await readSegment(bytes);
     if (typeof contents === "string") throw damaged(item.key, contents);
-    const { previousVersion, timeMs, entries } = contents;
+    const { previousVersion, entries } = contents;
     if (previousVersion === undefined && !isForeign) {
       throw damaged(item.key, "its end is missing");
+    }
+    if (previousVersion !== undefined && isForeign) {
+      throw damaged(
+        snapshotIndexKey(plan.generation),
+        "it is missing, and a server of ours has written one",
+      );
     }
     if (previousVersion !== undefined && previousVersion !== chainVersion) {
       throw damaged(
@@ -113,11 +147,12 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
         "it does not follow the segment before it; one between them is missing",
       );
     }
-    isPast = point.kind === "time" && timeMs > point.timeMs;
-    if (isPast) break;
+    const upTo = upToOf(point, contents);
+    isPast = point.kind === "time" && upTo < Infinity;
+    if (upTo < versionOf(item.first)) break;
     chainVersion = versionOf(item.last);
     try {
-      const done = target.apply(entries, appliedVersion, upTo);
+      const done = await target.apply(entries, appliedVersion, upTo);
       result.logEntries += done.applied;
       appliedVersion = Math.max(appliedVersion, done.lastVersion);
     } catch (error) {
@@ -128,11 +163,24 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       throw damaged(item.key, "it does not hold what its name says");
     }
     result.version = Math.max(result.version, appliedVersion);
-    count(bytes);
+    result.timeMs = timeOf(contents.times, appliedVersion) ?? contents.timeMs;
+    good.version = Math.max(result.version, beforeVersion);
+    count(item.sizeBytes);
+    if (isPast) break;
   }
   // What is missing may be from before that time.
   if (plan.damage && point.kind === "time" && !isPast) throw plan.damage;
   return result;
+}
+
+/** How much of a segment lies before the point; Infinity: all of it. */
+function upToOf(
+  point: RestorePoint,
+  { times, timeMs }: SegmentContents,
+): number {
+  if (point.kind === "latest") return Infinity;
+  if (point.kind === "version") return point.version;
+  return timeMs <= point.timeMs ? Infinity : lastVersionAt(times, point.timeMs);
 }
 
 async function loadPart(
@@ -153,7 +201,7 @@ async function loadPart(
   }
   let entries: number;
   try {
-    entries = target.load(bytes);
+    entries = await target.load(bytes);
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
     throw damaged(part.key, error.message);
@@ -191,6 +239,7 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
     for (const item of items) {
       while (
         next < items.length &&
+        (underWay.length === 0 || underWayBytes < MAX_UNDER_WAY_BYTES) &&
         underWay.length <
           (underWayBytes < SMALL_BYTES ? MAX_SMALL_CONCURRENCY : CONCURRENCY)
       ) start();
@@ -225,8 +274,11 @@ async function fetchObject(
   }
 }
 
-function damaged(key: string, what: string): StartupError {
-  return new StartupError(
-    `The backup's object ${key} cannot be used: ${what}. Nothing of it was served; \`restore --at\` reaches what lies before it, and \`backup verify\` looks at all of them.`,
+/** An object of the generation is not as it was written. */
+export class DamagedError extends StartupError {}
+
+function damaged(key: string, what: string): DamagedError {
+  return new DamagedError(
+    `The backup's object ${key} cannot be used: ${what}. Nothing of it was served.`,
   );
 }

@@ -10,6 +10,7 @@ import type { Logger } from "../common/log.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Archive, Manifest } from "./manifest.ts";
 import { readArchive, withArchives } from "./archive.ts";
+import { pinned } from "./branches.ts";
 import {
   ARCHIVES_PREFIX,
   differentialKey,
@@ -36,18 +37,22 @@ export interface RetentionOptions {
 
 /**
  * A generation stays while a moment that it covers is within the retention:
- * it covers everything from its snapshot to its end. The oldest go first, so
+ * it covers everything from its snapshot to its end; and while a branch ends in
+ * it. The oldest go first, so
  * that no hole comes about where a clock was wrong once.
  */
 export function expiredGenerations(
-  { generation, generations }: Pick<Manifest, "generation" | "generations">,
+  manifest: Pick<Manifest, "generation" | "generations" | "branches">,
   nowMs: number,
   retentionMs: number,
 ): string[] {
+  const { generation, generations } = manifest;
   const end = generations.findIndex(({ name, endedMs }) =>
     name === generation || endedMs === null || endedMs >= nowMs - retentionMs
   );
-  return generations.slice(0, Math.max(0, end)).map(({ name }) => name);
+  const kept = pinned(manifest);
+  return generations.slice(0, Math.max(0, end)).map(({ name }) => name)
+    .filter((name) => !kept.has(name));
 }
 
 /** By the earlier of our clock and the store's: one may be wrong. */

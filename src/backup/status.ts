@@ -3,8 +3,9 @@ import type { Clock } from "../common/clock.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
+import { readNewestManifest } from "./copies.ts";
 import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
-import { hexVersion } from "./manifest.ts";
+import { beginningMs, hexVersion } from "./manifest.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import { versionOf } from "./names.ts";
 import { contentWithoutManifest } from "./unclaimed.ts";
@@ -48,7 +49,10 @@ export async function bucketStatus(
   clock: Clock,
   random: Random,
 ): Promise<BucketStatus | undefined> {
-  const found = await new ManifestStore(objects, clock, random).read();
+  const found = await readNewestManifest(
+    objects,
+    new ManifestStore(objects, clock, random),
+  );
   if (found === undefined) {
     const content = await contentWithoutManifest(objects);
     if (content) throw content;
@@ -58,7 +62,11 @@ export async function bucketStatus(
   }
   const manifest = await withArchives(objects, found.manifest);
   const name = found.manifest.generation;
-  const snapshot = await readSnapshotIndex(objects, name);
+  const snapshot = await readSnapshotIndex(
+    objects,
+    name,
+    manifest.generations.find((generation) => generation.name === name),
+  );
   const listing = await listSegments(objects, name, manifest);
   const { history, strays } = listing;
   const last = history.at(-1);
@@ -83,9 +91,7 @@ export async function bucketStatus(
       segments: history.length,
       logBytes: sum(history),
     },
-    recoverableSinceMs: Math.min(
-      ...manifest.generations.map((generation) => generation.startedMs),
-    ),
+    recoverableSinceMs: Math.min(...manifest.generations.map(beginningMs)),
     generations: manifest.generations.length,
     making: manifest.making,
     deleting: manifest.deleting,

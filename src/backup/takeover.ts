@@ -7,6 +7,7 @@ import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
 import type { VersionTag } from "../object_store/object_store.ts";
+import { HandoverBeat } from "./handover.ts";
 import type { Moment } from "./lease.ts";
 import { type Manifest, UnreadableError } from "./manifest.ts";
 import {
@@ -170,12 +171,34 @@ export class Candidate {
     return won;
   }
 
-  /** Asks no more, so that nobody hands over to a launch that is gone. */
+  /**
+   * Says that somebody stands by, where nobody has: an owner that is asked
+   * nothing then keeps its lease, and is not taken for dead.
+   */
+  async standBy(): Promise<void> {
+    const { found } = this;
+    if (found === undefined || found.manifest.owner === null) return;
+    if (found.manifest.standby) return;
+    const next = { ...found.manifest, standby: this.launch };
+    await this.store.swap(found, next, () => true);
+  }
+
+  /**
+   * Asks no more and stands by no more, so that nobody hands over to a launch
+   * that is gone.
+   */
   async withdraw(): Promise<void> {
     const found = await this.store.read();
-    if (found?.manifest.handoverTo !== this.launch) return;
-    const next = { ...found.manifest, handoverTo: null };
-    await this.store.swap(found, next, () => true);
+    if (found === undefined) return;
+    const { handoverTo, standby } = found.manifest;
+    if (handoverTo !== this.launch && standby !== this.launch) return;
+    const without = (launch: string | null | undefined) =>
+      launch === this.launch ? null : launch ?? null;
+    await this.store.swap(found, {
+      ...found.manifest,
+      handoverTo: without(handoverTo),
+      standby: without(standby),
+    }, () => true);
   }
 
   /**
@@ -202,6 +225,7 @@ export class Candidate {
       owner: this.launch,
       leaseUntilMs: begun.nowMs + this.leaseMs,
       leaseMs: this.leaseMs,
+      ownerUrl: this.options.ownerUrl ?? null,
       change: random.bytes(8).toHex(),
     });
     const { won, current } = await this.store.swap(
@@ -265,6 +289,8 @@ export async function acquireOwnership(
 ): Promise<Ownership> {
   const { clock, signal } = options;
   const candidate = new Candidate(options);
+  // It serves as soon as it has the history, so it is ready all the time.
+  const beat = new HandoverBeat(options, candidate.launch);
   let told: string | undefined;
   let unreadableSinceMs: number | undefined;
   const tell = (what: string) => {
@@ -284,6 +310,7 @@ export async function acquireOwnership(
         tell(
           "Another instance owns this backup; it is asked to hand over, or its lease is waited for.",
         );
+        beat.start();
         await candidate.ask();
         await sleepUntil(clock, WAIT_POLL_MS, signal);
       } catch (error) {
@@ -308,6 +335,8 @@ export async function acquireOwnership(
     // Nobody should hand over to a launch that is gone.
     await candidate.withdraw().catch(() => {});
     throw error;
+  } finally {
+    beat.stop();
   }
 }
 
@@ -319,11 +348,21 @@ function takenOver(
     owner: string;
     leaseUntilMs: number;
     leaseMs: number;
+    ownerUrl: string | null;
     change: string;
   },
 ): Manifest {
   const { owner, leaseUntilMs, leaseMs, change } = by;
-  const ours = { owner, leaseUntilMs, leaseMs, handoverTo: null, change };
+  const ours = {
+    owner,
+    leaseUntilMs,
+    leaseMs,
+    ownerUrl: by.ownerUrl,
+    handoverTo: null,
+    // Whoever stands by says so again.
+    standby: null,
+    change,
+  };
   if (manifest) return { ...manifest, ...ours, epoch: manifest.epoch + 1 };
   return {
     ...ours,

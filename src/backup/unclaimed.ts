@@ -5,25 +5,22 @@
  */
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import { isGenerationName, MANIFEST_KEY, PROBE_PREFIX } from "./names.ts";
 import type { ManifestStore, VersionedManifest } from "./manifest_store.ts";
-import {
-  isGenerationName,
-  MANIFEST_KEY,
-  manifestCopiesPrefix,
-  PROBE_PREFIX,
-} from "./names.ts";
 
 /** Entries at the top of the place that are looked at, a request for each. */
 const MAX_LOOKS = 1000;
-/** Newest generations in which a copy of the manifest is looked for. */
-const MAX_FOLDERS = 16;
 
-/** The names at the top of the place, in order, each without what is below. */
+/**
+ * The names at the top of the place, in order, each without what is below.
+ * @param after only names after this one's folder
+ */
 export async function* topNames(
   objects: ObjectStore,
   signal?: AbortSignal,
+  after = "",
 ): AsyncGenerator<{ name: string; firstKey: string }> {
-  let startAfter: string | undefined;
+  let startAfter = after === "" ? undefined : `${after}0`;
   for (;;) {
     const options = { pageSize: 1, signal, ...(startAfter && { startAfter }) };
     let firstKey: string | undefined;
@@ -37,24 +34,6 @@ export async function* topNames(
     // "0" comes right after "/": past everything in the folder.
     startAfter = firstKey.includes("/") ? `${name}0` : firstKey;
   }
-}
-
-/** Of all that owners have left; the one of the last epoch counts. */
-async function newestCopy(
-  objects: ObjectStore,
-  generations: readonly string[],
-  signal: AbortSignal | undefined,
-): Promise<string | undefined> {
-  let newest: { key: string; name: string } | undefined;
-  for (const generation of generations.slice(-MAX_FOLDERS)) {
-    const prefix = manifestCopiesPrefix(generation);
-    for await (const { key } of objects.list(prefix, { signal })) {
-      const name = key.slice(prefix.length);
-      // Where one epoch left two, its later generation comes later here.
-      if (newest === undefined || name >= newest.name) newest = { key, name };
-    }
-  }
-  return newest?.key;
 }
 
 /** Why no backup may begin here; undefined where the place is empty. */
@@ -73,15 +52,10 @@ export async function contentWithoutManifest(
   }
   const newest = generations.at(-1);
   if (newest !== undefined) {
-    const copy = await newestCopy(objects, generations, signal);
     return new StartupError(
       `${objects.url} holds ${
         generations.length === 1 ? "a generation" : "generations"
-      } of a backup (the newest is ${newest}) and no ${MANIFEST_KEY}: it was deleted or lost. Nothing was opened, written or deleted. Make sure that no server runs on it, and bring ${MANIFEST_KEY} back${
-        copy === undefined
-          ? ""
-          : `: copy ${copy}, which the last owner left, to ${MANIFEST_KEY}`
-      }. Or take the data out with \`restore --from ${objects.url}/${newest}\`, and serve that file with a backup URL of its own. For a new and empty database give --backup another URL.`,
+      } of a backup (the newest is ${newest}) and no ${MANIFEST_KEY}: it was deleted or lost. Nothing was opened, written or deleted. Stop every server on it, and let \`backup repair\` make it anew: it shows what it found, and asks. Or take the data out with \`restore --from ${objects.url}/${newest}\`, and serve that file with a backup URL of its own. For a new and empty database give --backup another URL.`,
     );
   }
   if (other === undefined) return undefined;

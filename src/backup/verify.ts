@@ -50,7 +50,7 @@ export async function verifyBackup(
       : { kind: "latest" },
   );
   if (plan.damage) throw plan.damage;
-  const target = scratch.create();
+  const target = await scratch.create(signal);
   let isFinished = false;
   try {
     const { version, sizeBytes } = await restore({
@@ -61,7 +61,7 @@ export async function verifyBackup(
       progress: options.progress,
       signal,
     });
-    target.finish({
+    await target.finish({
       databaseId: manifest.databaseId,
       version,
       leapToVersion: version,
@@ -86,8 +86,8 @@ export async function verifyBackup(
       isCompared: primary !== undefined,
     };
   } finally {
-    if (isFinished) scratch.remove();
-    else target.discard();
+    if (isFinished) await scratch.remove();
+    else await target.discard();
   }
 }
 

@@ -2,10 +2,10 @@
 import { systemClock } from "../common/clock.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
 import { exists } from "../common/files.ts";
-import { missingPermission } from "../common/permissions.ts";
 import { systemRandom } from "../common/random.ts";
 import { hexVersion } from "../backup/manifest.ts";
 import { ManifestStore } from "../backup/manifest_store.ts";
+import { readNewestManifest } from "../backup/copies.ts";
 import { listSegments } from "../backup/history.ts";
 import { versionOf } from "../backup/names.ts";
 import { contentWithoutManifest } from "../backup/unclaimed.ts";
@@ -21,6 +21,7 @@ import type { BackupConfig, SnapshotConfig } from "./config.ts";
 import { formatDuration } from "./duration.ts";
 import type { CliIo } from "./io.ts";
 import { formatBytes, Progress, standardError } from "./progress.ts";
+import { scratchFolder } from "./scratch_folder.ts";
 import { askServer } from "./server_backup.ts";
 
 /** How long a verification waits for the backup to reach the database. */
@@ -32,7 +33,7 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
   return withBackupPlace(config.place, async (objects) => {
     const manifests = new ManifestStore(objects, systemClock, systemRandom);
     const read = async () => {
-      const found = await manifests.read();
+      const found = await readNewestManifest(objects, manifests);
       if (found) return found.manifest;
       throw await contentWithoutManifest(objects) ?? new StartupError(
         `There is no backup in ${objects.url}: its manifest is not there. Nothing was verified; check the URL.`,
@@ -69,24 +70,17 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
       }
     }
     const progress = new Progress("Verifying", standardError(), systemClock);
-    const folder = await scratchFolder();
+    const folder = await scratchFolder("A verification", "verified");
     try {
       const verification = await verifyBackup({
         objects,
         manifest,
         primary,
-        scratch: sqliteScratch(`${folder}/scratch`),
+        scratch: sqliteScratch(`${folder}/scratch`, systemClock),
         clock: systemClock,
         progress: (done, total) => progress.update(done, total),
       });
       progress.end();
-      await noteVerified(objects, verification).catch((error) =>
-        io.err(
-          `warning: it could not be noted in the backup that it was verified: ${
-            messageOf(error)
-          }`,
-        )
-      );
       const { version, ...rest } = verification;
       const versionstamp = hexVersion(version);
       if (config.json) {
@@ -100,6 +94,14 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
           }`,
         );
       }
+      // It may not be writable, and what was found out is told already.
+      await noteVerified(objects, verification).catch((error) =>
+        io.err(
+          `warning: it could not be noted in the backup that it was verified: ${
+            messageOf(error)
+          }`,
+        )
+      );
       return 0;
     } catch (error) {
       progress.end();
@@ -110,27 +112,6 @@ export function backupVerify(config: BackupConfig, io: CliIo): Promise<number> {
       await Deno.remove(folder, { recursive: true });
     }
   });
-}
-
-/** @throws StartupError where it may not be used */
-async function scratchFolder(): Promise<string> {
-  const refusal = () =>
-    new StartupError(
-      "A verification restores the backup into the folder for temporary files (TMPDIR, or /tmp), which may not be read and written here. Nothing was verified; add that folder to --allow-read and --allow-write.",
-    );
-  let folder: string;
-  try {
-    folder = await Deno.makeTempDir({ prefix: "denokv-verify-" });
-  } catch (error) {
-    throw missingPermission(error) === undefined ? error : refusal();
-  }
-  const { state } = await Deno.permissions.query({
-    name: "read",
-    path: folder,
-  });
-  if (state === "granted") return folder;
-  await Deno.remove(folder);
-  throw refusal();
 }
 
 /** @returns the exit code */

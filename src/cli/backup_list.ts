@@ -7,8 +7,10 @@ import { systemClock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import { systemRandom } from "../common/random.ts";
 import { withArchives } from "../backup/archive.ts";
-import { hexVersion, type Manifest } from "../backup/manifest.ts";
+import { beginningMs, hexVersion, type Manifest } from "../backup/manifest.ts";
 import { ManifestStore } from "../backup/manifest_store.ts";
+import { following, hasMissing, inOrder } from "../backup/missing.ts";
+import { branchJson, branchLine } from "./backup_branches.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { ListConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
@@ -28,36 +30,66 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
       );
     }
     const manifest = await withArchives(objects, found.manifest);
-    const generations = manifest.generations.map((generation) => ({
-      name: generation.name,
-      startedMs: generation.startedMs,
-      endedMs: generation.endedMs,
-      versionstamp: hexVersion(generation.snapshotVersion),
-    }));
+    const generations = inOrder(manifest).map((generation) => {
+      const next = following(manifest, generation.name);
+      return {
+        name: generation.name,
+        startedMs: beginningMs(generation),
+        endedMs: next ? beginningMs(next) : null,
+        versionstamp: hexVersion(generation.snapshotVersion),
+        ...(hasMissing(generation) && {
+          missingAfter: hexVersion(generation.missingAfterVersion),
+        }),
+      };
+    });
     const newest = newestOf(manifest);
+    const { branches = [] } = manifest;
+    const lost = {
+      lost: (manifest.lost ?? []).map((range) => ({
+        generation: range.generation,
+        after: hexVersion(range.afterVersion),
+        until: hexVersion(range.untilVersion),
+        decidedMs: range.decidedMs,
+      })),
+    };
     const { url } = objects;
     if (config.json) {
       const { databaseId } = manifest;
-      io.out(JSON.stringify({ url, databaseId, generations, newest }));
+      io.out(
+        JSON.stringify({
+          url,
+          databaseId,
+          generations,
+          newest,
+          branches: branches.map(branchJson),
+          ...lost,
+        }),
+      );
       return 0;
     }
     const time = (ms: number) => new Date(ms).toISOString();
-    const columns = [
-      ["from", "versionstamp", "until", "generation"],
-      ...generations.map(({ name, startedMs, endedMs, versionstamp }) => [
-        time(startedMs),
-        versionstamp,
-        endedMs === null ? "now" : time(endedMs),
-        name,
-      ]),
-    ];
-    io.out(url);
-    for (const [from, versionstamp, until, name] of columns) {
+    const line = (
+      from: string,
+      versionstamp: string,
+      until: string,
+      name: string,
+    ) =>
       io.out(
         `  ${from.padEnd(24)}  ${versionstamp.padEnd(20)}  ${
           until.padEnd(24)
         }  ${name}`,
       );
+    io.out(url);
+    line("from", "versionstamp", "until", "generation");
+    for (const generation of generations) {
+      const { name, startedMs, endedMs, versionstamp } = generation;
+      if (generation.missingAfter !== undefined) {
+        io.out(
+          `  what was written after ${generation.missingAfter} and before ${versionstamp} is missing: it cannot be restored`,
+        );
+      }
+      const until = endedMs === null ? "now" : time(endedMs);
+      line(time(startedMs), versionstamp, until, name);
     }
     io.out(
       `  newest  ${
@@ -66,8 +98,18 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
           : `at least ${newest.versionstamp}; \`backup status\` finds the one that it is`
       }`,
     );
+    for (const branch of branches) io.out(branchLine(branch));
+    for (const { after, until, decidedMs } of lost.lost) {
+      io.out(
+        `  lost    after ${after}, up to ${until} or later: given up with \`backup repair\` at ${
+          time(decidedMs)
+        }`,
+      );
+    }
     io.out(
-      "Every versionstamp and time from the first line to the newest can be restored (restore --at), not these alone.",
+      generations.some(({ missingAfter }) => missingAfter !== undefined)
+        ? "Every other versionstamp and time from the first line to the newest can be restored (restore --at), not these alone."
+        : "Every versionstamp and time from the first line to the newest can be restored (restore --at), not these alone.",
     );
     return 0;
   });

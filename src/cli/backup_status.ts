@@ -3,9 +3,11 @@
  * and exit code for a monitor out of both.
  */
 import { systemClock } from "../common/clock.ts";
-import { messageOf, UnavailableError } from "../common/errors.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { systemRandom } from "../common/random.ts";
 import { type BucketStatus, bucketStatus } from "../backup/status.ts";
+import { type AsideFile, asideFiles } from "../store/sqlite/aside.ts";
+import { databaseFile } from "../store/sqlite/database_file.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { BackupConfig } from "./config.ts";
 import type { CliIo } from "./io.ts";
@@ -55,6 +57,9 @@ export async function backupStatus(
   const notAsked = asked.kind === "none"
     ? asked.why
     : "the one at --addr does not serve this backup";
+  const aside = config.sqlitePath === undefined
+    ? undefined
+    : asideOf(config.sqlitePath);
   const state = stateOf(bucket, server);
   const code = state === "Active" && bucket.strays.length > 0
     ? 1
@@ -66,6 +71,7 @@ export async function backupStatus(
       ...bucket,
       server: flat(server),
       notAsked: server ? undefined : notAsked,
+      aside,
     }));
     return code;
   }
@@ -82,6 +88,16 @@ export async function backupStatus(
       ? [line("requests", requestText(server.more.requests, url))]
       : []),
     ...(bucket.damage ? [line("damage", bucket.damage)] : []),
+    ...(aside ?? []).map(({ path, sizeBytes, isInHistory }) =>
+      line(
+        "set aside",
+        `${path}, ${formatBytes(sizeBytes)}: ${
+          isInHistory
+            ? "all of it is in the backup"
+            : "it holds what the backup may not have"
+        }`,
+      )
+    ),
     ...bucket.making.map((name) => line("not complete", name)),
     ...bucket.deleting.map((name) => line("being deleted", name)),
     ...bucket.strays.map((key) => line("not history", key)),
@@ -94,6 +110,18 @@ export async function backupStatus(
   }
   for (const text of lines) io.out(text);
   return code;
+}
+
+/** @throws StartupError where the folder cannot be looked at */
+function asideOf(sqlitePath: string): AsideFile[] {
+  try {
+    return asideFiles(databaseFile(sqlitePath));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new StartupError(
+      `The folder of ${sqlitePath} is not there; correct --sqlite-path.`,
+    );
+  }
 }
 
 type Found =

@@ -6,8 +6,10 @@ import { UsageError } from "../common/errors.ts";
 import type { LogFormat, LogLevel } from "../common/log.ts";
 import { readAccessTokenFile } from "./access_token.ts";
 import { type Address, loopbackOf, parseAddress } from "./address.ts";
+import { readAddressFile } from "./address_file.ts";
 import type { OptionName, OptionValues } from "./options.ts";
-import type { Source } from "./parse.ts";
+import type { Invocation, Source } from "./parse.ts";
+import { isBranchName } from "../backup/branches.ts";
 import type { RestorePoint } from "../backup/history.ts";
 import { type BackupPlace, backupPlaceOf } from "./backup_place.ts";
 import { VERSION } from "./version.ts";
@@ -58,9 +60,19 @@ export interface ServeBackupConfig {
   retentionMs: number;
   maxLogBytes: number;
   leaseMs: number;
+  /** For files that were set aside and hold nothing of their own. */
+  keepAsideMs: number;
   /** 0: never. */
   verifyEveryMs: number;
   allowUnfenced: boolean;
+  /** Never asks the instance that serves for the database. */
+  isStandby: boolean;
+  /** Exits when another instance has taken the database. */
+  endsWhenReplaced: boolean;
+  /** Serves the local file alone while the object store does not answer. */
+  startsInOutage: boolean;
+  /** Where clients reach this instance, for other instances to tell. */
+  advertisedUrl?: string;
 }
 
 export interface BackupConfig {
@@ -78,6 +90,29 @@ export interface ListConfig {
   json: boolean;
 }
 
+export interface RepairConfig {
+  place: BackupPlace;
+  /** Does not ask. */
+  isAgreed: boolean;
+  json: boolean;
+}
+
+export interface RewindConfig extends RepairConfig {
+  point: RestorePoint;
+  /** As the person wrote it. */
+  pointText: string;
+  /** Of the branch that keeps the present state. Absent: one with the time. */
+  branchName?: string;
+  /** For the scratch file. */
+  folder?: string;
+  leaseMs: number;
+}
+
+export interface BranchesConfig extends ListConfig {
+  /** The branch to give up. Absent: they are listed. */
+  remove?: string;
+}
+
 export interface SnapshotConfig {
   address: Address;
   secret: string;
@@ -88,6 +123,8 @@ export interface RestoreConfig {
   place: BackupPlace;
   output: string;
   point: RestorePoint;
+  /** Instead of a point: the newest one of this branch. */
+  branchName?: string;
   /** The file keeps the database's id, and its versions leap. */
   isSameDatabase: boolean;
   json: boolean;
@@ -121,6 +158,8 @@ const MIN_GCS_LEASE_MS = 5000;
 /** What `--dev` sets where nothing else does; everyone knows it. */
 const DEVELOPMENT = {
   sqlitePath: "/tmp/denokv.sqlite",
+  // Whoever is on the network knows the secrets too.
+  host: "localhost",
   port: 8000,
   restSecret: "denorocks",
   backup: "s3://denokv/app",
@@ -130,6 +169,15 @@ const DEVELOPMENT_CREDENTIALS = {
   accessKeyId: "minioadmin",
   secretAccessKey: "minioadmin",
 };
+
+/** The settings of a command line, with what `--dev` sets beside them. */
+export function settingsOf(
+  { command, values, sources }: Extract<Invocation, { kind: "run" }>,
+): Settings {
+  return command === "serve" && values.dev
+    ? forDevelopment({ values, sources })
+    : { values, sources };
+}
 
 function forDevelopment({ values, sources }: Settings): Settings {
   const isPlaceNamed = values.backup !== undefined ||
@@ -176,11 +224,18 @@ function serveBackupOf(
   isDevelopment: boolean,
 ): ServeBackupConfig | undefined {
   refuseSourceAlone(values);
-  const place = backupPlaceOf(values.backup, values);
+  const place = placeOf(values);
   if (place === undefined) {
-    if (values.durability === "s3") {
+    const needy = values.durability === "s3"
+      ? "--durability s3"
+      : values.standby
+      ? "--standby"
+      : values.startInOutage
+      ? "--start-in-outage"
+      : undefined;
+    if (needy !== undefined) {
       throw new UsageError(
-        "--durability s3 needs a backup: name its place with --backup.",
+        `${needy} needs a backup: name its place with --backup.`,
       );
     }
     return undefined;
@@ -188,6 +243,11 @@ function serveBackupOf(
   if (values.readOnly) {
     throw new UsageError(
       "--read-only and --backup do not go together: a server that takes no writes has nothing to back up.",
+    );
+  }
+  if (values.startInOutage && values.durability === "s3") {
+    throw new UsageError(
+      "--start-in-outage and --durability s3 do not go together: s3 acknowledges nothing that is not in the bucket.",
     );
   }
   if (
@@ -199,22 +259,35 @@ function serveBackupOf(
       }s or more.`,
     );
   }
-  const { s3Endpoint } = DEVELOPMENT;
   return {
-    place: {
-      ...place,
-      // Elsewhere the environment has them.
-      ...(isDevelopment && place.s3Endpoint === s3Endpoint &&
-        { s3Credentials: DEVELOPMENT_CREDENTIALS }),
-      createsBucket: isDevelopment,
-    },
+    place: { ...place, createsBucket: isDevelopment },
     durability: values.durability as "local" | "s3",
     intervalMs: values.backupIntervalMs!,
     retentionMs: values.backupRetentionMs!,
     maxLogBytes: values.backupMaxLogMib! * 1024 * 1024,
     leaseMs: values.backupLeaseMs!,
+    keepAsideMs: values.keepAsideMs!,
     verifyEveryMs: values.verifyEveryMs ?? 0,
     allowUnfenced: values.allowUnfencedBackup!,
+    isStandby: values.standby!,
+    endsWhenReplaced: values.exitWhenReplaced!,
+    startsInOutage: values.startInOutage!,
+    advertisedUrl: advertisedUrlOf(values),
+  };
+}
+
+/**
+ * The backup that a command is about.
+ * @throws UsageError where it is named twice
+ */
+export function placeOf(values: OptionValues): BackupPlace | undefined {
+  const { backup, restoreFrom, dev } = values;
+  const place = backupPlaceOf(backup ?? restoreFrom, values);
+  return place && {
+    ...place,
+    // Elsewhere the environment has them.
+    ...(dev && place.s3Endpoint === DEVELOPMENT.s3Endpoint &&
+      { s3Credentials: DEVELOPMENT_CREDENTIALS }),
   };
 }
 
@@ -225,7 +298,12 @@ function serveBackupOf(
  */
 function refuseSourceAlone(values: OptionValues): void {
   if (values.backup !== undefined) return;
-  const { s3Bucket, s3Prefix, s3Endpoint } = values;
+  const { s3Bucket, s3Prefix, s3Endpoint, gcsEndpoint } = values;
+  if (gcsEndpoint !== undefined) {
+    throw new UsageError(
+      `--gcs-endpoint (or DENO_KV_GCS_ENDPOINT) is given without --backup: nothing would be backed up. Nothing was opened or changed; name the place, as --backup gs://bucket/prefix, or leave it out. ${ENVIRONMENT_HINT}`,
+    );
+  }
   if ((s3Bucket ?? s3Prefix ?? s3Endpoint) === undefined) return;
   throw new UsageError(
     "--s3-bucket, --s3-prefix and --s3-endpoint (or their DENO_KV_S3_… variables) are given without --backup. " +
@@ -237,7 +315,7 @@ function refuseSourceAlone(values: OptionValues): void {
 
 /** @throws UsageError */
 export function listConfig({ values }: Settings): ListConfig {
-  const place = backupPlaceOf(values.backup, values);
+  const place = placeOf(values);
   if (place === undefined) {
     throw new UsageError(
       `--backup (or DENO_KV_BACKUP) is missing: which backup to look at. ${ENVIRONMENT_HINT}`,
@@ -247,11 +325,44 @@ export function listConfig({ values }: Settings): ListConfig {
 }
 
 /** @throws UsageError */
+export function repairConfig(settings: Settings): RepairConfig {
+  return { ...listConfig(settings), isAgreed: settings.values.yes! };
+}
+
+/** @throws UsageError */
+export function rewindConfig(settings: Settings): RewindConfig {
+  const { rewindTo, branch, scratchFolder, backupLeaseMs } = settings.values;
+  if (rewindTo === undefined) {
+    throw new UsageError(
+      "--to is missing: the versionstamp or time to go back to. `backup list` shows the points that there are.",
+    );
+  }
+  if (branch !== undefined && !isBranchName(branch)) {
+    throw new UsageError(
+      `--branch needs letters, digits, dots, dashes and underscores, at most 64, but got '${branch}'.`,
+    );
+  }
+  return {
+    ...repairConfig(settings),
+    point: restorePointOf(rewindTo, "--to"),
+    pointText: rewindTo,
+    branchName: branch,
+    folder: scratchFolder,
+    leaseMs: backupLeaseMs!,
+  };
+}
+
+/** @throws UsageError */
+export function branchesConfig(settings: Settings): BranchesConfig {
+  return { ...listConfig(settings), remove: settings.values.removeBranch };
+}
+
+/** @throws UsageError */
 export function backupConfig(settings: Settings): BackupConfig {
   const { values } = settings;
   return {
     ...listConfig(settings),
-    address: loopbackOf(addressOf(settings)),
+    address: askedAddress(settings),
     sqlitePath: values.sqlitePath,
     secret: accessTokenOf(settings) ?? values.restSecret,
   };
@@ -266,29 +377,39 @@ export function snapshotConfig(settings: Settings): SnapshotConfig {
       `The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server. ${ENVIRONMENT_HINT}`,
     );
   }
-  const address = loopbackOf(addressOf(settings));
+  const address = askedAddress(settings);
   return { address, secret, json: values.json! };
 }
 
 /** @throws UsageError */
 export function restoreConfig({ values }: Settings): RestoreConfig {
-  const place = backupPlaceOf(values.restoreFrom, values);
+  const place = placeOf(values);
   if (place === undefined) {
     throw new UsageError("--from is missing: which backup to restore.");
   }
   if (values.output === undefined) {
     throw new UsageError("--output (-o) is missing: which file to write.");
   }
+  const { restoreAt, branch } = values;
+  if (restoreAt !== undefined && branch !== undefined) {
+    throw new UsageError(
+      "--at and --branch are both given: a branch's versionstamps are restored with --at alone, and --branch is its newest one.",
+    );
+  }
   return {
     place,
     output: values.output,
-    point: restorePointOf(values.restoreAt),
+    point: restorePointOf(restoreAt, "--at"),
+    branchName: branch,
     isSameDatabase: values.sameDatabase!,
     json: values.json!,
   };
 }
 
-function restorePointOf(text: string | undefined): RestorePoint {
+function restorePointOf(
+  text: string | undefined,
+  flag: string,
+): RestorePoint {
   if (text === undefined) return { kind: "latest" };
   if (/^[0-9a-fA-F]{20}$/.test(text)) {
     const version = Number(BigInt(`0x${text.slice(0, 16)}`));
@@ -297,7 +418,7 @@ function restorePointOf(text: string | undefined): RestorePoint {
   const timeMs = timeOf(text);
   if (timeMs === undefined) {
     throw new UsageError(
-      `--at needs a versionstamp of 20 hexadecimal digits, a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
+      `${flag} needs a versionstamp of 20 hexadecimal digits, a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
     );
   }
   return { kind: "time", timeMs };
@@ -326,7 +447,7 @@ export function startConfig(settings: Settings): StartConfig {
 
 /** @throws UsageError */
 export function healthConfig(settings: Settings): HealthConfig {
-  return { address: loopbackOf(addressOf(settings)) };
+  return { address: askedAddress(settings) };
 }
 
 function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
@@ -369,6 +490,19 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
   return sqlitePath;
 }
 
+function advertisedUrlOf({ advertiseUrl }: OptionValues): string | undefined {
+  if (advertiseUrl === undefined) return undefined;
+  const url = URL.canParse(advertiseUrl) ? new URL(advertiseUrl) : undefined;
+  const isPlain = url !== undefined && /^https?:$/.test(url.protocol) &&
+    url.username === "" && url.password === "";
+  if (!isPlain) {
+    throw new UsageError(
+      "--advertise-url needs a URL such as https://kv-1.example:4512, without a user or a password.",
+    );
+  }
+  return advertiseUrl;
+}
+
 function corsOriginsOf({ corsOrigin }: OptionValues): string[] {
   if (corsOrigin === undefined) return [];
   return corsOrigin.split(",").map((text) => {
@@ -384,11 +518,36 @@ function corsOriginsOf({ corsOrigin }: OptionValues): string[] {
   });
 }
 
-function addressOf({ values, sources }: Settings): Address {
-  if (sources.addr === "default" && values.port !== undefined) {
-    return { hostname: "0.0.0.0", port: values.port };
+/**
+ * Where to listen.
+ * @throws UsageError
+ */
+export function addressOf({ values, sources }: Settings): Address {
+  const address = parseAddress(values.addr!);
+  if (sources.addr !== "default") return address;
+  const { host, port } = values;
+  if (host === undefined) return { ...address, port: port ?? address.port };
+  if (/[\s/@]/.test(host)) {
+    throw new UsageError(
+      `The environment variable DENO_KV_HOST needs a host, such as localhost or 0.0.0.0, but got '${host}'.`,
+    );
   }
-  return parseAddress(values.addr!);
+  return {
+    hostname: host.replace(/^\[(.*)\]$/, "$1"),
+    port: port ?? address.port,
+  };
+}
+
+/**
+ * Where a server of this machine can be asked.
+ * @throws UsageError
+ */
+export function askedAddress(settings: Settings): Address {
+  const { values: { addressFile }, sources } = settings;
+  const said = addressFile === undefined || sources.addr !== "default"
+    ? undefined
+    : readAddressFile(addressFile);
+  return loopbackOf(said ?? addressOf(settings));
 }
 
 function accessTokenOf({ values, sources }: Settings): string | undefined {

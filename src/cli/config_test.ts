@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { UsageError } from "../common/errors.ts";
+import { writeAddressFile } from "./address_file.ts";
 import {
   backupConfig,
   healthConfig,
@@ -86,6 +87,11 @@ Deno.test("a backup that is written to is named by its URL alone", () => {
     "http://localhost:4443",
   );
   refused(() => place(["--durability=s3"]), /needs a backup/);
+  // An endpoint alone is no backup, and looks like one.
+  refused(
+    () => place(["--gcs-endpoint=http://localhost:4443"]),
+    /without --backup: nothing would be backed up/,
+  );
   refused(() => place(["--backup", url, "--read-only"]), /do not go together/);
 });
 
@@ -162,7 +168,8 @@ Deno.test("--dev sets what nothing else sets", () => {
     settings(["serve", "--dev"]),
   );
   assert.equal(config.sqlitePath, "/tmp/denokv.sqlite");
-  assert.deepEqual(config.address, { hostname: "0.0.0.0", port: 8000 });
+  // Its secrets are known: nobody else on the network may reach it unasked.
+  assert.deepEqual(config.address, { hostname: "localhost", port: 8000 });
   assert.equal(config.restSecret, "denorocks");
   assert.equal(config.publicReads, true);
   assert.equal(config.isDevelopment, true);
@@ -190,6 +197,64 @@ Deno.test("the seed's demonstration: a secret of nine characters, REST only", ()
   assert.equal(config.restSecret, "denorocks");
   assert.equal(config.publicReads, true);
   assert.deepEqual(config.address, { hostname: "0.0.0.0", port: 8000 });
+});
+
+Deno.test("where it listens: --addr, or DENO_KV_HOST and PORT, each by itself", () => {
+  for (
+    const [args, env, hostname, port] of [
+      [[], {}, "0.0.0.0", 4512],
+      [[], { PORT: "1" }, "0.0.0.0", 1],
+      [[], { DENO_KV_HOST: "127.0.0.1" }, "127.0.0.1", 4512],
+      [[], { DENO_KV_HOST: "::1", PORT: "1" }, "::1", 1],
+      [[], { DENO_KV_HOST: "[::1]" }, "::1", 4512],
+      [["--dev"], { PORT: "1" }, "localhost", 1],
+      [["--dev"], { DENO_KV_HOST: "0.0.0.0" }, "0.0.0.0", 8000],
+      [
+        ["--dev", "--addr=127.0.0.2:2"],
+        { DENO_KV_HOST: "0.0.0.0", PORT: "1" },
+        "127.0.0.2",
+        2,
+      ],
+    ] as [string[], Record<string, string>, string, number][]
+  ) {
+    const config = serve(args, { ...env, KVSTORE_SECRET: "denorocks" });
+    assert.deepEqual(config.address, { hostname, port });
+  }
+  refused(
+    () => serve([], { DENO_KV_HOST: "http://x", KVSTORE_SECRET: "denorocks" }),
+    /DENO_KV_HOST needs a host/,
+  );
+});
+
+Deno.test("a server of this machine is asked where it said that it listens", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const file = `${folder}/address`;
+    const asked = (args: string[], env: Record<string, string> = {}) =>
+      healthConfig(settings(["health", ...args], {
+        DENO_KV_ADDRESS_FILE: file,
+        ...env,
+      })).address;
+    // No server has written it yet, or one writes this moment.
+    assert.deepEqual(asked([]), { hostname: "127.0.0.1", port: 4512 });
+    await Deno.writeTextFile(file, "");
+    assert.deepEqual(asked([], { PORT: "1" }), {
+      hostname: "127.0.0.1",
+      port: 1,
+    });
+    assert.equal(writeAddressFile(file, "http://[::1]:8000"), undefined);
+    assert.deepEqual(asked([], { PORT: "1" }), { hostname: "::1", port: 8000 });
+    assert.deepEqual(asked(["--addr=127.0.0.1:2"]), {
+      hostname: "127.0.0.1",
+      port: 2,
+    });
+    assert.match(
+      writeAddressFile(`${folder}/missing/address`, "http://127.0.0.1:1")!,
+      /No such file/,
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("--addr beats PORT", () => {

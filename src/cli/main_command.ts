@@ -12,9 +12,12 @@ import {
 } from "../common/errors.ts";
 import {
   backupConfig,
+  branchesConfig,
   healthConfig,
   listConfig,
+  repairConfig,
   restoreConfig,
+  rewindConfig,
   type ServeConfig,
   serveConfig,
   snapshotConfig,
@@ -22,7 +25,9 @@ import {
 } from "./config.ts";
 import { missingPermission } from "../common/permissions.ts";
 import type { LogFormat } from "../common/log.ts";
-import { type CliIo, say } from "./io.ts";
+import { type CliIo, say, wantedLogFormat } from "./io.ts";
+import type { OptionValues } from "./options.ts";
+import { writeAddressFile } from "./address_file.ts";
 import { hiddenVariables } from "./starting.ts";
 import { type Invocation, parseCommandLine, type ReadEnv } from "./parse.ts";
 
@@ -57,19 +62,6 @@ export async function runCli(
   }
 }
 
-/**
- * Of a command line with a mistake in it: whoever reads the log of a server as
- * JSON reads that mistake there too.
- */
-function wantedLogFormat(args: readonly string[], env: ReadEnv): LogFormat {
-  if (!args.some((word) => word === "serve" || word === "start")) return "text";
-  const at = args.findIndex((word) => /^--log-format(=|$)/.test(word));
-  const text = at < 0
-    ? env("DENO_KV_LOG_FORMAT")
-    : args[at].split("=")[1] ?? args[at + 1];
-  return text?.toLowerCase() === "json" ? "json" : "text";
-}
-
 async function run(
   invocation: Invocation,
   io: CliIo,
@@ -85,18 +77,27 @@ async function run(
     (invocation.asked ? io.out : io.err)(helpFor(invocation.command));
     return invocation.asked ? 0 : 2;
   }
+  if (invocation.values.printPermissions) {
+    throw new UsageError(
+      "--print-permissions is an option of the launcher: run denokv.ts with it, not main.ts.",
+    );
+  }
   switch (invocation.command) {
     case "serve": {
       const config = serveConfig(invocation);
       const hidden = hiddenVariables(invocation, io.isHidden ?? (() => false));
-      return await commands.serve({ ...config, hiddenVariables: hidden }, io);
+      return await commands.serve(
+        { ...config, hiddenVariables: hidden },
+        announcing(invocation.values, io),
+      );
     }
     case "start": {
       const { start } = await import("./start.ts");
       const { serve } = startConfig(invocation);
       const hidden = hiddenVariables(invocation, io.isHidden ?? (() => false));
       const config = { serve: { ...serve, hiddenVariables: hidden } };
-      return await start(config, io, commands.serve);
+      const announced = announcing(invocation.values, io);
+      return await start(config, announced, commands.serve);
     }
     case "backup status": {
       const { backupStatus } = await import("./backup_status.ts");
@@ -109,6 +110,18 @@ async function run(
     case "backup verify": {
       const { backupVerify } = await import("./backup.ts");
       return await backupVerify(backupConfig(invocation), io);
+    }
+    case "backup repair": {
+      const { backupRepair } = await import("./backup_repair.ts");
+      return await backupRepair(repairConfig(invocation), io);
+    }
+    case "backup rewind": {
+      const { backupRewind } = await import("./backup_rewind.ts");
+      return await backupRewind(rewindConfig(invocation), io);
+    }
+    case "backup branches": {
+      const { backupBranches } = await import("./backup_branches.ts");
+      return await backupBranches(branchesConfig(invocation), io);
     }
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");
@@ -123,6 +136,25 @@ async function run(
       return await health(healthConfig(invocation), io);
     }
   }
+}
+
+/** Beside what it does already: the address goes where others look for it. */
+function announcing({ addressFile }: OptionValues, io: CliIo): CliIo {
+  if (addressFile === undefined) return io;
+  return {
+    ...io,
+    onBound(url) {
+      const why = writeAddressFile(addressFile, url);
+      if (why !== undefined) {
+        say(
+          io,
+          "warning",
+          `the address of this server could not be written to ${addressFile}: ${why} It serves all the same; commands that read that file do not find it.`,
+        );
+      }
+      io.onBound?.(url);
+    },
+  };
 }
 
 /** What a person reads of any error: one line. */

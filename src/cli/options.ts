@@ -48,6 +48,35 @@ export const COMMANDS = {
       "1 where they differ.",
     ],
   },
+  "backup repair": {
+    help: "Mend a backup whose manifest or a segment is lost",
+    about: [
+      "Where manifest.json is missing, cannot be read, or is an old one, it is",
+      "made anew from the copy that the last owner left. Where a segment is",
+      "missing, the history ends before it from then on. Shows what it found",
+      "and what is left out, and asks before it writes; nothing is deleted.",
+      "Stop every server on the backup first.",
+    ],
+  },
+  "backup rewind": {
+    help: "Go back to an earlier point, on the same backup",
+    about: [
+      "For a bad deploy: the database goes on from the point that --to names,",
+      "under the same id, with versionstamps above all that were issued. What",
+      "it is now is kept as a branch, whatever the retention, until `backup",
+      "branches --remove`. A server that runs hands the database over, and its",
+      "file is set aside at the next start. Asks before it begins; killed at any",
+      "moment it leaves the old state or the new one. Restores into a scratch",
+      "file: --scratch-folder needs room for the database.",
+    ],
+  },
+  "backup branches": {
+    help: "List what rewinds have left, or give it up (--remove)",
+    about: [
+      "Each branch with its name and its newest versionstamp. What only a",
+      "removed one held is deleted as whatever is older than the retention.",
+    ],
+  },
   "backup snapshot": {
     help: "Begin a new generation of the backup: a whole snapshot, now",
     about: [
@@ -109,8 +138,14 @@ const BACKUP_COMMANDS = [
   "backup snapshot",
 ] as const;
 
-/** Those that read a place; `backup list` asks no server. */
-const PLACE_COMMANDS = [...BACKUP_COMMANDS, "backup list"] as const;
+/** Those that work on a place; not all of them ask a server. */
+const PLACE_COMMANDS = [
+  ...BACKUP_COMMANDS,
+  "backup list",
+  "backup repair",
+  "backup rewind",
+  "backup branches",
+] as const;
 
 export const OPTIONS = {
   sqlitePath: {
@@ -121,7 +156,7 @@ export const OPTIONS = {
     defaultFor: { start: "./data/denokv.sqlite" },
     help:
       "The SQLite database file. It is created when it is missing; its folder has to be there.",
-    commands: ["start", "serve", "backup verify"],
+    commands: ["start", "serve", "backup status", "backup verify"],
   },
   accessToken: {
     flag: "access-token",
@@ -172,8 +207,25 @@ export const OPTIONS = {
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
-    help: "Listen on 0.0.0.0 at this port where --addr is not given.",
+    help:
+      "Listen at this port where --addr is not given, on 0.0.0.0 if nothing else says where.",
     commands: ["serve", ...BACKUP_COMMANDS, "health"],
+  },
+  host: {
+    env: "DENO_KV_HOST",
+    type: { kind: "string" },
+    help:
+      "Listen at this host where --addr is not given; without it `serve` listens everywhere, with --dev on localhost alone.",
+    commands: ["serve", ...BACKUP_COMMANDS, "health"],
+  },
+  addressFile: {
+    flag: "address-file",
+    env: "DENO_KV_ADDRESS_FILE",
+    type: { kind: "string" },
+    placeholder: "FILE",
+    help:
+      "A file for the address that the server listens on. It writes it there; the commands that ask a server read it, where no --addr is given.",
+    commands: ["start", "serve", ...BACKUP_COMMANDS, "health"],
   },
   readOnly: {
     flag: "read-only",
@@ -293,6 +345,37 @@ export const OPTIONS = {
       "Restore the state at a versionstamp (20 hexadecimal digits) or a time (as 2026-01-31T12:00:00Z; UTC where no zone is named). A day, as 2026-01-31, is its midnight in UTC.",
     commands: ["restore"],
   },
+  rewindTo: {
+    flag: "to",
+    type: { kind: "string" },
+    placeholder: "POINT",
+    help:
+      "Where to go back to: a versionstamp or a time, as `restore --at` takes them.",
+    commands: ["backup rewind"],
+  },
+  branch: {
+    flag: "branch",
+    type: { kind: "string" },
+    placeholder: "NAME",
+    help:
+      "A branch: for `restore` the one to restore, for `backup rewind` what the present state is kept as (default: before- and the time).",
+    commands: ["restore", "backup rewind"],
+  },
+  removeBranch: {
+    flag: "remove",
+    type: { kind: "string" },
+    placeholder: "NAME",
+    help: "Give this branch up.",
+    commands: ["backup branches"],
+  },
+  scratchFolder: {
+    flag: "scratch-folder",
+    type: { kind: "string" },
+    placeholder: "FOLDER",
+    help:
+      "Where the scratch file is written. Default: the folder for temporary files.",
+    commands: ["backup rewind"],
+  },
   output: {
     flag: "output",
     short: "o",
@@ -392,6 +475,16 @@ export const OPTIONS = {
     default: "10s",
     help:
       "How long an instance that is gone without a word keeps others from taking over. The same for all instances of a backup, and well above how far their clocks are apart.",
+    commands: ["serve", "backup rewind"],
+  },
+  keepAsideMs: {
+    flag: "keep-aside",
+    env: "DENO_KV_KEEP_ASIDE",
+    type: { kind: "duration", minMs: 0, maxMs: 36_500 * 86_400_000 },
+    placeholder: "TIME",
+    default: "30d",
+    help:
+      "How long a database file that was set aside stays when all that it holds is in the backup; a start removes it after that. One that holds anything else is never removed.",
     commands: ["serve"],
   },
   verifyEveryMs: {
@@ -412,14 +505,59 @@ export const OPTIONS = {
       "Use an object store that ignores conditions on writes. Two instances that run at once can then overwrite each other's history.",
     commands: ["serve"],
   },
+  standby: {
+    flag: "standby",
+    env: "DENO_KV_STANDBY",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Never ask the instance that serves the database for it: follow its backup, and take over when it stops or crashes. For two instances that are both restarted for ever.",
+    commands: ["serve"],
+  },
+  exitWhenReplaced: {
+    flag: "exit-when-replaced",
+    env: "DENO_KV_EXIT_WHEN_REPLACED",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Exit when another instance has the database now: with code 3 where it was handed over, 4 where it was taken. Without it, this one follows the other one's backup and takes over when that one is gone.",
+    commands: ["serve"],
+  },
+  startInOutage: {
+    flag: "start-in-outage",
+    env: "DENO_KV_START_IN_OUTAGE",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Where the object store does not answer at the start, serve the local file alone until it does, if this machine served it last. What is written meanwhile is on this disk alone, and is set aside where another instance took over before.",
+    commands: ["serve"],
+  },
+  advertiseUrl: {
+    flag: "advertise-url",
+    env: "DENO_KV_ADVERTISE_URL",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Where clients reach this instance. Another instance of the same database names it to those who ask there.",
+    commands: ["serve"],
+  },
   dev: {
     flag: "dev",
     env: "DENO_KV_DEV",
     type: { kind: "boolean" },
     default: false,
     help:
-      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), port 8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
+      "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), localhost:8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
     commands: ["serve"],
+  },
+  yes: {
+    flag: "yes",
+    short: "y",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Do it without asking. Where nobody can be asked, as in a script, the command does nothing without it.",
+    commands: ["backup repair", "backup rewind"],
   },
   json: {
     flag: "json",
@@ -446,6 +584,14 @@ export const OPTIONS = {
     default: "info",
     help: "Events below this level are not logged.",
     commands: ["start", "serve"],
+  },
+  printPermissions: {
+    flag: "print-permissions",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Run nothing; print the command line with the permissions that this one comes to, for a unit file. Secrets are left to the environment. An option of the launcher, denokv.ts.",
+    commands: Object.keys(COMMANDS) as CommandName[],
   },
 } as const satisfies Record<string, OptionSpec>;
 

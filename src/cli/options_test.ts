@@ -3,7 +3,6 @@ import { durationMs } from "./duration.ts";
 import {
   COMMANDS,
   defaultOf,
-  environmentOf,
   NOT_BUILT_FLAGS,
   OPTION_LIST,
   type OPTIONS,
@@ -85,28 +84,3 @@ Deno.test("a secret has no default, and only the compatible one has a flag", () 
     assert.equal(spec.flag !== undefined, name === "accessToken");
   }
 });
-
-Deno.test("the documented commands grant exactly the variables that they read", async () => {
-  const root = new URL("../../", import.meta.url);
-  const manifest = JSON.parse(
-    await Deno.readTextFile(new URL("deno.json", root)),
-  );
-  assert.deepEqual(
-    grantedVariables(manifest.tasks.start.command),
-    environmentOf("start"),
-  );
-  const dockerfile = await Deno.readTextFile(new URL("Dockerfile", root));
-  const [ofServe, ofHealth] = [
-    dockerfile.slice(dockerfile.indexOf("ENTRYPOINT")),
-    dockerfile.slice(
-      dockerfile.indexOf("HEALTHCHECK"),
-      dockerfile.indexOf("ENTRYPOINT"),
-    ),
-  ].map(grantedVariables);
-  assert.deepEqual(ofServe, environmentOf("serve"));
-  assert.deepEqual(ofHealth, environmentOf("health"));
-});
-
-function grantedVariables(command: string): string[] {
-  return /--allow-env=([\w,]+)/.exec(command)![1].split(",");
-}

@@ -103,7 +103,7 @@ Deno.test("a command reads its own variables and no others", () => {
     asked.push(name);
     return undefined;
   });
-  assert.deepEqual(asked, ["PORT"]);
+  assert.deepEqual(asked, ["PORT", "DENO_KV_HOST", "DENO_KV_ADDRESS_FILE"]);
 });
 
 Deno.test("help and version", () => {

@@ -23,6 +23,8 @@ function processIo(): CliIo {
     out: (line) => writeLine(Deno.stdout, line),
     err: (line) => writeLine(Deno.stderr, line),
     isHidden: (name) => !isGranted(name),
+    ...(Deno.stdin.isTerminal() &&
+      { confirm: (question: string) => confirm(question) }),
   };
 }
 

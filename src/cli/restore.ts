@@ -2,11 +2,18 @@
 import { sleep, systemClock } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
-import { planRestore } from "../backup/history.ts";
+import { branchOf } from "../backup/branches.ts";
+import { readNewestManifest } from "../backup/copies.ts";
+import {
+  isReachedBefore,
+  planRestore,
+  type RestorePlan,
+  type RestorePoint,
+} from "../backup/history.ts";
 import { announceLeap } from "../backup/leap.ts";
-import { hexVersion } from "../backup/manifest.ts";
+import { hexVersion, type Manifest } from "../backup/manifest.ts";
 import { ManifestStore } from "../backup/manifest_store.ts";
-import { restore } from "../backup/restore.ts";
+import { DamagedError, restore } from "../backup/restore.ts";
 import {
   type ObjectStore,
   ObjectStoreRefusedError,
@@ -14,8 +21,9 @@ import {
 import { createRestoreTarget } from "../store/sqlite/restore_target.ts";
 import { asStartupError, openBackupPlace } from "./backup_place.ts";
 import type { RestoreConfig } from "./config.ts";
-import type { CliIo } from "./io.ts";
+import { type CliIo, say } from "./io.ts";
 import { formatBytes, Progress, standardError } from "./progress.ts";
+import { requireReached } from "./restore_point.ts";
 
 const PLAN_TRIES = 3;
 const RETRY_MS = 1000;
@@ -30,11 +38,43 @@ export async function restoreCommand(
   const startedMs = systemClock.monotonicMs();
   const manifests = new ManifestStore(objects, systemClock, systemRandom);
   try {
-    const plan = await patiently(async () => {
-      const found = await manifests.read();
-      return await planRestore(objects, found?.manifest, config.point);
+    const damaged = new Set<string>();
+    for (;;) {
+      const plan = await patiently(async () => {
+        const found = await readNewestManifest(objects, manifests);
+        return await planRestore(
+          objects,
+          found?.manifest,
+          pointOf(config, found?.manifest),
+          damaged,
+        );
+      });
+      requireReached(plan, systemClock);
+      try {
+        return await restoreTo(plan);
+      } catch (error) {
+        const { generation, point, beforeVersion } = plan;
+        const isElsewhere = error instanceof DamagedError &&
+          isReachedBefore(point, beforeVersion);
+        if (!isElsewhere) throw error;
+        damaged.add(generation);
+        say(
+          io,
+          "warning",
+          `${error.message} The generation before it has that version, too, and is taken instead.`,
+        );
+      }
+    }
+  } catch (error) {
+    throw asStartupError(error);
+  } finally {
+    await objects.close();
+  }
+
+  async function restoreTo(plan: RestorePlan): Promise<number> {
+    const target = await createRestoreTarget(config.output, {
+      clock: systemClock,
     });
-    const target = createRestoreTarget(config.output);
     try {
       const result = await restore({
         objects,
@@ -50,12 +90,13 @@ export async function restoreCommand(
       const leapToVersion = config.isSameDatabase
         ? await patiently(() => leapOver(objects, manifests))
         : result.version;
-      const { version } = result;
-      target.finish({ databaseId, version, leapToVersion, state: {} });
+      const { version, timeMs } = result;
+      const end = { databaseId, version, timeMs, leapToVersion, state: {} };
+      await target.finish(end);
       progress.end();
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
       const versionstamp = hexVersion(result.version);
-      const { version: _version, ...counts } = result;
+      const { version: _version, timeMs: _timeMs, ...counts } = result;
       if (config.json) {
         io.out(JSON.stringify({ versionstamp, databaseId, ...counts, tookMs }));
       } else {
@@ -75,14 +116,20 @@ export async function restoreCommand(
       return 0;
     } catch (error) {
       progress.end();
-      target.discard();
+      await target.discard();
       throw error;
     }
-  } catch (error) {
-    throw asStartupError(error);
-  } finally {
-    await objects.close();
   }
+}
+
+/** @throws StartupError where there is no such branch */
+function pointOf(
+  { point, branchName }: RestoreConfig,
+  manifest: Manifest | undefined,
+): RestorePoint {
+  if (branchName === undefined) return point;
+  const version = branchOf(manifest, branchName).lastVersion;
+  return { kind: "version", version };
 }
 
 async function leapOver(

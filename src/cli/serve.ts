@@ -7,12 +7,14 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
+import type { BackupControl } from "../server/service.ts";
+import { asideFiles, removeOldAside } from "../store/sqlite/aside.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
-import type { BackupRequests } from "../store/store.ts";
+import type { BackupRequests, Store } from "../store/store.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
-import type { BackupService } from "../backup/backup_service.ts";
+import type { BackupEnd } from "../backup/backup_service.ts";
 import type { ServeBackupConfig, ServeConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
 import { startingFields } from "./starting.ts";
@@ -58,29 +60,14 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       "Development settings: every secret of this server is known to everyone, and anyone may read. Never use --dev where others can reach it.",
     );
   }
-  const opened = config.backup === undefined
-    ? undefined
-    : await openBackup(config, config.backup, logger, signal, io);
-  if (typeof opened === "number") return opened;
-  const backup = opened?.service;
-  const store = backup?.store ?? await openSqliteStore({
-    path: config.sqlitePath,
-    readOnly: config.readOnly,
-    batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
-    maxWatches: config.maxWatches,
-    maxWaitingBytes: config.maxWaitingBytes,
-    reserveBytes: config.reserveBytes,
-    logger,
-  });
-  const closing: Closing = {
-    close: (withinMs) =>
-      backup?.close(withinMs - CLOSE_FILE_MS) ?? store.close(),
-  };
-  announce(`Opened database at ${config.sqlitePath}`);
+  const database = config.backup === undefined
+    ? await openPlain(config, logger)
+    : await openWithBackup(config, config.backup, logger);
+  const { instance } = database;
   let server: RunningServer;
   try {
-    server = await startServer({
-      store,
+    server = startServer({
+      store: database.store,
       clock: systemClock,
       logger,
       hostname: config.address.hostname,
@@ -96,33 +83,62 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       spareFile: config.readOnly
         ? undefined
         : lockFile(databaseFile(config.sqlitePath)),
-      backup: backup && {
-        report: () => ({ ...backup.report(), requests: opened?.requests() }),
-        durableVersions: () => backup.durableVersions(),
-        snapshot: () => backup.snapshot(),
+      backup: instance && {
+        report: () => ({ ...instance.report(), requests: database.requests() }),
+        durableVersions: () => instance.durableVersions(),
+        snapshot: () => instance.snapshot(),
       },
     });
   } catch (error) {
-    await closing.close(CLOSE_TIMEOUT_MS);
+    await database.close(CLOSE_TIMEOUT_MS);
     throw error;
   }
   // The address as it was asked for, with the port that was really taken.
   const address = { hostname: config.address.hostname, port: server.port };
-  announce(`Listening on http://${formatAddress(address)}`);
-  io.onListening?.(`http://${formatAddress(loopbackOf(address))}`);
-  const first = await Promise.race([
-    signal,
-    ...(backup ? [backup.ended] : []),
-  ]);
+  const url = `http://${formatAddress(address)}`;
+  const ownUrl = `http://${formatAddress(loopbackOf(address))}`;
+  io.onBound?.(ownUrl);
+  let isListening = false;
+  const onServing = () => {
+    announce(`Opened database at ${config.sqlitePath}`);
+    if (config.backup) {
+      const file = databaseFile(config.sqlitePath);
+      tidyAside(file, database.store.databaseId, config.backup, logger);
+    }
+    if (isListening) return;
+    isListening = true;
+    // Programs wait for this line: from now on requests are served.
+    announce(`Listening on ${url}`);
+    io.onListening?.(ownUrl);
+  };
+  if (instance === undefined) onServing();
+  else {
+    logger.info("Requests are answered with 503 until the database is open.", {
+      address: url,
+    });
+  }
+  let first: string | BackupEnd;
+  try {
+    first = await Promise.race([
+      signal,
+      ...(instance ? [instance.start(onServing)] : []),
+    ]);
+  } catch (error) {
+    // What stopped it is what is told, and nobody has to wait for it.
+    await stop(server, database, LOST_DRAIN_TIMEOUT_MS, logger).catch(() => {});
+    throw error;
+  }
   if (typeof first === "string") {
-    logger.info("Stopping.", { signal: first });
-    await stop(server, closing, config.drainTimeoutMs, logger);
+    logger.info(isListening ? "Stopping." : "Stopping before it has started.", {
+      signal: first,
+    });
+    await stop(server, database, config.drainTimeoutMs, logger);
     return 0;
   }
   // Requests in flight are answered with 503; nobody has to wait long.
   await stop(
     server,
-    closing,
+    database,
     Math.min(config.drainTimeoutMs, LOST_DRAIN_TIMEOUT_MS),
     logger,
   );
@@ -140,28 +156,51 @@ function announcer(config: ServeConfig): Logger["info"] {
   return createLogger({ format, level: "info", clock: systemClock }).info;
 }
 
-interface OpenedBackup {
-  service: BackupService;
-  requests(): BackupRequests;
+interface OpenDatabase {
+  store: Store;
+  close(withinMs: number): Promise<void>;
+  /** Absent where there is no backup. */
+  instance?:
+    & { start(onServing: () => void): Promise<BackupEnd> }
+    & BackupControl;
+  /** To the object store, so far. */
+  requests(): BackupRequests | undefined;
 }
 
-/**
- * The database with its backup; loaded only where there is one. A signal ends
- * the waiting for another instance, and a restore.
- * @returns an exit code where there is nothing to serve
- */
-async function openBackup(
+async function openPlain(
+  config: ServeConfig,
+  logger: Logger,
+): Promise<OpenDatabase> {
+  const store = await openSqliteStore({
+    ...storeOptions(config),
+    readOnly: config.readOnly,
+    logger,
+  });
+  return { store, close: () => store.close(), requests: () => undefined };
+}
+
+function storeOptions(config: ServeConfig) {
+  return {
+    path: config.sqlitePath,
+    batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
+    maxWatches: config.maxWatches,
+    maxWaitingBytes: config.maxWaitingBytes,
+    reserveBytes: config.reserveBytes,
+  };
+}
+
+/** The database with its backup; loaded only where there is one. */
+async function openWithBackup(
   config: ServeConfig,
   backup: ServeBackupConfig,
   logger: Logger,
-  stopSignal: Promise<string>,
-  io: CliIo,
-): Promise<OpenedBackup | number> {
+): Promise<OpenDatabase> {
   const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
-  const { BackupService } = await import("../backup/backup_service.ts");
-  const { FencedError } = await import("../backup/ownership.ts");
+  const { Instance } = await import("../database/instance.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
   const { Progress, standardError } = await import("./progress.ts");
+  const { CountedObjectStore } = await import("../object_store/counted.ts");
+  const { OutageLog } = await import("./outage_log.ts");
   const progress = new Progress(
     "Restoring",
     config.logFormat === "text" && Deno.stderr.isTerminal()
@@ -169,8 +208,6 @@ async function openBackup(
       : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
     systemClock,
   );
-  const { CountedObjectStore } = await import("../object_store/counted.ts");
-  const { OutageLog } = await import("./outage_log.ts");
   const objects = new CountedObjectStore(
     await openBackupPlace(backup.place),
     systemClock,
@@ -182,62 +219,85 @@ async function openBackup(
     clock: systemClock,
     logger,
   });
-  const stopping = new AbortController();
-  let isOpen = false;
-  void stopSignal.then((name) => {
-    if (isOpen) return;
-    logger.info("Stopping before it has started.", { signal: name });
-    stopping.abort(
-      new StartupError("The server was asked to stop before it had started."),
-    );
-  });
-  try {
-    const service = await BackupService.open({
-      signal: stopping.signal,
-      objects,
-      engine: new SqliteLocalEngine({
-        path: config.sqlitePath,
-        clock: systemClock,
-        random: systemRandom,
-        logger,
-        batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
-        maxWatches: config.maxWatches,
-        maxWaitingBytes: config.maxWaitingBytes,
-        reserveBytes: config.reserveBytes,
-      }),
+  const instance = new Instance({
+    objects,
+    engine: new SqliteLocalEngine({
+      ...storeOptions(config),
       clock: systemClock,
       random: systemRandom,
       logger,
-      durability: backup.durability,
-      intervalMs: backup.intervalMs,
-      retentionMs: backup.retentionMs,
-      maxRetainedBytes: backup.maxLogBytes,
-      leaseMs: backup.leaseMs,
-      verifyEveryMs: backup.verifyEveryMs,
-      allowUnfenced: backup.allowUnfenced,
-      progress: (_what, done, total) => progress.update(done, total),
-    });
-    isOpen = true;
-    progress.end();
-    outages.started();
-    void service.ended.then(() => outages.stop());
-    return {
-      service,
-      requests: () => ({
-        ...objects.counts,
-        forMs: Math.round(systemClock.monotonicMs() - openedMs),
-      }),
-    };
-  } catch (error) {
-    progress.end();
-    outages.stop();
-    await objects.close();
-    if (stopping.signal.aborted) return 0;
-    if (error instanceof FencedError) {
-      say(io, "denokv", error.message);
-      return FENCED_EXIT_CODE;
+    }),
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+    durability: backup.durability,
+    intervalMs: backup.intervalMs,
+    retentionMs: backup.retentionMs,
+    maxRetainedBytes: backup.maxLogBytes,
+    leaseMs: backup.leaseMs,
+    verifyEveryMs: backup.verifyEveryMs,
+    allowUnfenced: backup.allowUnfenced,
+    ownerUrl: backup.advertisedUrl,
+    isStandby: backup.isStandby,
+    endsWhenReplaced: backup.endsWhenReplaced,
+    startsInOutage: backup.startsInOutage,
+    progress: (_what, done, total) => progress.update(done, total),
+  });
+  return {
+    store: instance.store,
+    instance: {
+      async start(onServing) {
+        try {
+          return await instance.start(() => {
+            progress.end();
+            outages.started();
+            onServing();
+          });
+        } catch (error) {
+          throw asStartupError(error);
+        } finally {
+          progress.end();
+          outages.stop();
+        }
+      },
+      report: () => instance.report(),
+      durableVersions: () => instance.durableVersions(),
+      snapshot: () => instance.snapshot(),
+    },
+    close: (withinMs) => instance.close(withinMs - CLOSE_FILE_MS),
+    requests: () => ({
+      ...objects.counts,
+      forMs: Math.round(systemClock.monotonicMs() - openedMs),
+    }),
+  };
+}
+
+/** Files of former launches; nothing of them is needed to serve. */
+function tidyAside(
+  file: string,
+  databaseId: string,
+  { keepAsideMs }: ServeBackupConfig,
+  logger: Logger,
+): void {
+  try {
+    const beforeMs = systemClock.nowMs() - keepAsideMs;
+    for (const aside of removeOldAside(file, databaseId, beforeMs)) {
+      const { path, sizeBytes } = aside;
+      logger.info(
+        "A database file that was set aside was removed: all that it held is in the backup's history.",
+        { path, sizeBytes },
+      );
     }
-    throw asStartupError(error);
+    for (const { path, sizeBytes, isInHistory } of asideFiles(file)) {
+      if (isInHistory) continue;
+      logger.warn(
+        "A database file that was set aside holds what the backup may not have. It is kept until a person removes it.",
+        { path, sizeBytes },
+      );
+    }
+  } catch (error) {
+    const reason = messageOf(error);
+    logger.warn("Files that were set aside were not looked at.", { reason });
   }
 }
 
@@ -260,13 +320,9 @@ function firstSignal(logger: Logger): Promise<string> {
   return promise;
 }
 
-interface Closing {
-  close(withinMs: number): Promise<void>;
-}
-
 async function stop(
   server: RunningServer,
-  store: Closing,
+  database: Pick<OpenDatabase, "close">,
   drainTimeoutMs: number,
   logger: Logger,
 ): Promise<void> {
@@ -282,7 +338,10 @@ async function stop(
   const withinMs = CLOSE_TIMEOUT_MS + Math.max(0, drainTimeoutMs - drainedMs);
   const timedOut = Promise.withResolvers<"late">();
   const timer = systemClock.after(withinMs, () => timedOut.resolve("late"));
-  const closed = await Promise.race([store.close(withinMs), timedOut.promise]);
+  const closed = await Promise.race([
+    database.close(withinMs),
+    timedOut.promise,
+  ]);
   timer.stop();
   if (closed === "late") {
     throw new StartupError(

@@ -1,33 +1,17 @@
 /** `start` as a person meets it: the process, its permissions, its lines. */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
-import { environmentOf } from "./options.ts";
+import { launcherCommand } from "../../test/support/launched.ts";
 import { shellQuote } from "./start.ts";
-
-const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
 
 /** Starts it in a folder and resolves with what it printed until it is ready. */
 async function launch(folder: string) {
   const data = `${folder}/data`;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      // As `deno task start` grants them, but for the port.
-      "--allow-net=localhost",
-      `--allow-read=${data}`,
-      `--allow-write=${data}`,
-      `--allow-env=${environmentOf("start").join(",")}`,
-      MAIN,
-      "start",
-      "--addr=localhost:0",
-      `--sqlite-path=${data}/denokv.sqlite`,
-    ],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+  // As `deno task start`, but for the port.
+  const child = launcherCommand([
+    "start",
+    "--addr=localhost:0",
+    `--sqlite-path=${data}/denokv.sqlite`,
+  ], {}).spawn();
   const log = new Response(child.stderr).text();
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let out = "";

@@ -29,8 +29,8 @@ export function missingPermission(
   const what = isFile
     ? `to ${flag} ${path ?? target}`
     : `"${flag}" for ${target}`;
-  // A comma would begin the next path of the list.
-  const value = (isFile ? path ?? dirname(target) : target)
-    .replaceAll(",", ",,");
-  return `The permission ${what} is missing; add --allow-${flag}=${value} to the command and run it again.`;
+  const value = isFile ? path ?? dirname(target) : target;
+  return value.includes(",")
+    ? `The permission ${what} is missing. A path with a comma cannot be named in --allow-${flag}: use another path, or --allow-${flag} without one.`
+    : `The permission ${what} is missing; add --allow-${flag}=${value} to the command and run it again.`;
 }

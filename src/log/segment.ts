@@ -1,22 +1,30 @@
 /**
  * A segment: whole commits of the log as one object of a backup. It is the
- * `BackupMutationRange` of the Rust server's S3 sync, with two fields more that
- * other readers pass over (docs/formats/backup.md):
+ * `BackupMutationRange` of the Rust server's S3 sync, with three fields more
+ * that other readers pass over (docs/formats/backup.md):
  *
- * | 1  | entries, as log/entry.ts has them                       |
- * | 2  | when it was made, milliseconds since 1970               |
- * | 14 | the version that the history has before it; 0 for none  |
- * | 15 | SHA-256 of all bytes before this field                  |
+ * | 1  | entries, as log/entry.ts has them                           |
+ * | 2  | when its last commit was made, milliseconds since 1970      |
+ * | 13 | when each was made (log/commit_times.ts), where they differ |
+ * | 14 | the version that the history has before it; 0 for none      |
+ * | 15 | SHA-256 of all bytes before this field                      |
  */
 import { createHash } from "node:crypto";
 import { type Bytes, concatBytes, equalBytes } from "../common/bytes.ts";
 import {
+  dataFieldSize,
   ProtoReader,
   ProtoWriter,
   varintSize,
   WIRE_LENGTH,
 } from "../protocol/protobuf.ts";
 import { readVersion } from "../protocol/versionstamp.ts";
+import {
+  type CommitTime,
+  commitTimesOf,
+  decodeCommitTimes,
+  encodeCommitTimes,
+} from "./commit_times.ts";
 
 const SHA256_BYTES = 32;
 /** Up to this, handing it to another thread takes longer than doing it. */
@@ -31,10 +39,18 @@ export interface Segment {
   lastVersion: number;
 }
 
+/** A row of the log, as a segment takes it. */
+export interface SegmentRow extends CommitTime {
+  entries: Bytes;
+}
+
 export interface SegmentContents {
   /** To be read by `decodeLogEntries`. */
   entries: Bytes;
+  /** When its last commit was made. */
   timeMs: number;
+  /** Empty where all of it counts as made then. */
+  times: CommitTime[];
   /** Undefined where another program wrote the segment. */
   previousVersion: number | undefined;
 }
@@ -44,22 +60,31 @@ export interface SegmentContents {
  * shipped.
  */
 export async function encodeSegment(segment: {
-  rows: readonly Bytes[];
+  rows: readonly SegmentRow[];
   previousVersion: number;
-  timeMs: number;
 }): Promise<Segment | undefined> {
-  const rows = segment.rows.filter((entries) => entries.length > 0);
+  const { previousVersion } = segment;
+  const rows = segment.rows.filter(({ entries }) => entries.length > 0);
   if (rows.length === 0) return undefined;
-  const first = firstStamp(rows[0]);
-  const last = lastStamp(rows[rows.length - 1]);
+  const entries = rows.map((row) => row.entries);
+  const first = firstStamp(entries[0]);
+  const last = lastStamp(entries[entries.length - 1]);
+  const runs = commitTimesOf(rows);
+  const { timeMs } = runs[runs.length - 1];
+  // Nearly always one row: then field 2 says it all.
+  const times = runs.length > 1
+    ? encodeCommitTimes(runs, previousVersion)
+    : undefined;
   const trailer = new ProtoWriter(
     new Uint8Array(
-      2 + varintSize(segment.timeMs) + varintSize(segment.previousVersion),
+      2 + varintSize(timeMs) + varintSize(previousVersion) +
+        (times === undefined ? 0 : dataFieldSize(times.length)),
     ),
   );
-  trailer.varintField(2, segment.timeMs);
-  trailer.varintField(14, segment.previousVersion);
-  const checked = concatBytes([...rows, trailer.out]);
+  trailer.varintField(2, timeMs);
+  if (times) trailer.dataField(13, times);
+  trailer.varintField(14, previousVersion);
+  const checked = concatBytes([...entries, trailer.out]);
   const sum = await sha256(checked);
   const bytes = new Uint8Array(checked.length + 2 + SHA256_BYTES);
   bytes.set(checked);
@@ -110,6 +135,8 @@ export async function readSegment(
   const runs: Bytes[] = [];
   let runStart = 0;
   let timeMs = 0;
+  let encodedTimes: Bytes | undefined;
+  let times: CommitTime[] = [];
   let previousVersion: number | undefined;
   let sum: Bytes | undefined;
   let sumAt = 0;
@@ -124,6 +151,7 @@ export async function readSegment(
       // Entries that lie together are handed on together, uncopied.
       if (at > runStart) runs.push(bytes.subarray(runStart, at));
       if (reader.field === 2) timeMs = reader.int64();
+      else if (reader.field === 13) encodedTimes = reader.data();
       else if (reader.field === 14) previousVersion = reader.int64();
       else if (reader.field === 15) {
         sum = reader.data();
@@ -132,6 +160,9 @@ export async function readSegment(
       runStart = reader.position;
     }
     if (bytes.length > runStart) runs.push(bytes.subarray(runStart));
+    if (encodedTimes && previousVersion !== undefined) {
+      times = decodeCommitTimes(encodedTimes, previousVersion);
+    }
   } catch {
     return "its bytes are not those of a segment";
   }
@@ -141,5 +172,5 @@ export async function readSegment(
     }
   } else if (previousVersion !== undefined) return "its checksum is missing";
   const entries = runs.length === 1 ? runs[0] : concatBytes(runs);
-  return { entries, timeMs, previousVersion };
+  return { entries, timeMs, times, previousVersion };
 }

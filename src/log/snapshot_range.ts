@@ -88,6 +88,18 @@ export type SnapshotVisitor = (
   expireAtMs: number,
 ) => void;
 
+/** Hears where in the part key and value of one entry after the other lie. */
+export type SnapshotLocator = (
+  keyAt: number,
+  keyBytes: number,
+  valueAt: number,
+  valueBytes: number,
+  encoding: Encoding,
+  version: number,
+  order: number,
+  expireAtMs: number,
+) => void;
+
 /**
  * Hands the entries of a part over, in order.
  * @returns how many there were
@@ -98,10 +110,29 @@ export function readSnapshotRange(
   bytes: Bytes,
   visit: SnapshotVisitor,
 ): number {
+  return locateSnapshotRange(
+    bytes,
+    (keyAt, keyBytes, valueAt, valueBytes, ...rest) =>
+      visit(
+        bytes.subarray(keyAt, keyAt + keyBytes),
+        bytes.subarray(valueAt, valueAt + valueBytes),
+        ...rest,
+      ),
+  );
+}
+
+/** Numbers of `places`: the key's begin and length, the value's. */
+const PLACE = 4;
+
+/** The same without an object for each key and value: half the time. */
+export function locateSnapshotRange(
+  bytes: Bytes,
+  visit: SnapshotLocator,
+): number {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   // Those of other programs may hold all data first and all metadata after it.
-  const keys: Bytes[] = [];
-  const values: Bytes[] = [];
+  const places: number[] = [];
+  let firstPlace = 0;
   let described = 0;
   const reader = new ProtoReader(bytes);
   while (reader.next()) {
@@ -110,36 +141,45 @@ export function readSnapshotRange(
       reader.skip();
       continue;
     }
-    const pair = reader.message();
-    if (!pair.next() || pair.field !== 1) throw malformed();
-    const key = pair.data();
-    if (!pair.next() || (pair.field as number) !== 2) throw malformed();
-    const value = pair.data();
+    const pairEnd = reader.enter();
+    if (!reader.next() || reader.field !== 1) throw malformed();
+    const keyBytes = reader.pass();
+    const keyAt = reader.position - keyBytes;
+    if (!reader.next() || (reader.field as number) !== 2) throw malformed();
+    const valueBytes = reader.pass();
+    const valueAt = reader.position - valueBytes;
+    reader.leave(pairEnd);
     if (field === 1) {
-      keys.push(key);
-      values.push(value);
+      // Its first byte is the letter.
+      places.push(keyAt + 1, Math.max(0, keyBytes - 1), valueAt, valueBytes);
       continue;
     }
-    const stored = keys[described];
+    const stored = (described - firstPlace) * PLACE;
     if (
-      stored === undefined || stored.length !== key.length || value.length < 11
+      stored >= places.length || places[stored + 1] !== keyBytes - 1 ||
+      valueBytes < 11
     ) throw malformed();
-    const at = value.byteOffset - bytes.byteOffset;
-    const expireAtMs = value.length < 19
+    const expireAtMs = valueBytes < 19
       ? NEVER_MS
-      : view.getInt32(at + 15, true) * 0x1_0000_0000 +
-        view.getUint32(at + 11, true);
+      : view.getInt32(valueAt + 15, true) * 0x1_0000_0000 +
+        view.getUint32(valueAt + 11, true);
     visit(
-      stored.subarray(1),
-      values[described],
-      value[10] as Encoding,
-      readVersion(value, 0),
-      readOrder(value, 0),
+      places[stored],
+      places[stored + 1],
+      places[stored + 2],
+      places[stored + 3],
+      bytes[valueAt + 10] as Encoding,
+      readVersion(bytes, valueAt),
+      readOrder(bytes, valueAt),
       expireAtMs,
     );
     described++;
+    if (stored + PLACE === places.length) {
+      places.length = 0;
+      firstPlace = described;
+    }
   }
-  if (described !== keys.length) throw malformed();
+  if (places.length > 0) throw malformed();
   return described;
 }
 

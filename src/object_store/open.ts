@@ -4,12 +4,15 @@
  */
 import { fileURLToPath } from "node:url";
 import type { Clock } from "../common/clock.ts";
-import { UsageError } from "../common/errors.ts";
+import { messageOf, UsageError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import { missingPermission } from "../common/permissions.ts";
 import { ALL_PERMISSIONS } from "./fetch_error.ts";
 import { keyProblem } from "./keys.ts";
 import { type ObjectStore, ObjectStoreRefusedError } from "./object_store.ts";
+
+/** What the runtime says under `--cached-only`. */
+const NOT_CACHED = /--cached-only/;
 
 export interface OpenOptions {
   clock: Clock;
@@ -49,7 +52,10 @@ export async function openObjectStore(
   switch (scheme) {
     case "s3": {
       const place = bucketOf(url);
-      const { S3ObjectStore } = await loaded(import("./s3.ts"));
+      const { S3ObjectStore } = await loaded(
+        import("./s3.ts"),
+        import.meta.resolve("./s3.ts"),
+      );
       return new S3ObjectStore({
         ...place,
         ...timeoutMs,
@@ -62,7 +68,10 @@ export async function openObjectStore(
     }
     case "gs": {
       const place = bucketOf(url);
-      const { GcsObjectStore } = await loaded(import("./gcs.ts"));
+      const { GcsObjectStore } = await loaded(
+        import("./gcs.ts"),
+        import.meta.resolve("./gcs.ts"),
+      );
       return new GcsObjectStore({
         ...place,
         ...timeoutMs,
@@ -92,14 +101,23 @@ export async function openObjectStore(
   }
 }
 
-/** A module whose library asks for permissions as soon as it is loaded. */
-async function loaded<T>(module: Promise<T>): Promise<T> {
+/**
+ * A module whose library comes from a registry, and asks for permissions as
+ * soon as it is loaded.
+ */
+async function loaded<T>(module: Promise<T>, url: string): Promise<T> {
   try {
     return await module;
   } catch (error) {
     const missing = missingPermission(error);
-    if (missing === undefined) throw error;
-    throw new ObjectStoreRefusedError(`${missing} ${ALL_PERMISSIONS}`);
+    if (missing !== undefined) {
+      throw new ObjectStoreRefusedError(`${missing} ${ALL_PERMISSIONS}`);
+    }
+    if (!NOT_CACHED.test(messageOf(error))) throw error;
+    const name = url.startsWith("file:") ? fileURLToPath(url) : url;
+    throw new ObjectStoreRefusedError(
+      `The packages that this kind of place needs are not in Deno's cache, and a start asks no registry for them. Nothing was opened; run \`deno cache ${name}\` once, as the same user.`,
+    );
   }
 }
 
@@ -122,7 +140,8 @@ function bucketOf(url: string): { bucket: string; prefix: string } {
   return { bucket, prefix };
 }
 
-function folderOf(url: string): string {
+/** @throws UsageError where a `file:` URL names no folder */
+export function folderOf(url: string): string {
   try {
     // Both are ordinary in a folder's name, and nothing else is meant by them.
     const path = url.replaceAll("#", "%23").replaceAll("?", "%3F");

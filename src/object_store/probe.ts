@@ -6,9 +6,19 @@
 import { fromUtf8, utf8 } from "../common/bytes.ts";
 import { UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
-import type { ObjectStore, RequestOptions } from "./object_store.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+  type RequestOptions,
+} from "./object_store.ts";
 
-export type ProbeResult = { ok: true } | { ok: false; reason: string };
+export type ProbeResult =
+  | {
+    ok: true;
+    /** Why nothing can be deleted; absent where it can. */
+    keepsAll?: string;
+  }
+  | { ok: false; reason: string };
 
 /** Replaces that race each other, of which one may win. */
 const RACERS = 4;
@@ -31,6 +41,14 @@ export async function probe(
   const created = `${name}/create`;
   const replaced = `${name}/replace`;
   const raced = `${name}/race`;
+  // A probe left behind is harmless; its failure must not hide the result.
+  const clear = () =>
+    store.delete([created, replaced, raced], options).then(
+      () => undefined,
+      (error) =>
+        error instanceof ObjectStoreRefusedError ? error.message : undefined,
+    );
+  let keepsAll: string | undefined;
   try {
     const asked = await Promise.allSettled([
       problemOfCreate(store, created, options),
@@ -42,11 +60,11 @@ export async function probe(
       if (result.value !== undefined) return bad(result.value);
     }
     const reason = await problemOfReading(store, created, options);
-    return reason === undefined ? { ok: true } : bad(reason);
+    if (reason !== undefined) return bad(reason);
   } finally {
-    // A probe left behind is harmless; its failure must not hide the result.
-    await store.delete([created, replaced, raced], options).catch(() => {});
+    keepsAll = await clear();
   }
+  return keepsAll === undefined ? { ok: true } : { ok: true, keepsAll };
 }
 
 function bad(reason: string): ProbeResult {

@@ -3,7 +3,11 @@ import { systemClock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import { seededRandom } from "../common/random.ts";
 import { MemoryObjectStore } from "./memory.ts";
-import type { ObjectStore, WriteResult } from "./object_store.ts";
+import {
+  type ObjectStore,
+  ObjectStoreRefusedError,
+  type WriteResult,
+} from "./object_store.ts";
 import { probe } from "./probe.ts";
 
 type Conditional = "create" | "replace";
@@ -51,4 +55,21 @@ Deno.test("a store that refuses what it should take is told of", async () => {
     assert.ok(!result.ok);
     assert.match(result.reason, refusals[method]);
   }
+});
+
+Deno.test("that nothing may be deleted is said, and no reason to refuse", async () => {
+  const objects = new MemoryObjectStore({ clock: systemClock });
+  const keeping = new Proxy<ObjectStore>(objects, {
+    get(target, name: keyof ObjectStore) {
+      const value = target[name];
+      if (name === "delete") {
+        return () => Promise.reject(new ObjectStoreRefusedError("no delete"));
+      }
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  assert.deepEqual(await probe(keeping, seededRandom(1)), {
+    ok: true,
+    keepsAll: "no delete",
+  });
 });

@@ -289,6 +289,22 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
     ignoring();
     assert.deepEqual(await probe(store, random), { ok: true });
 
+    // One that lets nobody delete is used, and said to grow.
+    proxy.rule = ({ method }) =>
+      method === "DELETE"
+        ? {
+          kind: "answer",
+          status: 403,
+          body: "<Error><Code>AccessDenied</Code></Error>",
+        }
+        : undefined;
+    const keeping = await probe(open({ bucket: "open" }), seededRandom(9));
+    assert.match((keeping as { keepsAll: string }).keepsAll, /delete/i);
+    const left = await Array.fromAsync(store.list(""));
+    assert.equal(left.length, 3);
+    ignoring();
+    await store.delete(left.map(({ key }) => key));
+
     ignoring("if-none-match");
     const creates = await probe(store, random);
     assert.match(creates.ok ? "" : creates.reason, /already there/);
@@ -305,6 +321,7 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
     proxy.rule = ({ number }) =>
       number % 3 === 0 ? { kind: "answer", status: 503 } : undefined;
     await isUnavailable(probe(open(), seededRandom(3)));
+    proxy.rule = () => undefined;
     await refused(probe(open({ bucket: "no-such-bucket" }), seededRandom(4)));
   },
 };

@@ -128,6 +128,29 @@ export class ProtoReader {
     return this.bytes.subarray(start, start + length);
   }
 
+  /** Passes over the field's bytes, which end at `position`; their length. */
+  pass(): number {
+    const length = this.uint32();
+    this.advance(length);
+    return length;
+  }
+
+  /**
+   * Goes on with the fields of the embedded message, without a reader of its
+   * own; returns where it ends, for `leave`.
+   */
+  enter(): number {
+    const length = this.uint32();
+    if (length > this.end - this.at) malformed();
+    return this.at + length;
+  }
+
+  /** Behind the message that ends there, whose fields may not reach further. */
+  leave(messageEnd: number): void {
+    if (this.at > messageEnd) malformed();
+    this.at = messageEnd;
+  }
+
   /** A reader of the embedded message; this one goes on behind it. */
   message(): ProtoReader {
     const length = this.uint32();

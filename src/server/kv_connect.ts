@@ -54,22 +54,29 @@ export interface KvConnectDeps {
 
 export class KvConnect {
   private readonly secret: Secret;
+  private tokens: { databaseId: string; of: DataTokens } | undefined;
 
-  private constructor(
-    private readonly deps: KvConnectDeps,
-    private readonly tokens: DataTokens,
-  ) {
+  constructor(private readonly deps: KvConnectDeps) {
     this.secret = new Secret(deps.accessToken);
   }
 
-  static async create(deps: KvConnectDeps): Promise<KvConnect> {
-    const { accessToken, store, clock } = deps;
-    const tokens = await DataTokens.create(
-      accessToken,
-      store.databaseId,
-      clock,
-    );
-    return new KvConnect(deps, tokens);
+  /**
+   * The tokens of the database that is served, at once but for the first time.
+   * @throws UnavailableError while none is served
+   */
+  private dataTokens(): DataTokens | Promise<DataTokens> {
+    const { databaseId } = this.deps.store;
+    const { tokens } = this;
+    return tokens?.databaseId === databaseId
+      ? tokens.of
+      : this.makeTokens(databaseId);
+  }
+
+  private async makeTokens(databaseId: string): Promise<DataTokens> {
+    const { accessToken, clock } = this.deps;
+    const of = await DataTokens.create(accessToken, databaseId, clock);
+    this.tokens = { databaseId, of };
+    return of;
   }
 
   // ------------------------------------------------------ metadata exchange
@@ -87,10 +94,12 @@ export class KvConnect {
     const { bodies } = this.deps;
     const body = await bodies.read(request, limits.MAX_METADATA_BODY_BYTES);
     const version = chooseVersion(body);
-    const { token, expiresAtMs } = await this.tokens.issue();
+    const { databaseId } = this.deps.store;
+    const tokens = await this.dataTokens();
+    const { token, expiresAtMs } = await tokens.issue();
     const answer = {
       version,
-      databaseId: this.deps.store.databaseId,
+      databaseId,
       endpoints: [{
         // Relative from version 2 on.
         url: version === 1 ? originOf(request) + DATA_PATH : DATA_PATH,
@@ -112,8 +121,11 @@ export class KvConnect {
     if (request.method !== "POST") {
       return text(405, "The data path takes POST only.", [["allow", "POST"]]);
     }
-    const { headers } = request;
-    const isKnown = this.tokens.check(headers.get("authorization"));
+    const authorization = request.headers.get("authorization");
+    const tokens = this.dataTokens();
+    const isKnown = tokens instanceof DataTokens
+      ? tokens.check(authorization)
+      : tokens.then((made) => made.check(authorization));
     if (isKnown === true) return this.authorized(request, call, client);
     if (isKnown === false) return badToken();
     return isKnown.then((isGood) =>

@@ -106,13 +106,16 @@ export class RequestMetrics {
     );
     out.sample("process_resident_memory_bytes", {}, Deno.memoryUsage().rss);
     renderServer(out, server);
-    try {
-      renderStore(out, store.stats());
-      if (backup) renderBackup(out, backup.report());
-    } catch (error) {
-      // While the file is opened anew its numbers are missing, not the page.
-      out.comment(`The store's numbers are missing: ${messageOf(error)}`);
-    }
+    // While no file is open its numbers are missing, not the page.
+    const orComment = (what: string, part: () => void) => {
+      try {
+        part();
+      } catch (error) {
+        out.comment(`The ${what}'s numbers are missing: ${messageOf(error)}`);
+      }
+    };
+    orComment("store", () => renderStore(out, store.stats()));
+    if (backup) orComment("backup", () => renderBackup(out, backup.report()));
     return out.text;
   }
 }
@@ -342,6 +345,13 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     for (const [kind, count] of Object.entries(counts)) {
       out.sample(name, { kind }, count);
     }
+  }
+  if (report.followedAgeMs !== undefined) {
+    out.gauge(
+      "denokv_standby_followed_age_seconds",
+      "Since this standby last had everything that the bucket showed.",
+      report.followedAgeMs / 1000,
+    );
   }
   if (report.verifiedAgeMs !== undefined) {
     out.gauge(

@@ -53,9 +53,7 @@ export interface RunningServer {
 }
 
 /** @throws StartupError where the address cannot be listened on */
-export async function startServer(
-  options: ServerOptions,
-): Promise<RunningServer> {
+export function startServer(options: ServerOptions): RunningServer {
   const { store, clock, logger, accessToken, restSecret, backup } = options;
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
@@ -87,7 +85,7 @@ export async function startServer(
       : undefined,
     rest: createRest({ store, access, bodies, answers }),
     service,
-    kvConnect: accessToken === undefined ? undefined : await KvConnect.create({
+    kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,
       accessToken,
       clock,

@@ -4,19 +4,24 @@
  * of buckets, and the backup nothing of tables.
  *
  * Promises:
- * 1. Nothing is handed out that is not durable where the engine keeps it.
+ * 1. Nothing is handed out that is not durable where the engine keeps it. It
+ *    need not be confirmed by anyone else: a snapshot waits for no backup.
  * 2. Every commit after `logFloorVersion` is in the log, in order, whole. A
  *    floor above what a reader has seen is a gap: it needs a new snapshot.
  * 3. A snapshot is the state at one version, taken beside running writes.
  */
 import type { Bytes } from "../common/bytes.ts";
+import { UnavailableError } from "../common/errors.ts";
 
 /** A row of the log: one or more whole commits. */
 export interface LogRow {
   /** The versions of the first and last commit in the row. */
   firstVersion: number;
   version: number;
-  /** When the row was committed, milliseconds since the Unix epoch. */
+  /**
+   * When the row was committed, milliseconds since the Unix epoch. Never before
+   * the row that it follows: where the clock was put back, the time of that one.
+   */
   timeMs: number;
   /** See log/entry.ts; empty for commits that changed nothing. */
   entries: Bytes;
@@ -26,11 +31,33 @@ export interface LogRow {
 export interface SnapshotPart {
   bytes: Bytes;
   entries: number;
+  /** The key of its last entry. */
+  endKey: Bytes;
+  /** Of its bytes, in hexadecimal. */
+  sha256: string;
+}
+
+/**
+ * The snapshot held up more of the engine's own log than it may: it has let go
+ * of it. Another one may be begun later.
+ */
+export class SnapshotGivenUpError extends UnavailableError {
+  override name = "SnapshotGivenUpError";
 }
 
 export interface SnapshotOptions {
   /** About how large a part becomes; one entry may be larger. */
   partBytes: number;
+  /**
+   * Keys in order at which parts end, also smaller ones: those of an earlier
+   * snapshot, so that a part in which nothing has changed has the same bytes.
+   */
+  splitKeys?: readonly Bytes[];
+  /**
+   * What the engine's own log may grow to while it is read; past it, it rejects
+   * with a {@linkcode SnapshotGivenUpError}. Default: anything.
+   */
+  maxLogBytes?: number;
   /** Called once, before the first part: the snapshot's version. */
   onBegin(version: number): void;
   /** Called with one part after the other, in key order; awaited. */
@@ -40,6 +67,8 @@ export interface SnapshotOptions {
 
 export interface SnapshotSummary {
   version: number;
+  /** When its last commit was made, as the log has it. */
+  timeMs: number;
   /** Entries of clients, and queue messages (keys under 0xFF), in all parts. */
   entries: number;
   queueMessages: number;

@@ -20,11 +20,14 @@ export interface LocalEngine {
    */
   inspect(): LocalDatabase | undefined;
 
-  /** A new database; it is there when the target is finished. */
-  create(): RestoreTarget;
+  /**
+   * A new database; it is there when the target is finished.
+   * @param signal ends what the target does, at once
+   */
+  create(signal?: AbortSignal): Promise<RestoreTarget>;
 
   /** The database itself, to be brought up to date in one go. */
-  catchUp(): RestoreTarget;
+  catchUp(): Promise<RestoreTarget>;
 
   /** Keeps the database under another name, which is returned. */
   setAside(suffix: string): string;
@@ -46,8 +49,11 @@ export interface EngineLock {
 }
 
 export interface ScratchDatabase {
-  create(): RestoreTarget;
+  /** Whoever is served beside it does not notice. */
+  create(signal?: AbortSignal): Promise<RestoreTarget>;
   digest(signal?: AbortSignal): ReturnType<BackupSource["digest"]>;
+  /** Of what is in it; nobody writes to it. */
+  snapshot: BackupSource["snapshot"];
   /** Nothing of it is left. */
-  remove(): void;
+  remove(): Promise<void>;
 }

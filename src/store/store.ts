@@ -126,6 +126,8 @@ export class LargeReadError extends Error {
  * - `lock`: another program holds the database locked
  * - `backup`: the backup does not confirm
  * - `ownership`: another instance has the database, or may have it
+ * - `starting`: the database is not open yet
+ * - `standby`: another instance serves the database; this one follows it
  */
 export type NotWritableCause =
   | "stopping"
@@ -133,7 +135,9 @@ export type NotWritableCause =
   | "full"
   | "lock"
   | "backup"
-  | "ownership";
+  | "ownership"
+  | "starting"
+  | "standby";
 
 export type StoreHealth =
   | { writable: true }
@@ -189,7 +193,6 @@ export type BackupErrorKind =
   | "damaged"
   | "other";
 
-/** How a backup stands, for metrics and readiness. Times in milliseconds. */
 /** Requests to the object store, as providers bill them. */
 export interface BackupRequests {
   put: number;
@@ -201,10 +204,20 @@ export interface BackupRequests {
   forMs: number;
 }
 
+/** How a backup stands, for metrics and readiness. Times in milliseconds. */
 export interface BackupReport {
   durability: string;
-  /** `Active`: it has everything, or is within its interval. */
-  state: "Active" | "Behind" | "Unreachable" | "Stopped";
+  /**
+   * `Active`: it has everything, or is within its interval. `Starting` and
+   * `Standby`: this instance does not serve, and ships nothing.
+   */
+  state:
+    | "Active"
+    | "Behind"
+    | "Unreachable"
+    | "Stopped"
+    | "Starting"
+    | "Standby";
   epoch: number;
   generation: string | null;
   /** The newest versions that are durable on this disk and in the bucket. */
@@ -228,6 +241,8 @@ export interface BackupReport {
   verifiedAgeMs: number | undefined;
   verifyFailure: string | undefined;
   verifyFailureKind: BackupErrorKind | undefined;
+  /** Since a standby last had all that the bucket showed. */
+  followedAgeMs?: number;
   /** Absent where nobody counts them. */
   requests?: BackupRequests;
 }

@@ -137,6 +137,14 @@ Deno.test("a damaged, truncated, missing or foreign object is named, and nothing
     assert.ok(isNamed, `${what}: ${err}`);
     assert.ok(!/ at .*\.ts:\d/.test(err), `${what}: a stack trace`);
     await assert.rejects(Deno.stat(output), Deno.errors.NotFound);
+    // What the sentence offers can be had.
+    if (!path.endsWith("manifest.json")) {
+      const [, before] = /`restore --at ([0-9a-f]{20})`/.exec(err)!;
+      const offered = await restore("--at", before, "--json");
+      assert.equal(offered.code, 0, `${what}: ${offered.err}`);
+      assert.equal(JSON.parse(offered.out).versionstamp, before, what);
+      await Deno.remove(output);
+    }
     await Deno.writeFile(path, whole);
   }
   // Behind the seal, whatever lies there is no history, and is spoken of.
@@ -279,6 +287,20 @@ Deno.test("a backup is restored to any versionstamp", async () => {
     const { count } = db.prepare("select count(*) as count from kv").get()!;
     db.close();
     assert.equal(count, 30 + i + 1);
+  }
+  // Beyond the end it is a mistake, and no other way to say "everything".
+  const last = stamps.at(-1)!;
+  const tomorrow = new Date(Date.now() + 86_400_000).toISOString();
+  const beyond = last.replace(/^0/, "1");
+  for (const at of [beyond, tomorrow]) {
+    const output = `${folder.path}/beyond.sqlite`;
+    const { code, err } = await runCommand(
+      ["restore", "--from", backup.url, "--at", at, "-o", output],
+      { backup, folder: folder.path },
+    );
+    assert.equal(code, 1);
+    assert.match(err, new RegExp(`newest point is ${last}`));
+    await assert.rejects(Deno.stat(output), Deno.errors.NotFound);
   }
   const early = await runCommand(
     [

@@ -3,11 +3,6 @@
  * served or restored as if it were whole, and what is left is never deleted.
  */
 import assert from "node:assert/strict";
-import { DatabaseSync } from "node:sqlite";
-import { systemClock } from "../../src/common/clock.ts";
-import { systemRandom } from "../../src/common/random.ts";
-import type { ObjectStore } from "../../src/object_store/object_store.ts";
-import { openObjectStore } from "../../src/object_store/open.ts";
 import {
   type BackedUpTo,
   runCommand,
@@ -15,54 +10,19 @@ import {
   TestFolder,
 } from "../support/server.ts";
 import { startHttpProxy } from "../support/http_proxy.ts";
-import { type Bucket, SHORT_LEASE, startBucket } from "./support.ts";
-
-const ARGS = ["--durability", "s3", ...SHORT_LEASE];
-const headers = { authorization: "denorocks" };
-
-function objectsOf(bucket: Bucket, { url }: BackedUpTo): Promise<ObjectStore> {
-  return openObjectStore(url, {
-    clock: systemClock,
-    random: systemRandom,
-    s3Endpoint: bucket.minio.endpoint,
-    s3Credentials: bucket.minio,
-  });
-}
-
-async function keysOf(objects: ObjectStore, prefix = ""): Promise<string[]> {
-  const keys: string[] = [];
-  for await (const { key } of objects.list(prefix)) keys.push(key);
-  return keys;
-}
-
-async function put(server: ServerProcess, key: string): Promise<string> {
-  const answer = await fetch(`${server.url}/${key}`, {
-    method: "POST",
-    body: "value",
-    headers,
-  });
-  assert.equal(answer.status, 200);
-  return (await answer.json()).versionstamp;
-}
-
-async function isThere(server: ServerProcess, key: string): Promise<boolean> {
-  const answer = await fetch(`${server.url}/${key}`, { headers });
-  await answer.body?.cancel();
-  return answer.status === 200;
-}
-
-/** A server that was killed after its writes, each with a segment of its own. */
-async function killedAfter(
-  writes: number,
-  path: string,
-  backup: BackedUpTo,
-): Promise<string[]> {
-  const stamps: string[] = [];
-  await using server = await ServerProcess.start({ path, backup, args: ARGS });
-  for (let i = 0; i < writes; i++) stamps.push(await put(server, `${i}`));
-  await server.kill();
-  return stamps;
-}
+import {
+  ARGS,
+  type Bucket,
+  isThere,
+  keysOf,
+  killedAfter,
+  objectsOf,
+  put,
+  refusalOf,
+  rowsOf,
+  SHORT_LEASE,
+  startBucket,
+} from "./support.ts";
 
 /** The sentence with which a start on a blank disk is refused. */
 async function refusal(folder: TestFolder, backup: BackedUpTo) {
@@ -70,22 +30,6 @@ async function refusal(folder: TestFolder, backup: BackedUpTo) {
   const sentence = await refusalOf(path, backup);
   await assert.rejects(Deno.stat(path), Deno.errors.NotFound);
   return sentence;
-}
-
-async function refusalOf(path: string, backup: BackedUpTo): Promise<string> {
-  await using server = ServerProcess.starting({ path, backup, args: ARGS });
-  // Whether it serves or ends is known as soon as it does either.
-  await server.logged(/Listening/).catch(() => {});
-  assert.ok(!/Listening/.test(server.lastWords), "it serves");
-  assert.equal(await server.exitCode, 1);
-  return server.lastWords;
-}
-
-function rowsOf(path: string): number {
-  const db = new DatabaseSync(path, { readOnly: true });
-  const { count } = db.prepare("select count(*) as count from kv").get()!;
-  db.close();
-  return Number(count);
 }
 
 Deno.test("s3: a lost segment of an epoch without a seal is named and refused, and never sealed", async () => {
@@ -231,21 +175,12 @@ Deno.test("s3: without its manifest a backup is refused, and nothing of it is ch
     assert.match(err, named);
   }
   assert.deepEqual(await keysOf(objects), before);
-  // The way out that the sentence names.
+  // One way out that the sentence names; `repair_test.ts` has the other.
   const from = `${backup.url}/${generation}`;
   const restored = await run("restore", "--from", from, "-o", output);
   assert.equal(restored.code, 0, restored.err);
   assert.equal(rowsOf(output), 5);
-  const [, copy] = /copy (\S+), which/.exec(await refusal(folder, backup))!;
-  const copied = await objects.get(copy);
-  await objects.put("manifest.json", copied!.data);
   await objects.close();
-  await using server = await ServerProcess.start({
-    path: `${folder.path}/again.sqlite`,
-    backup,
-    args: ARGS,
-  });
-  for (let i = 0; i < 5; i++) assert.ok(await isThere(server, `${i}`));
 });
 
 Deno.test("s3: a place that holds something else is never written to", async () => {

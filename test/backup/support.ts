@@ -1,6 +1,12 @@
 /** A real MinIO with a bucket, and what a server needs to back up to it. */
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { systemClock } from "../../src/common/clock.ts";
+import { systemRandom } from "../../src/common/random.ts";
+import type { ObjectStore } from "../../src/object_store/object_store.ts";
+import { openObjectStore } from "../../src/object_store/open.ts";
 import { type Minio, startMinio } from "../support/minio.ts";
-import type { BackedUpTo } from "../support/server.ts";
+import { type BackedUpTo, ServerProcess } from "../support/server.ts";
 
 export interface Bucket extends AsyncDisposable {
   minio: Minio;
@@ -34,3 +40,79 @@ export function folderBackup(folder: string): BackedUpTo {
 
 /** Short, so that a test need not wait for what is gone. */
 export const SHORT_LEASE = ["--backup-lease", "1s"];
+
+/** As every test of lost objects serves. */
+export const ARGS = ["--durability", "s3", ...SHORT_LEASE];
+const headers = { authorization: "denorocks" };
+
+export function objectsOf(
+  bucket: Bucket,
+  { url }: BackedUpTo,
+): Promise<ObjectStore> {
+  return openObjectStore(url, {
+    clock: systemClock,
+    random: systemRandom,
+    s3Endpoint: bucket.minio.endpoint,
+    s3Credentials: bucket.minio,
+  });
+}
+
+export async function keysOf(
+  objects: ObjectStore,
+  prefix = "",
+): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const { key } of objects.list(prefix)) keys.push(key);
+  return keys;
+}
+
+export async function put(server: ServerProcess, key: string): Promise<string> {
+  const answer = await fetch(`${server.url}/${key}`, {
+    method: "POST",
+    body: "value",
+    headers,
+  });
+  assert.equal(answer.status, 200);
+  return (await answer.json()).versionstamp;
+}
+
+export async function isThere(
+  server: ServerProcess,
+  key: string,
+): Promise<boolean> {
+  const answer = await fetch(`${server.url}/${key}`, { headers });
+  await answer.body?.cancel();
+  return answer.status === 200;
+}
+
+/** A server that was killed after its writes, each with a segment of its own. */
+export async function killedAfter(
+  writes: number,
+  path: string,
+  backup: BackedUpTo,
+): Promise<string[]> {
+  const stamps: string[] = [];
+  await using server = await ServerProcess.start({ path, backup, args: ARGS });
+  for (let i = 0; i < writes; i++) stamps.push(await put(server, `${i}`));
+  await server.kill();
+  return stamps;
+}
+
+export async function refusalOf(
+  path: string,
+  backup: BackedUpTo,
+): Promise<string> {
+  await using server = ServerProcess.starting({ path, backup, args: ARGS });
+  // Whether it serves or ends is known as soon as it does either.
+  await server.logged(/Listening/).catch(() => {});
+  assert.ok(!/Listening/.test(server.lastWords), "it serves");
+  assert.equal(await server.exitCode, 1);
+  return server.lastWords;
+}
+
+export function rowsOf(path: string): number {
+  const db = new DatabaseSync(path, { readOnly: true });
+  const { count } = db.prepare("select count(*) as count from kv").get()!;
+  db.close();
+  return Number(count);
+}

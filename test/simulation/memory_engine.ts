@@ -2,6 +2,7 @@
  * An engine in memory, on a disk that outlives its process: what the
  * simulation puts under the real backup. It keeps the log in the real bytes.
  */
+import { createHash } from "node:crypto";
 import {
   type Bytes,
   byteString,
@@ -76,6 +77,17 @@ export class MemoryDisk {
   release(holder: Clock): void {
     if (this.holder === holder) this.holder = undefined;
   }
+
+  /** Another program has written: the log begins anew behind that. */
+  foreignCommit(): void {
+    const { database } = this;
+    if (database === undefined) return;
+    const version = ++database.version;
+    const timeMs = database.log.at(-1)?.timeMs ?? 0;
+    const entries = new Uint8Array(0);
+    database.floor = version;
+    database.log = [{ firstVersion: version, version, timeMs, entries }];
+  }
 }
 
 /** How long a commit takes to become durable. */
@@ -109,19 +121,25 @@ export class MemoryEngine implements LocalEngine {
     };
   }
 
-  create(): RestoreTarget {
+  create(): Promise<RestoreTarget> {
     if (this.disk.database) throw new StartupError("taken");
-    return new MemoryTarget(
-      new Map(),
-      (database) => this.disk.database = database,
+    return Promise.resolve(
+      new MemoryTarget(
+        new Map(),
+        0,
+        (database) => this.disk.database = database,
+      ),
     );
   }
 
-  catchUp(): RestoreTarget {
-    const { rows } = this.disk.database!;
-    return new MemoryTarget(
-      new Map(rows),
-      (database) => this.disk.database = database,
+  catchUp(): Promise<RestoreTarget> {
+    const { rows, log } = this.disk.database!;
+    return Promise.resolve(
+      new MemoryTarget(
+        new Map(rows),
+        log.at(-1)?.timeMs ?? 0,
+        (database) => this.disk.database = database,
+      ),
     );
   }
 
@@ -145,16 +163,19 @@ export class MemoryEngine implements LocalEngine {
 class MemoryTarget implements RestoreTarget {
   constructor(
     private readonly rows: Map<string, Row>,
+    private readonly newestMs: number,
     private readonly put: (database: Database) => void,
   ) {}
 
-  load(range: Bytes): number {
+  // deno-lint-ignore require-await -- what it throws is the promise's
+  async load(range: Bytes): Promise<number> {
     return readSnapshotRange(range, (key, value, _encoding, version) => {
       this.rows.set(byteString(key), { value, version });
     });
   }
 
-  apply(entries: Bytes, after: number, upTo: number) {
+  // deno-lint-ignore require-await -- what it throws is the promise's
+  async apply(entries: Bytes, after: number, upTo: number) {
     let applied = 0;
     let lastVersion = after;
     for (const entry of decodeLogEntries(entries)) {
@@ -169,7 +190,9 @@ class MemoryTarget implements RestoreTarget {
     return { applied, lastVersion };
   }
 
-  finish({ databaseId, version, leapToVersion, state }: RestoreEnd): void {
+  finish(
+    { databaseId, version, timeMs = 0, leapToVersion, state }: RestoreEnd,
+  ): Promise<void> {
     this.put({
       databaseId,
       version: leapToVersion,
@@ -177,15 +200,18 @@ class MemoryTarget implements RestoreTarget {
       log: [{
         firstVersion: leapToVersion,
         version: leapToVersion,
-        timeMs: 0,
+        timeMs: Math.max(timeMs, this.newestMs),
         entries: new Uint8Array(0),
       }],
       rows: this.rows,
       state: new Map(Object.entries(state)),
     });
+    return Promise.resolve();
   }
 
-  discard(): void {}
+  discard(): Promise<void> {
+    return Promise.resolve();
+  }
 }
 
 class MemoryStore implements Store, BackupSource {
@@ -243,14 +269,18 @@ class MemoryStore implements Store, BackupSource {
   /** Keeps what is asked for and little more, so that gaps come up. */
   retainAfter(version: number): void {
     const { database } = this;
-    const kept = database.log.filter((row) => row.version > version);
+    const newest = database.log.at(-1);
+    const kept = database.log.filter((row) =>
+      row.version > version || row === newest
+    );
     if (database.log.length - kept.length < 20) return;
     database.floor = Math.max(database.floor, version);
     database.log = kept;
   }
 
   async snapshot(options: SnapshotOptions) {
-    const { version } = this.database;
+    const { version, log } = this.database;
+    const timeMs = log.at(-1)?.timeMs || this.clock.nowMs();
     const rows = [...this.database.rows].sort(([a], [b]) => a < b ? -1 : 1);
     while (this.syncedVersion < version) await sleep(this.clock, SYNC_MS);
     options.onBegin(version);
@@ -268,9 +298,12 @@ class MemoryStore implements Store, BackupSource {
         -1,
       ]));
       sizeBytes += bytes.length;
-      await options.onPart({ bytes, entries: part.length });
+      const endKey = Uint8Array.fromHex(part[part.length - 1][0]);
+      const sha256 = createHash("sha256").update(bytes).digest("hex");
+      await options.onPart({ bytes, entries: part.length, endKey, sha256 });
     }
-    return { version, entries: rows.length, queueMessages: 0, sizeBytes };
+    const entries = rows.length;
+    return { version, timeMs, entries, queueMessages: 0, sizeBytes };
   }
 
   digest(): never {
@@ -329,7 +362,7 @@ class MemoryStore implements Store, BackupSource {
     database.log.push({
       firstVersion: version,
       version,
-      timeMs: this.clock.nowMs(),
+      timeMs: Math.max(this.clock.nowMs(), database.log.at(-1)?.timeMs ?? 0),
       entries: encoder.bytes.slice(),
     });
     this.waiting++;

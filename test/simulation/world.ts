@@ -308,6 +308,10 @@ class World {
         void process.service!.close().catch(() => {});
         process.isServing = false;
         this.processes.delete(process);
+      } else if (process.isServing && this.chance(4)) {
+        void process.service!.snapshot().catch(() => {});
+      } else if (process.isServing && this.chance(1)) {
+        process.disk.foreignCommit();
       }
     }
   }

@@ -25,6 +25,8 @@ const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 30_000;
 /** The address stands at the end of its line, in both forms of the log. */
 const LISTENING = /Listening on http:\/\/[^\s"]*:(\d+)(?:\n|")/;
+/** Before anything is served, where there is a backup. */
+const BOUND = /address=http:\/\/[^\s"]*:(\d+)(?:\s|")/;
 /** Of the log, for the message of a test that fails. */
 const LAST_WORDS_CHARS = 4000;
 
@@ -96,6 +98,8 @@ export async function runCommand(
     /** Besides, to read only. */
     reads?: string[];
     env?: Record<string, string>;
+    /** Kills it; its code is then that of no exit. */
+    killedBy?: AbortSignal;
   },
 ): Promise<{ code: number; out: string; err: string }> {
   const { backup, net = [], folder, reads = [], env = {} } = settings;
@@ -103,7 +107,7 @@ export async function runCommand(
   const names = [...Object.keys(env), ...allowed?.env ?? []];
   const hosts = [...net, ...allowed?.net ?? []];
   const folders = [folder, ...allowed?.files ?? []].join(",");
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+  const child = new Deno.Command(Deno.execPath(), {
     args: [
       ...RUN,
       ...(hosts.length > 0 ? [`--allow-net=${hosts.join(",")}`] : []),
@@ -120,7 +124,13 @@ export async function runCommand(
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-  }).output();
+  }).spawn();
+  let isRunning = true;
+  settings.killedBy?.addEventListener("abort", () => {
+    if (isRunning) child.kill("SIGKILL");
+  });
+  const { code, stdout, stderr } = await child.output();
+  isRunning = false;
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
   return { code, out: text(stdout), err: text(stderr) };
 }
@@ -154,14 +164,26 @@ export class ServerProcess implements AsyncDisposable {
   }
 
   /** Resolves when the server has said that it listens. */
-  static async start(settings: ServerSettings): Promise<ServerProcess> {
+  static start(settings: ServerSettings): Promise<ServerProcess> {
+    return ServerProcess.reached(settings, LISTENING);
+  }
+
+  /** Resolves when it has its port, whether it serves already or not. */
+  static bound(settings: ServerSettings): Promise<ServerProcess> {
+    return ServerProcess.reached(settings, BOUND);
+  }
+
+  private static async reached(
+    settings: ServerSettings,
+    line: RegExp,
+  ): Promise<ServerProcess> {
     const child = spawn(settings);
     const limit = setTimeout(() => child.kill("SIGKILL"), START_LIMIT_MS);
     const log = new ServerLog(child.stderr);
     const printed = new Response(child.stdout).text();
     try {
-      await log.until(LISTENING);
-      const port = Number(LISTENING.exec(log.text)![1]);
+      await log.until(line);
+      const port = Number(line.exec(log.text)![1]);
       return new ServerProcess(child, port, log, printed);
     } catch {
       throw new Error(`the server did not start: ${log.text}`);
@@ -307,7 +329,7 @@ function inherited(): Record<string, string> {
 }
 
 /** What a server says on standard error: read all the time, the last is kept. */
-class ServerLog {
+export class ServerLog {
   text = "";
   /** Line ends that have come. */
   lines = 0;

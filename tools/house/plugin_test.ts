@@ -87,6 +87,8 @@ Deno.test("src stays inside itself, and the door opens on the cli alone", () => 
   refuses("src/store/a.ts", `import "../attic/b.ts";`, /no room/);
   refuses("main.ts", `import "./src/store/b.ts";`, /main\.ts is the door/);
   allows("main.ts", `import "./src/cli/b.ts";`);
+  refuses("denokv.ts", `import "./src/store/b.ts";`, /denokv\.ts is the door/);
+  allows("denokv.ts", `import "./src/cli/b.ts";`);
   allows(
     "src/cli/a.ts",
     `import m from "../../deno.json" with { type: "json" };`,

@@ -11,6 +11,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   object_store: ["common"],
   store: ["common", "protocol", "log"],
   backup: ["common", "protocol", "log", "object_store", "store"],
+  database: ["common", "protocol", "log", "object_store", "store", "backup"],
   server: ["common", "protocol", "log", "store"],
   cli: [
     "common",
@@ -19,9 +20,13 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "object_store",
     "store",
     "backup",
+    "database",
     "server",
   ],
 };
+
+/** The program, and what starts it with its permissions. */
+const DOORS: readonly string[] = ["main.ts", "denokv.ts"];
 
 /**
  * Why the file `from` may not import the file `to`, in a sentence; undefined
@@ -29,10 +34,10 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
  */
 export function importFault(from: string, to: string): string | undefined {
   const toRoom = roomOf(to);
-  if (from === "main.ts") {
-    return toRoom === "cli"
+  if (DOORS.includes(from)) {
+    return toRoom === "cli" || DOORS.includes(to)
       ? undefined
-      : "main.ts is the door: it imports src/cli alone.";
+      : `${from} is the door: it imports src/cli alone.`;
   }
   const fromRoom = roomOf(from);
   // Tests of no single room, benchmarks and tools stand above the house.

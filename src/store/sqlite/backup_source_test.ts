@@ -73,17 +73,17 @@ Deno.test("a snapshot taken beside writes, and the log after it, make the same d
     assert.equal(digest.entries, 901 + parts.length);
 
     const scratch = engineOf(`${folder}/a`).scratch();
-    const target = scratch.create();
-    for (const part of parts) target.load(part);
+    const target = await scratch.create();
+    for (const part of parts) await target.load(part);
     let version = begun;
     for (const row of source.readLog(begun, 1e9)) {
       version = Math.max(
         version,
-        target.apply(row.entries, begun, digest.version).lastVersion,
+        (await target.apply(row.entries, begun, digest.version)).lastVersion,
       );
     }
     assert.equal(version, digest.version);
-    target.finish({
+    await target.finish({
       databaseId: source.databaseId,
       version,
       leapToVersion: version,
@@ -94,7 +94,7 @@ Deno.test("a snapshot taken beside writes, and the log after it, make the same d
       const { mode } = Deno.statSync(`${folder}/a.verify`);
       assert.equal(mode! & 0o777, 0o600, "what a restore writes is private");
     }
-    scratch.remove();
+    await scratch.remove();
     await store.close();
   }));
 
@@ -141,15 +141,15 @@ Deno.test("a file that was restored goes on above its leap, with its log whole",
     const engine = engineOf(`${folder}/a`);
     assert.equal(engine.inspect(), undefined);
     // What an interrupted restore left is begun anew.
-    engine.create();
-    const target = engine.create();
-    target.finish({
+    await Deno.writeTextFile(`${folder}/a.restoring`, "half of a file");
+    const target = await engine.create();
+    await target.finish({
       databaseId: "11111111-1111-4111-8111-111111111111",
       version: 100,
       leapToVersion: 5000,
       state: {},
     });
-    assert.throws(() => engine.create(), StartupError);
+    await assert.rejects(() => engine.create(), StartupError);
     const { store, source } = await opened(engine);
     assert.equal(source.logFloorVersion, 100);
     const outcome = await store.write(atomic([set("a", "1")]));
@@ -176,12 +176,12 @@ Deno.test("catching up is one transaction, and leaves nothing when it is given u
     );
     await other.store.close();
     for (const givesUp of [true, false]) {
-      const target = engine.catchUp();
-      const { applied } = target.apply(row.entries, 0, Infinity);
+      const target = await engine.catchUp();
+      const { applied } = await target.apply(row.entries, 0, Infinity);
       assert.equal(applied, 2);
-      if (givesUp) target.discard();
+      if (givesUp) await target.discard();
       else {
-        target.finish({
+        await target.finish({
           databaseId,
           version: row.version,
           leapToVersion: syncedVersion + 1000,

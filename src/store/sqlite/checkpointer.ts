@@ -75,6 +75,13 @@ export class Checkpointer {
     this.running = this.checkpoint().finally(() => this.running = undefined);
   }
 
+  /** One now, or the one that runs; resolves when it has ended. */
+  async now(): Promise<void> {
+    if (this.isStopped) return;
+    this.running ??= this.checkpoint().finally(() => this.running = undefined);
+    await this.running;
+  }
+
   private async checkpoint(): Promise<void> {
     let release: (() => void) | undefined;
     try {

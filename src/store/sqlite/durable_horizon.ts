@@ -10,6 +10,7 @@ import { type Bytes, byteString, compareBytes } from "../../common/bytes.ts";
 import type { Clock } from "../../common/clock.ts";
 import { messageOf, UnavailableError } from "../../common/errors.ts";
 import { Histogram } from "../../common/histogram.ts";
+import { Waiters } from "../../common/waiters.ts";
 import type { ReadRange } from "../../protocol/messages.ts";
 import type { Durability } from "../durability.ts";
 import { MAX_SYNCS } from "./wal.ts";
@@ -73,6 +74,7 @@ export class DurableHorizon {
   private order: Promise<void> = Promise.resolve();
   private confirmations: Promise<void> = Promise.resolve();
   private failure: Error | undefined;
+  private readonly untilSynced = new Waiters();
   /**
    * Keys that a commit above the line removed, or gave an expiry: a read that
    * does not find them has met that commit. Set keys need no entry; their
@@ -173,6 +175,7 @@ export class DurableHorizon {
     }
     if (target.version > this.syncedVersion) {
       this.syncedVersion = target.version;
+      this.untilSynced.reached(target.version);
     }
     this.startSync();
     this.deps.onSynced();
@@ -245,6 +248,7 @@ export class DurableHorizon {
   /** Fails everything that waits, and whatever comes. */
   private fail(error: UnavailableError): void {
     this.failure = error;
+    this.untilSynced.fail(error);
     this.syncsSinceMs.length = 0;
     this.confirmingSinceMs.length = 0;
     for (const group of this.waiting.splice(0)) {
@@ -286,5 +290,17 @@ export class DurableHorizon {
     }
     newest.readers ??= Promise.withResolvers();
     return newest.readers.promise;
+  }
+
+  /**
+   * Resolves when everything committed so far is on the disk, confirmed or not.
+   * @throws UnavailableError where it will not be
+   */
+  whenSynced(): Promise<void> {
+    if (this.failure) return Promise.reject(this.failure);
+    const version = this.committedVersion;
+    return version <= this.syncedVersion
+      ? Promise.resolve()
+      : this.untilSynced.wait(version);
   }
 }

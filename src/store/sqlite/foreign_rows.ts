@@ -59,3 +59,8 @@ export function isCount(column: string): string {
 export const SELECT_DATA_VERSION = `select case when ${
   isCount("version")
 } then version end as version from data_version where k = 0`;
+
+/** No row where there is none that can be gone on from. */
+export const SELECT_LOG_HEAD = `select version, time_ms from denokv_log where ${
+  isCount("version")
+} and ${isCount("time_ms")} order by version desc limit 1`;

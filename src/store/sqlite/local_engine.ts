@@ -1,4 +1,5 @@
 /** The SQLite file before it is served. */
+import type { Clock } from "../../common/clock.ts";
 import type { BackupSource } from "../backup_source.ts";
 import type { Durability } from "../durability.ts";
 import type { LocalEngine, ScratchDatabase } from "../local_engine.ts";
@@ -15,7 +16,7 @@ import {
   setAside,
 } from "./restore_target.ts";
 import { openWriteSession, type SessionOptions } from "./session.ts";
-import { digestFile } from "./snapshot.ts";
+import { digestFile, snapshotFile } from "./snapshot.ts";
 import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
 
 export class SqliteLocalEngine implements LocalEngine {
@@ -42,11 +43,13 @@ export class SqliteLocalEngine implements LocalEngine {
     return inspectFile(this.path);
   }
 
-  create(): RestoreTarget {
-    return createRestoreTarget(this.path);
+  create(signal?: AbortSignal): Promise<RestoreTarget> {
+    const { clock } = this.options;
+    return createRestoreTarget(this.path, { clock, signal });
   }
 
-  catchUp(): RestoreTarget {
+  // deno-lint-ignore require-await -- what it throws is the promise's
+  async catchUp(): Promise<RestoreTarget> {
     return catchUpTarget(this.path);
   }
 
@@ -59,7 +62,7 @@ export class SqliteLocalEngine implements LocalEngine {
     durability: Durability,
   ): Promise<Store & { backupSource: BackupSource }> {
     const { path, options, held } = this;
-    this.scratch().remove();
+    await this.scratch().remove();
     const store = await openSqliteStore({
       ...options,
       path,
@@ -71,21 +74,29 @@ export class SqliteLocalEngine implements LocalEngine {
   }
 
   scratch(): ScratchDatabase {
-    return sqliteScratch(`${this.path}.verify`);
+    return sqliteScratch(`${this.path}.verify`, this.options.clock);
   }
 }
 
 /** A scratch file of this name; whatever had it before is removed. */
-export function sqliteScratch(path: string): ScratchDatabase {
+export function sqliteScratch(path: string, clock: Clock): ScratchDatabase {
   return {
-    create() {
-      removeDatabase(path);
-      return createRestoreTarget(path);
+    async create(signal) {
+      await removeDatabase(path);
+      return await createRestoreTarget(path, { clock, signal });
     },
     digest: (signal) => digestFile(path, signal),
-    remove() {
-      removeDatabase(path);
-      removeRestoring(path);
+    snapshot: (options) =>
+      snapshotFile(path, {
+        ...options,
+        settled: () => Promise.resolve(),
+        nowMs: () => clock.nowMs(),
+        // A restore leaves no such row.
+        onLeftOut() {},
+      }),
+    async remove() {
+      await removeDatabase(path);
+      await removeRestoring(path);
     },
   };
 }

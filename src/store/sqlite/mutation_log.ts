@@ -45,12 +45,9 @@ export class MutationLog {
   private floorBytes = 0;
   private floor = 0;
   private head = 0;
-  private uncommitted: {
-    endBytes: number;
-    floorBytes: number;
-    floor: number;
-    head: number;
-  };
+  /** Of the newest row. */
+  private timeMs = 0;
+  private uncommitted: ReturnType<MutationLog["position"]>;
   private readonly insert: StatementSync;
   private readonly oldest: StatementSync;
   private readonly deleteUpTo: StatementSync;
@@ -98,20 +95,29 @@ export class MutationLog {
     return this.endBytes - this.floorBytes;
   }
 
+  /** When the newest commit in the log was made. */
+  get headTimeMs(): number {
+    return this.timeMs;
+  }
+
   /** Whether the file's newest row is the one that this has written. */
   isAsLeft(): boolean {
-    const [head, endBytes] = this.newest() ?? [this.floor, this.floorBytes];
+    const [head, endBytes] = this.newest() ??
+      [this.floor, this.floorBytes, this.timeMs];
     return head === this.head && endBytes === this.endBytes;
   }
 
-  /** Its version and end; undefined: the log is empty. */
-  private newest(): [number | null, number | null] | undefined {
+  /** Its version, end and time; undefined: the log is empty. */
+  private newest(): (number | null)[] | undefined {
+    const columns = ["version", "end_bytes", "time_ms"].map((column) =>
+      `case when ${isCount(column)} then ${column} end`
+    );
     return prepareRows(
       this.db,
-      `select case when ${isCount("version")} then version end, case when ${
-        isCount("end_bytes")
-      } then end_bytes end from denokv_log order by version desc limit 1`,
-    ).get() as [number | null, number | null] | undefined;
+      `select ${
+        columns.join(", ")
+      } from denokv_log order by version desc limit 1`,
+    ).get() as (number | null)[] | undefined;
   }
 
   private load(): void {
@@ -126,11 +132,12 @@ export class MutationLog {
     this.floorBytes = floorBytes ?? 0;
     this.head = newest?.[0] ?? this.floor;
     this.endBytes = newest?.[1] ?? this.floorBytes;
+    this.timeMs = newest?.[2] ?? 0;
   }
 
   private position() {
-    const { endBytes, floorBytes, floor, head } = this;
-    return { endBytes, floorBytes, floor, head };
+    const { endBytes, floorBytes, floor, head, timeMs } = this;
+    return { endBytes, floorBytes, floor, head, timeMs };
   }
 
   /** A commit of this version is complete in `encoder`, or changed nothing. */
@@ -148,10 +155,12 @@ export class MutationLog {
 
   private writeRow(timeMs: number): void {
     this.endBytes += this.encoder.sizeBytes + ROW_OVERHEAD_BYTES;
+    // A clock that was put back: the order of times is that of versions.
+    this.timeMs = Math.max(this.timeMs, timeMs);
     this.insert.run(
       this.lastVersion,
       this.firstVersion,
-      timeMs,
+      this.timeMs,
       this.endBytes,
       this.encoder.bytes,
     );
@@ -199,10 +208,11 @@ export class MutationLog {
     this.floorBytes = this.endBytes;
     this.head = version;
     this.endBytes += ROW_OVERHEAD_BYTES;
+    this.timeMs = Math.max(this.timeMs, timeMs);
     this.insert.run(
       version,
       version,
-      timeMs,
+      this.timeMs,
       this.endBytes,
       this.encoder.bytes,
     );

@@ -328,3 +328,22 @@ Deno.test("a rolled back transaction leaves the log where it was", async () => {
   session.close();
   await place.open();
 });
+
+Deno.test("times never go back from row to row, whatever the clock does", async () => {
+  const times = [5000, 4000, 4500, 6000, 5500];
+  const clock = new ManualClock(START_MS);
+  let nowMs = 0;
+  clock.nowMs = () => nowMs;
+  await using place = await Place.open(undefined, clock);
+  const before = place.rows().length;
+  for (const [i, timeMs] of times.entries()) {
+    nowMs = timeMs;
+    await commit(place.store, [set("a", `${i}`)]);
+    if (i === 1) {
+      await place.store.close();
+      await place.open();
+    }
+  }
+  const noted = place.rows().slice(before).map(({ timeMs }) => timeMs);
+  assert.deepEqual(noted, [5000, 5000, 5000, 6000, 6000]);
+});

@@ -70,20 +70,31 @@ export class QueueTables {
   }
 
   private digestOfTables(): number {
-    let digest = 0;
-    const tables = [
-      // As text: another program may have put any number there.
-      ["ready", "select cast(ts as text), id from queue"],
-      ["running", "select cast(deadline as text), id from queue_running"],
-    ] as const;
-    for (const [table, sql] of tables) {
-      for (const row of prepareRows(this.db, sql).iterate()) {
-        const [timeMs, id] = row as unknown as [string, string];
-        digest += digestOf(table, timeMs, id);
-      }
-    }
-    return digest;
+    return digestOfQueue((sql) => prepareRows(this.db, sql).iterate());
   }
+}
+
+/**
+ * What the tables hold, as a number.
+ *
+ * Needs `digestOf` and nothing else of this file: a Worker gets both as text.
+ */
+export function digestOfQueue(
+  rows: (sql: string) => Iterable<unknown>,
+): number {
+  let digest = 0;
+  const tables = [
+    // As text: another program may have put any number there.
+    ["ready", "select cast(ts as text), id from queue"],
+    ["running", "select cast(deadline as text), id from queue_running"],
+  ] as const;
+  for (const [table, sql] of tables) {
+    for (const row of rows(sql)) {
+      const [timeMs, id] = row as [string, string];
+      digest += digestOf(table, timeMs, id);
+    }
+  }
+  return digest;
 }
 
 /**
@@ -91,7 +102,11 @@ export class QueueTables {
  * on the order and stay exact up to two million messages; ids are random, so
  * different contents have different sums for all that matters here.
  */
-function digestOf(table: string, timeMs: number | string, id: string): number {
+export function digestOf(
+  table: string,
+  timeMs: number | string,
+  id: string,
+): number {
   let hash = 0x811c9dc5;
   const text = `${table} ${timeMs} ${id}`;
   for (let i = 0; i < text.length; i++) {

@@ -18,9 +18,12 @@ const DIGEST_PART_BYTES = 1024 * 1024;
 class SnapshotThread {
   private readonly worker: Worker;
   private answer = Promise.withResolvers<SnapshotReply>();
+  /** Rejects when the signal ends it. */
+  readonly aborted = Promise.withResolvers<never>();
 
   constructor(task: SnapshotTask, private readonly signal?: AbortSignal) {
     signal?.throwIfAborted();
+    this.aborted.promise.catch(() => {});
     this.worker = new Worker(snapshotWorkerUrl(task), {
       type: "module",
       name: "snapshot",
@@ -36,20 +39,24 @@ class SnapshotThread {
     signal?.addEventListener("abort", this.onAbort);
   }
 
-  private readonly onAbort = () => this.answer.reject(this.signal!.reason);
+  private readonly onAbort = () => this.aborted.reject(this.signal!.reason);
 
   /** @throws UnavailableError where the file could not be read */
   async ask(request: SnapshotRequest): Promise<SnapshotReply> {
     this.signal?.throwIfAborted();
     this.answer = Promise.withResolvers();
     this.worker.postMessage(request);
-    const reply = await this.answer.promise;
+    const reply = await this.unlessAborted(this.answer.promise);
     if (reply.kind === "failed") {
       throw new UnavailableError(
         `The database could not be read as a whole: ${reply.message}. It was not changed.`,
       );
     }
     return reply;
+  }
+
+  unlessAborted<T>(work: Promise<T>): Promise<T> {
+    return Promise.race([work, this.aborted.promise]);
   }
 
   /** The connection goes with the thread. */
@@ -66,25 +73,33 @@ export async function snapshotFile(
     settled(version: number): Promise<void>;
     /** Rows of other programs that cannot be read are not in it. */
     onLeftOut(rows: number): void;
+    nowMs(): number;
   },
 ): Promise<SnapshotSummary> {
-  const { partBytes, signal } = options;
+  const { partBytes, splitKeys = [], signal } = options;
   const thread = new SnapshotThread(
     { path, partBytes, handsOut: true },
     signal,
   );
   try {
-    const begun = await thread.ask({ kind: "begin" });
+    const begun = await thread.ask({ kind: "begin", splitKeys });
     if (begun.kind !== "begun") throw new TypeError(begun.kind);
-    await options.settled(begun.version);
-    options.onBegin(begun.version);
+    await thread.unlessAborted(options.settled(begun.version));
+    const { version, head } = begun;
+    // A new file's row has no time, and another program's commit has no row.
+    const timeMs = version === head.version && head.timeMs > 0
+      ? head.timeMs
+      : Math.max(head.timeMs, options.nowMs());
+    options.onBegin(version);
     for (;;) {
       const reply = await thread.ask({ kind: "more" });
-      if (reply.kind === "part") await options.onPart(reply);
-      else if (reply.kind === "end") {
+      if (reply.kind === "part") {
+        // An upload may take long: the thread ends without it.
+        await thread.unlessAborted(options.onPart(reply));
+      } else if (reply.kind === "end") {
         const { entries, queueMessages, sizeBytes, unreadable } = reply;
         if (unreadable > 0) options.onLeftOut(unreadable);
-        return { version: begun.version, entries, queueMessages, sizeBytes };
+        return { version, timeMs, entries, queueMessages, sizeBytes };
       }
     }
   } finally {
@@ -104,7 +119,7 @@ export async function digestFile(
   const task = { path, partBytes: DIGEST_PART_BYTES, handsOut: false };
   const thread = new SnapshotThread(task, signal);
   try {
-    const begun = await thread.ask({ kind: "begin" });
+    const begun = await thread.ask({ kind: "begin", splitKeys: [] });
     const end = await thread.ask({ kind: "more" });
     if (begun.kind !== "begun" || end.kind !== "end") {
       throw new TypeError(end.kind);

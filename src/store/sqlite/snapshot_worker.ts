@@ -12,21 +12,38 @@ import {
   encodeSnapshotRange,
   type SnapshotRow,
 } from "../../log/snapshot_range.ts";
-import { SELECT_DATA_VERSION, SNAPSHOT_ROWS } from "./foreign_rows.ts";
+import {
+  SELECT_DATA_VERSION,
+  SELECT_LOG_HEAD,
+  SNAPSHOT_ROWS,
+} from "./foreign_rows.ts";
 
 export type SnapshotRequest =
-  | { kind: "begin" }
+  /** Parts end at these keys too, which come in order. */
+  | { kind: "begin"; splitKeys: readonly Uint8Array[] }
   /** The last part is dealt with. */
   | { kind: "more" };
 
 export type SnapshotReply =
-  | { kind: "begun"; version: number }
-  | { kind: "part"; bytes: Uint8Array<ArrayBuffer>; entries: number }
+  | {
+    kind: "begun";
+    version: number;
+    /** Of the log's newest row, zeros where there is none. */
+    head: { version: number; timeMs: number };
+  }
+  | {
+    kind: "part";
+    bytes: Uint8Array<ArrayBuffer>;
+    entries: number;
+    endKey: Uint8Array<ArrayBuffer>;
+    sha256: string;
+  }
   | {
     kind: "end";
     entries: number;
     queueMessages: number;
     sizeBytes: number;
+    /** Of everything; empty where the parts are handed out. */
     sha256: string;
     /** Rows of other programs that cannot be read, and are left out. */
     unreadable: number;
@@ -41,7 +58,11 @@ export interface SnapshotTask {
 }
 
 /** The statements, which the Worker cannot import. */
-const SQL = { rows: SNAPSHOT_ROWS, version: SELECT_DATA_VERSION };
+const SQL = {
+  rows: SNAPSHOT_ROWS,
+  version: SELECT_DATA_VERSION,
+  head: SELECT_LOG_HEAD,
+};
 
 interface Scope {
   onmessage: (event: { data: SnapshotRequest }) => void;
@@ -151,31 +172,55 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
     return Number(row!.n);
   }
 
-  function* parts(db: DatabaseSync): Generator<SnapshotReply> {
+  function isAfter(a: Uint8Array, b: Uint8Array): boolean {
+    const length = Math.min(a.length, b.length);
+    for (let i = 0; i < length; i++) {
+      if (a[i] !== b[i]) return a[i] > b[i];
+    }
+    return a.length > b.length;
+  }
+
+  function* parts(
+    db: DatabaseSync,
+    splitKeys: readonly Uint8Array[],
+  ): Generator<SnapshotReply> {
     let part: SnapshotRow[] = [];
     let partBytes = 0;
+    let splits = 0;
     let entries = 0;
     let queueMessages = 0;
     let sizeBytes = 0;
     const hash = tools.createHash("sha256");
     const encoded = () => {
       const bytes = tools.encode(part);
-      hash.update(bytes);
-      const count = part.length;
+      const entries = part.length;
+      const endKey = part[entries - 1][0].slice();
+      if (!task.handsOut) hash.update(bytes);
+      const sha256 = task.handsOut
+        ? tools.createHash("sha256").update(bytes).digest("hex")
+        : "";
       sizeBytes += bytes.length;
       part = [];
       partBytes = 0;
-      return { kind: "part", bytes, entries: count } as const;
+      return { kind: "part", bytes, entries, endKey, sha256 } as const;
     };
     for (const row of rows(db)) {
+      let isSplit = false;
+      while (splits < splitKeys.length && isAfter(row[0], splitKeys[splits])) {
+        isSplit = true;
+        splits++;
+      }
+      if (isSplit && part.length > 0) yield encoded();
       part.push(row);
       partBytes += 2 * row[0].length + row[1].length + 40;
       if (row[0][0] === 0xff) queueMessages++;
       else entries++;
-      if (partBytes >= task.partBytes) yield encoded();
+      // One that has an end of its own may have grown meanwhile.
+      const isOpen = splits === splitKeys.length;
+      if (partBytes >= task.partBytes * (isOpen ? 1 : 2)) yield encoded();
     }
     if (part.length > 0) yield encoded();
-    const sha256 = hash.digest("hex");
+    const sha256 = task.handsOut ? "" : hash.digest("hex");
     const unreadable = countAll(db) - entries - queueMessages;
     yield {
       kind: "end",
@@ -197,9 +242,14 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
           "pragma busy_timeout = 5000; pragma cache_size = -2048; pragma mmap_size = 0; begin",
         );
         const row = db.prepare(tools.sql.version).get();
-        running = parts(db);
+        const newest = db.prepare(tools.sql.head).get();
+        running = parts(db, event.data.splitKeys);
         const version = Number(row?.version ?? 0);
-        scope.postMessage({ kind: "begun", version });
+        const head = {
+          version: Number(newest?.version ?? 0),
+          timeMs: Number(newest?.time_ms ?? 0),
+        };
+        scope.postMessage({ kind: "begun", version, head });
         return;
       }
       for (;;) {

@@ -115,7 +115,7 @@ class SqliteStore implements Store {
     private readonly clock: Clock,
     maxWatches: number,
   ) {
-    this.backupSource = new SqliteBackupSource(writing, path);
+    this.backupSource = new SqliteBackupSource(writing, path, clock);
     this.largeReads = new LargeReads(path, clock);
     writing.largeReads = this.largeReads;
     this.hub = new WatchHub({

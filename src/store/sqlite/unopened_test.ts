@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { systemClock as clock } from "../../common/clock.ts";
 import { openConnection } from "./connection.ts";
 import { lockInstance } from "./instance_lock.ts";
 import { createRestoreTarget } from "./restore_target.ts";
@@ -13,7 +14,10 @@ Deno.test("a file that cannot be opened: the reason is looked for, and told", as
       [() => lockInstance(`${folder}/none/a.sqlite`), noFolder],
       [() => openConnection(`${folder}/none/a.sqlite`, false), noFolder],
       [() => openConnection(`${folder}/none/a.sqlite`, true), noFolder],
-      [() => createRestoreTarget(`${folder}/none/a.sqlite`), noFolder],
+      [
+        () => createRestoreTarget(`${folder}/none/a.sqlite`, { clock }),
+        noFolder,
+      ],
       [
         () => openConnection(folder, false),
         /is a folder; name a file in it\.$/,
@@ -28,7 +32,7 @@ Deno.test("a file that cannot be opened: the reason is looked for, and told", as
       ],
     ];
     for (const [open, sentence] of cases) {
-      assert.throws(open, (error: Error) => {
+      await assert.rejects(async () => await open(), (error: Error) => {
         assert.equal(error.name, "StartupError", `${error.stack}`);
         assert.match(error.message, sentence);
         return true;

@@ -211,6 +211,26 @@ export class Writing {
     return this.failure ?? new UnavailableError("The database was reopened.");
   }
 
+  /** How long the write-ahead log is, as of the last commit. */
+  get walBytes(): number {
+    const pageBytes = this.open?.session.pageBytes ?? 0;
+    return walBytes(this.walFrames, pageBytes);
+  }
+
+  /**
+   * Copies the write-ahead log back, where it can be.
+   * @returns whether the next commit begins it anew, beside new readers too
+   */
+  async checkpoint(): Promise<boolean> {
+    const { clock } = this.options;
+    if (this.isDiskFull || clock.monotonicMs() < this.checkpointAfterMs) {
+      return false;
+    }
+    await this.checkpointer.now();
+    const { log, checkpointed } = this.current().session.walFrames();
+    return log === checkpointed;
+  }
+
   /** Keeps what a reader of the log still needs, over reopenings too. */
   retain(retention: Retention): void {
     this.retention = retention;

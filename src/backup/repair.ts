@@ -1,0 +1,371 @@
+/**
+ * What a person can do about a backup that is refused: a manifest that is
+ * lost is made anew from the newest copy, and a history with a hole ends
+ * before it. Nothing is deleted, and the plan is made before anything is
+ * written. The argument is in docs/fencing.md.
+ */
+import type { Clock } from "../common/clock.ts";
+import { StartupError } from "../common/errors.ts";
+import type { Random } from "../common/random.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import { copiesOf, type ManifestCopy, newerCopy, readCopy } from "./copies.ts";
+import { listSegments, readSnapshotIndex } from "./history.ts";
+import { VERSION_LEAP, withLeap } from "./leap.ts";
+import {
+  decodeManifest,
+  encodeManifest,
+  type Generation,
+  hexVersion,
+  type LostRange,
+  type Manifest,
+  UnreadableError,
+} from "./manifest.ts";
+import { ManifestStore, type VersionedManifest } from "./manifest_store.ts";
+import {
+  ARCHIVES_PREFIX,
+  epochOf,
+  isGenerationName,
+  MANIFEST_KEY,
+  manifestCopyKey,
+  startOf,
+  versionOf,
+} from "./names.ts";
+import { endOfLog, type LogEnd, sealsFromChain } from "./repair_chain.ts";
+import { contentWithoutManifest, topNames } from "./unclaimed.ts";
+
+/**
+ * `restore --same-database` leaps without leaving a copy: a manifest from one
+ * leaps over as many of them as anybody may have made since.
+ */
+const LEAPS = 64;
+
+export interface LeftOut {
+  name: string;
+  why: string;
+}
+
+export interface RepairPlan {
+  /** What is wrong, in a sentence. */
+  problem: string;
+  /** What is written in its place. */
+  manifest: Manifest;
+  /** The version that is replaced; undefined: there is none. */
+  replaces: VersionedManifest | undefined;
+  /** The copy that it is made from. */
+  copy: string | undefined;
+  /** The newest version that can be restored then. */
+  newestVersion: number;
+  leftOut: LeftOut[];
+  /** What ends the history earlier than it went. */
+  lost: LostRange | undefined;
+}
+
+/**
+ * Reads, and writes nothing.
+ * @returns undefined where there is nothing to repair
+ * @throws StartupError where it cannot be repaired, or need not be
+ */
+export async function planRepair(
+  objects: ObjectStore,
+  clock: Clock,
+): Promise<RepairPlan | undefined> {
+  const stored = await objects.get(MANIFEST_KEY);
+  if (stored === undefined) {
+    return await fromCopy(objects, undefined, `${MANIFEST_KEY} is missing.`);
+  }
+  let found: VersionedManifest;
+  try {
+    found = { ...decodeManifest(stored.data), tag: stored.tag };
+  } catch (error) {
+    if (!(error instanceof UnreadableError)) throw error;
+    return await fromCopy(objects, stored.tag, error.message);
+  }
+  const newer = await newerCopy(objects, found.manifest);
+  if (newer !== undefined) {
+    return await fromCopy(
+      objects,
+      stored.tag,
+      `${MANIFEST_KEY} is older than ${newer.key}, which a later owner left.`,
+    );
+  }
+  const plan = await endBeforeGap(objects, found, clock);
+  if (plan) requireNoOwner(found.manifest, clock);
+  return plan;
+}
+
+/** It has everything, and makes a new generation of it. */
+function requireNoOwner(
+  { owner, leaseUntilMs }: Manifest,
+  clock: Clock,
+): void {
+  if (owner === null || leaseUntilMs < clock.nowMs()) return;
+  throw new StartupError(
+    "The backup misses a segment, and a server has it: its lease runs. Nothing was changed. That server has everything: let it make a whole new generation with `backup snapshot`. If it is gone, wait until its lease has run out.",
+  );
+}
+
+/**
+ * @returns whether it was written; otherwise somebody changed it meanwhile
+ * @throws UnavailableError, ObjectStoreRefusedError
+ */
+export async function carryOutRepair(
+  objects: ObjectStore,
+  plan: RepairPlan,
+  clock: Clock,
+  random: Random,
+): Promise<boolean> {
+  const { manifest, replaces } = plan;
+  const { won } = await new ManifestStore(objects, clock, random).swap(
+    replaces,
+    manifest,
+  );
+  if (won && manifest.generation !== null) {
+    await objects.put(
+      manifestCopyKey(manifest.generation, manifest.epoch),
+      encodeManifest(manifest, random.bytes(16).toHex()),
+    );
+  }
+  return won;
+}
+
+/** Nobody owns it, and whoever did is fenced by the epoch. */
+function released(manifest: Manifest, epoch: number): Manifest {
+  return {
+    ...manifest,
+    epoch,
+    owner: null,
+    leaseUntilMs: 0,
+    handoverTo: null,
+  };
+}
+
+// ---------------------------------------------------------- a lost manifest
+
+async function fromCopy(
+  objects: ObjectStore,
+  tag: string | undefined,
+  problem: string,
+): Promise<RepairPlan> {
+  const folders: string[] = [];
+  const archives: string[] = [];
+  for await (const { name } of topNames(objects)) {
+    if (isGenerationName(name)) folders.push(name);
+  }
+  for await (const { key } of objects.list(ARCHIVES_PREFIX)) archives.push(key);
+  const leftOut: LeftOut[] = [];
+  const { copy, base, lastCopy } = await newestReadable(
+    objects,
+    folders,
+    leftOut,
+  );
+  const present = await wholeGenerations(objects, base, leftOut);
+  const generation = present.at(-1)!;
+  const chain = await sealsFromChain(objects, generation.name, base);
+  let newest = chain.newestVersion;
+  // Whoever wrote anything here is fenced by a later one.
+  let newestEpoch = Math.max(base.epoch, lastCopy.epoch);
+  const known = new Set([
+    ...base.generations.map(({ name }) => name),
+    ...base.deleting,
+  ]);
+  for (const name of folders) {
+    if (name < base.generations[0].name) continue;
+    const log = await endOfLog(objects, name);
+    newest = Math.max(newest, log?.lastVersion ?? 0);
+    newestEpoch = Math.max(newestEpoch, epochOf(name), log?.newestEpoch ?? 0);
+    if (known.has(name)) continue;
+    leftOut.push({ name, why: whyUnnamed(log) });
+  }
+  const kept = new Set(present.map(({ name }) => name));
+  const manifest: Manifest = {
+    ...base,
+    generation: generation.name,
+    generations: present,
+    seals: [
+      ...base.seals.filter((seal) => kept.has(seal.generation)),
+      ...chain.seals,
+    ],
+    archives: base.archives.filter(({ key }) => archives.includes(key)),
+    // What an old copy takes for garbage may have become history since.
+    making: [],
+    deleting: base.deleting.filter((name) => !kept.has(name)),
+  };
+  for (const { key } of base.archives) {
+    if (archives.includes(key)) continue;
+    leftOut.push({ name: key, why: "it is missing, with what it tells of" });
+  }
+  const leapt = withLeap(manifest, newest);
+  leapt.leapVersion += (LEAPS - 1) * VERSION_LEAP;
+  const next = released(leapt, newestEpoch + 1);
+  return {
+    problem,
+    manifest: next,
+    replaces: tag === undefined
+      ? undefined
+      : { manifest: next, tag, nonce: "" },
+    copy: copy.key,
+    newestVersion: chain.lastVersion,
+    leftOut,
+    lost: undefined,
+  };
+}
+
+async function newestReadable(
+  objects: ObjectStore,
+  folders: readonly string[],
+  leftOut: LeftOut[],
+): Promise<{ copy: ManifestCopy; base: Manifest; lastCopy: ManifestCopy }> {
+  const copies: ManifestCopy[] = [];
+  for (const name of folders) copies.push(...await copiesOf(objects, name));
+  // Of one epoch, the one in the later generation.
+  copies.sort((a, b) =>
+    b.epoch - a.epoch || (a.generation < b.generation ? 1 : -1)
+  );
+  let newest: { copy: ManifestCopy; base: Manifest } | undefined;
+  for (const copy of copies) {
+    if (newest && !isAmongFirst(copy, newest.copy)) break;
+    const base = await readCopy(objects, copy.key);
+    if (base?.generation != null) {
+      if (!newest || begunAt(base) > begunAt(newest.base)) {
+        newest = { copy, base };
+      }
+      continue;
+    }
+    leftOut.push({ name: copy.key, why: "this copy cannot be read" });
+  }
+  if (newest) return { ...newest, lastCopy: copies[0] };
+  const folder = folders.at(-1);
+  if (folder === undefined) {
+    throw await contentWithoutManifest(objects) ?? new StartupError(
+      `${objects.url} is empty: there is nothing to repair. Nothing was changed; check the URL.`,
+    );
+  }
+  throw new StartupError(
+    `${objects.url} holds generations of a backup, and no copy of its ${MANIFEST_KEY} that can be read: a server wrote them that left none. Nothing was changed. Bring an older version of ${MANIFEST_KEY} back, if the bucket keeps them. Otherwise take the data out of the newest generation that is whole, with \`restore --from ${objects.url}/${folder}\`, and serve that file with a backup URL of its own.`,
+  );
+}
+
+/** Names of generations that one epoch began in one second are in no order. */
+function isAmongFirst(copy: ManifestCopy, newest: ManifestCopy): boolean {
+  return copy.epoch === newest.epoch &&
+    startOf(copy.generation) === startOf(newest.generation);
+}
+
+function begunAt({ generation, generations }: Manifest): number {
+  return generations.find(({ name }) => name === generation)?.snapshotVersion ??
+    0;
+}
+
+/** @throws StartupError where none of them is whole */
+async function wholeGenerations(
+  objects: ObjectStore,
+  base: Manifest,
+  leftOut: LeftOut[],
+): Promise<Generation[]> {
+  const whole: Generation[] = [];
+  for (const generation of base.generations) {
+    const why = await whyNotWhole(objects, generation);
+    if (why === undefined) whole.push(generation);
+    else leftOut.push({ name: generation.name, why });
+  }
+  const last = whole.at(-1);
+  if (last === undefined) {
+    throw new StartupError(
+      `No generation of the backup in ${objects.url} is whole any more (${
+        leftOut.map(({ name, why }) => `${name}: ${why}`).join("; ")
+      }). Nothing was changed; bring the missing objects back.`,
+    );
+  }
+  return [...whole.slice(0, -1), { ...last, endedMs: null }];
+}
+
+/** By names and sizes; what they hold is `backup verify`'s to read. */
+async function whyNotWhole(
+  objects: ObjectStore,
+  generation: Generation,
+): Promise<string | undefined> {
+  try {
+    const { name } = generation;
+    const { parts } = await readSnapshotIndex(objects, name, generation);
+    const sizes = new Map<string, number>();
+    for await (const { key, sizeBytes } of objects.list(`${name}/snapshots/`)) {
+      sizes.set(key, sizeBytes);
+    }
+    const bad = parts.find(({ key, sizeBytes }) =>
+      sizes.get(key) !== sizeBytes
+    );
+    return bad && `${bad.key} is missing or cut short`;
+  } catch (error) {
+    if (!(error instanceof StartupError)) throw error;
+    return `its snapshot is not whole: ${error.message}`;
+  }
+}
+
+function whyUnnamed(
+  log: LogEnd | undefined,
+): string {
+  return log === undefined
+    ? "no copy names it and nothing was shipped to it: it was being made, or deleted"
+    : `no copy that can be read names it, and ${log.segments} segments were shipped to it, up to ${
+      hexVersion(log.lastVersion)
+    }: what was acknowledged in it would be given up`;
+}
+
+// ------------------------------------------------------------ a lost segment
+
+async function endBeforeGap(
+  objects: ObjectStore,
+  found: VersionedManifest,
+  clock: Clock,
+): Promise<RepairPlan | undefined> {
+  const { manifest } = found;
+  const { generation, generations, epoch } = manifest;
+  if (generation === null) return undefined;
+  const { history, gap, newestVersion } = await listSegments(
+    objects,
+    generation,
+    manifest,
+  );
+  if (gap === undefined) return undefined;
+  const { snapshotVersion } = generations
+    .find(({ name }) => name === generation)!;
+  const last = history.at(-1);
+  const afterVersion = last ? versionOf(last.last) : snapshotVersion;
+  const lost: LostRange = {
+    generation,
+    epoch: gap.epoch,
+    tsn: gap.tsn,
+    lastEpoch: (await endOfLog(objects, generation))?.newestEpoch ?? 0,
+    afterVersion,
+    untilVersion: Math.max(newestVersion, afterVersion),
+    decidedMs: clock.nowMs(),
+  };
+  const seals = manifest.seals.filter((seal) =>
+    seal.generation !== generation || seal.epoch < gap.epoch
+  );
+  for (let ended = gap.epoch; ended <= epoch; ended++) {
+    const lastTsn = ended === gap.epoch ? gap.tsn - 1 : 0;
+    seals.push({
+      generation,
+      epoch: ended,
+      lastTsn,
+      lastVersion: afterVersion,
+    });
+  }
+  return {
+    problem:
+      `Segment ${gap.tsn} of epoch ${gap.epoch} in ${generation} is missing, and later ones are there.`,
+    manifest: {
+      ...released(withLeap(manifest, newestVersion), epoch + 1),
+      seals,
+      // What it says to be there is not, or no part of the history any more.
+      head: { generation, epoch, lastTsn: 0, lastVersion: afterVersion },
+      lost: [...manifest.lost ?? [], lost],
+    },
+    replaces: found,
+    copy: undefined,
+    newestVersion: afterVersion,
+    leftOut: [],
+    lost,
+  };
+}

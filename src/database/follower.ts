@@ -1,0 +1,465 @@
+/**
+ * Keeps a database file that nobody serves at the end of a history that
+ * another instance writes: for a warm standby, which then has little left to
+ * do when it takes over.
+ *
+ * Invariant: the file holds exactly what its position says, because both are
+ * written in one transaction. A position may turn out to be no history (a
+ * fenced owner's late segment): then the file is set aside and begun anew. The
+ * worst outcome of a mistake here is a standby that serves what was never
+ * acknowledged; what it takes over with is checked against the seals once more.
+ */
+import type { Clock } from "../common/clock.ts";
+import { StartupError } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import type { LogSize } from "../backup/generation.ts";
+import {
+  damageOf,
+  type ListedSegment,
+  listSegments,
+  planRestore,
+  readSnapshotIndex,
+  type RestorePlan,
+} from "../backup/history.ts";
+import {
+  asideSuffix,
+  decide,
+  factsOf,
+  isInHistory,
+  type Prepared,
+  STATE,
+} from "../backup/launch.ts";
+import { hexVersion, type Manifest, type Seal } from "../backup/manifest.ts";
+import { epochOf, versionOf } from "../backup/names.ts";
+import { restore } from "../backup/restore.ts";
+import type { ObjectStore } from "../object_store/object_store.ts";
+import type { Patience } from "../object_store/patience.ts";
+import type { LocalEngine } from "../store/local_engine.ts";
+import type { LocalDatabase, RestoreTarget } from "../store/restore_target.ts";
+
+/** The last segment that a file has; `tsn` 0: the snapshot, and none yet. */
+export interface Position {
+  generation: string;
+  epoch: number;
+  tsn: number;
+  /** The version that the file is at. */
+  version: number;
+  /** When its commit was made, where it is known. */
+  timeMs?: number;
+}
+
+export interface FollowerOptions {
+  engine: Pick<LocalEngine, "inspect" | "create" | "catchUp" | "setAside">;
+  objects: ObjectStore;
+  clock: Clock;
+  logger: Logger;
+  patience: Patience;
+  progress?(doneBytes: number, totalBytes: number): void;
+  signal: AbortSignal;
+}
+
+export class Follower {
+  /** Undefined while the file is none that can follow. */
+  position: Position | undefined;
+  /**
+   * The file has commits that the bucket lacks, and nobody else has written
+   * since: it stays as it is, and is right if this instance takes over.
+   */
+  isAhead = false;
+  /** When the file was last all that the bucket showed, monotonic. */
+  caughtUpAtMs: number | undefined;
+  /** Of the generation that is followed, as far as it is in the file. */
+  private log: LogSize = { sizeBytes: 0, segments: 0 };
+  private snapshotBytes = 0;
+
+  constructor(private readonly options: FollowerOptions) {}
+
+  /** Whether this instance could take over with what it has. */
+  get isReady(): boolean {
+    return this.isAhead || this.caughtUpAtMs !== undefined;
+  }
+
+  /** Another instance of this process served the file since. */
+  forget(): void {
+    this.position = undefined;
+    this.isAhead = false;
+    this.caughtUpAtMs = undefined;
+  }
+
+  /**
+   * Brings the file to the end of what the bucket shows.
+   * @returns how many segments were new
+   * @throws StartupError where the backup is damaged; the file is as it was
+   * @throws UnavailableError where the store does not answer
+   */
+  async step(manifest: Manifest): Promise<number> {
+    if (manifest.generation === null) {
+      // Its owner has served nothing yet, or has what is there in its file.
+      this.caughtUpAtMs = this.options.clock.monotonicMs();
+      return 0;
+    }
+    if (this.position === undefined && !await this.begin(manifest)) return 0;
+    let segments = 0;
+    while (this.position !== undefined) {
+      const followed = await this.followGeneration(manifest, this.position);
+      if (followed === undefined) return segments;
+      segments += followed;
+      if (this.position.generation === manifest.generation) {
+        this.caughtUpAtMs = this.options.clock.monotonicMs();
+        return segments;
+      }
+      await this.enterNext(manifest, this.position);
+    }
+    return segments;
+  }
+
+  /** Finds out where the file stands, or restores one. */
+  private async begin(manifest: Manifest): Promise<boolean> {
+    const { engine, objects } = this.options;
+    const { url } = objects;
+    const local = engine.inspect();
+    if (local === undefined) {
+      await this.restoreAll(manifest);
+      return true;
+    }
+    const isOurs = local.databaseId === manifest.databaseId &&
+      local.state(STATE.url) === url;
+    const followed = isOurs ? parsePosition(local) : undefined;
+    if (followed !== undefined) {
+      await this.enter(followed);
+      return true;
+    }
+    const facts = { local, url, manifest, end: endOf(manifest) };
+    const decision = decide(factsOf(facts));
+    this.isAhead = decision.action === "use";
+    if (this.isAhead) return false;
+    if (decision.action === "catchUp") {
+      const epoch = Number(local.state(STATE.epoch));
+      const seal = manifest.seals.findLast((seal) =>
+        seal.epoch === epoch && seal.lastVersion === local.contentVersion
+      )!;
+      await this.enter({
+        generation: seal.generation,
+        epoch,
+        tsn: seal.lastTsn,
+        version: seal.lastVersion,
+      });
+      return true;
+    }
+    const why = decision.action === "setAside"
+      ? decision.why
+      : "it does not follow the backup's history";
+    this.setAside(local, why, await isInHistory({ ...facts, objects }));
+    await this.restoreAll(manifest);
+    return true;
+  }
+
+  private setAside(
+    local: LocalDatabase,
+    reason: string,
+    isKnown: boolean,
+  ): void {
+    const keptAs = this.options.engine.setAside(asideSuffix(local, isKnown));
+    this.options.logger.warn(
+      "The local file does not belong to the backup's history and was set aside; it is kept.",
+      { reason, keptAs },
+    );
+  }
+
+  private async restoreAll(manifest: Manifest): Promise<void> {
+    const { objects, logger } = this.options;
+    const plan = await planRestore(objects, manifest, { kind: "latest" });
+    const target = await this.options.engine.create(this.options.signal);
+    try {
+      const result = await restore({ ...this.options, plan, target });
+      const position = {
+        ...placeOf(plan.generation, plan.segments.at(-1)),
+        version: result.version,
+        timeMs: result.timeMs,
+      };
+      await this.finish(target, manifest, position);
+      this.log = {
+        sizeBytes: sum(plan.segments),
+        segments: plan.segments.length,
+      };
+      this.snapshotBytes = sum(plan.snapshot.parts);
+      this.position = position;
+      logger.info("Restored from the backup; its log is followed from here.", {
+        ...result,
+      });
+    } catch (error) {
+      await target.discard();
+      throw error;
+    }
+  }
+
+  /**
+   * Applies what its generation holds after the position.
+   * @returns undefined where nothing is to be done before the manifest changes
+   */
+  private async followGeneration(
+    manifest: Manifest,
+    position: Position,
+  ): Promise<number | undefined> {
+    const { objects, signal } = this.options;
+    const { generation } = position;
+    const isThere = manifest.generations.some(({ name }) =>
+      name === generation
+    );
+    if (!isThere || !isHistory(position, manifest.seals)) {
+      // What it has of a fenced owner is nowhere else.
+      if (isThere) {
+        const why = "it holds a segment that came too late to be history";
+        this.beginAnew(why, false);
+      } else this.beginAnew("it is too far behind to be caught up", true);
+      return this.begin(manifest).then(() => 0);
+    }
+    // Between two owners the end of the last one's epoch is not known yet.
+    const isBetween = position.tsn > 0 && position.epoch < manifest.epoch &&
+      sealOf(position, manifest.seals) === undefined;
+    if (isBetween) return undefined;
+    const listing = await listSegments(
+      objects,
+      generation,
+      manifest,
+      signal,
+      { epoch: position.tsn > 0 ? position.epoch : 0, tsn: position.tsn + 1 },
+    );
+    const damage = damageOf(listing, position.version);
+    if (damage) throw damage;
+    const segments = listing.history;
+    if (segments.length === 0) return 0;
+    await this.apply(manifest, position, segments);
+    return segments.length;
+  }
+
+  private async apply(
+    manifest: Manifest,
+    position: Position,
+    segments: ListedSegment[],
+  ): Promise<void> {
+    const target = await this.options.engine.catchUp();
+    try {
+      const result = await restore({
+        ...this.options,
+        plan: planOf(position, segments),
+        target,
+        afterVersion: position.version,
+      });
+      const reached = {
+        ...placeOf(position.generation, segments.at(-1)),
+        version: result.version,
+        timeMs: result.timeMs,
+      };
+      await this.finish(target, manifest, reached);
+      this.position = reached;
+      this.log.sizeBytes += sum(segments);
+      this.log.segments += segments.length;
+    } catch (error) {
+      await target.discard();
+      throw error;
+    }
+  }
+
+  /** The generation is over: where does the one after it go on? */
+  private async enterNext(
+    manifest: Manifest,
+    { generation, version, timeMs }: Position,
+  ): Promise<void> {
+    const { objects, signal } = this.options;
+    const at = manifest.generations.findIndex(({ name }) =>
+      name === generation
+    );
+    const next = manifest.generations[at + 1];
+    // Both hold what was there when the one followed the other.
+    const { history } = await listSegments(
+      objects,
+      next.name,
+      manifest,
+      signal,
+    );
+    const last = history.findLast((s) => versionOf(s.last) <= version);
+    const startsAt = last ? versionOf(last.last) : next.snapshotVersion;
+    if (startsAt !== version) {
+      this.beginAnew(
+        "the backup goes on from another state, or without a part of its log",
+        true,
+      );
+      await this.begin(manifest);
+      return;
+    }
+    await this.enter({ ...placeOf(next.name, last), version, timeMs });
+  }
+
+  private async enter(position: Position): Promise<void> {
+    const { objects } = this.options;
+    const snapshot = await readSnapshotIndex(objects, position.generation);
+    this.snapshotBytes = sum(snapshot.parts);
+    this.log = { sizeBytes: 0, segments: position.tsn };
+    this.position = position;
+  }
+
+  private beginAnew(why: string, isKnown: boolean): void {
+    this.forget();
+    const local = this.options.engine.inspect();
+    if (local) this.setAside(local, why, isKnown);
+  }
+
+  /**
+   * As the owner: brings the file to the end of the history, and lets it leap.
+   * @param announceLeap as for `prepare` (`backup/launch.ts`)
+   * @returns undefined where the file does not follow; `prepare` decides then
+   */
+  async takeOver(
+    manifest: Manifest,
+    endVersion: number,
+    announceLeap: (version: number) => Promise<number>,
+  ): Promise<Prepared | undefined> {
+    if (manifest.generation === null) return undefined;
+    const local = this.options.engine.inspect();
+    if (this.position === undefined) {
+      if (local === undefined || !parsePosition(local)) return undefined;
+    }
+    await this.step(manifest);
+    const { position } = this;
+    if (position === undefined) return undefined;
+    if (position.version !== endVersion) {
+      throw new StartupError(
+        `The backup should end at ${
+          hexVersion(endVersion)
+        }, and the file that followed it is at ${
+          hexVersion(position.version)
+        }. Nothing was served, and the backup is as it was; move the local file away, so that it is restored.`,
+      );
+    }
+    const leapToVersion = await announceLeap(position.version);
+    const target = await this.options.engine.catchUp();
+    try {
+      await target.finish({
+        databaseId: manifest.databaseId,
+        version: position.version,
+        timeMs: position.timeMs,
+        leapToVersion,
+        state: { [STATE.url]: this.options.objects.url, [STATE.followed]: "" },
+      });
+    } catch (error) {
+      await target.discard();
+      throw error;
+    }
+    const { log, snapshotBytes } = this;
+    this.forget();
+    return {
+      decision: { action: "catchUp" },
+      bucketVersion: endVersion,
+      logVersion: endVersion,
+      log,
+      snapshotBytes,
+    };
+  }
+
+  /** What was applied and how far it goes, in one transaction. */
+  private finish(
+    target: RestoreTarget,
+    { databaseId }: Manifest,
+    position: Position,
+  ): Promise<void> {
+    const { version, timeMs } = position;
+    return target.finish({
+      databaseId,
+      version,
+      timeMs,
+      leapToVersion: version,
+      state: {
+        [STATE.url]: this.options.objects.url,
+        [STATE.place]: this.options.objects.placeId ?? "",
+        // It is no file that an owner left: those two speak of such a one.
+        [STATE.epoch]: "",
+        [STATE.owner]: "",
+        [STATE.followed]: formatPosition(position),
+      },
+    });
+  }
+}
+
+/** Where the history ends, as far as the seals of earlier owners tell. */
+function endOf({ generation, generations, seals, epoch }: Manifest) {
+  if (generation === null) return undefined;
+  let { snapshotVersion: version } = generations
+    .find(({ name }) => name === generation)!;
+  for (const seal of seals) {
+    if (seal.generation === generation && seal.epoch < epoch) {
+      version = Math.max(version, seal.lastVersion);
+    }
+  }
+  return { generation, version };
+}
+
+function sealOf(
+  { generation, epoch }: Position,
+  seals: readonly Seal[],
+): Seal | undefined {
+  return seals.find((seal) =>
+    seal.generation === generation && seal.epoch === epoch
+  );
+}
+
+/** A segment behind its epoch's seal is none, whoever has applied it. */
+function isHistory(position: Position, seals: readonly Seal[]): boolean {
+  const seal = sealOf(position, seals);
+  return seal === undefined || position.tsn <= seal.lastTsn;
+}
+
+function placeOf(generation: string, last: ListedSegment | undefined) {
+  return {
+    generation,
+    epoch: last?.epoch ?? epochOf(generation),
+    tsn: last?.tsn ?? 0,
+  };
+}
+
+function planOf(
+  { generation, version, timeMs = 0 }: Position,
+  segments: ListedSegment[],
+): RestorePlan {
+  return {
+    generation,
+    databaseId: "",
+    snapshot: {
+      version,
+      parts: [],
+      totals: { entries: 0, queueMessages: 0 },
+    },
+    snapshotTimeMs: timeMs,
+    segments,
+    strays: [],
+    point: { kind: "latest" },
+    sizeBytes: sum(segments),
+    damage: undefined,
+    endVersion: version,
+    isPast: false,
+    beforeVersion: undefined,
+  };
+}
+
+function sum(parts: readonly { sizeBytes: number }[]): number {
+  return parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
+}
+
+function formatPosition(position: Position): string {
+  const { generation, epoch, tsn, version } = position;
+  return `${generation} ${epoch} ${tsn} ${version}`;
+}
+
+/** Undefined in a file that did not follow, or was written to since. */
+function parsePosition(local: LocalDatabase): Position | undefined {
+  const text = local.state(STATE.followed) ?? "";
+  const match = /^(\S+) (\d+) (\d+) (\d+)$/.exec(text);
+  if (match === null || Number(match[4]) !== local.version) return undefined;
+  const [, generation, epoch, tsn] = match;
+  return {
+    generation,
+    epoch: Number(epoch),
+    tsn: Number(tsn),
+    version: local.version,
+  };
+}

@@ -1,0 +1,443 @@
+/**
+ * One database with a backup, on this machine, for the life of the process. It
+ * waits as a warm standby while another instance serves the database, takes
+ * over when that one is gone or hands over, serves, and is a standby again
+ * when it has lost it.
+ *
+ * The lock of the local file is held throughout: by this, and by the store
+ * while one is open.
+ */
+import { sleepUntil } from "../common/clock.ts";
+import { withDeadline } from "../common/deadline.ts";
+import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import { retry } from "../common/retry.ts";
+import {
+  type BackupEnd,
+  BackupService,
+  type BackupServiceOptions,
+  HandoverCalls,
+  ownershipOptions,
+  patienceOf,
+  requireUsable,
+} from "../backup/backup_service.ts";
+import { HandoverBeat } from "../backup/handover.ts";
+import { STATE } from "../backup/launch.ts";
+import type { Manifest } from "../backup/manifest.ts";
+import { FencedError, type Ownership } from "../backup/ownership.ts";
+import { Candidate } from "../backup/takeover.ts";
+import { localDurability } from "../store/durability.ts";
+import type { EngineLock } from "../store/local_engine.ts";
+import type { BackupReport, Store } from "../store/store.ts";
+import { Follower } from "./follower.ts";
+import { SwitchableStore } from "./switchable_store.ts";
+
+/** How often a standby looks at the manifest. */
+const POLL_MS = 500;
+/** The same while it has asked for the database. */
+const ASKED_POLL_MS = 100;
+/** How often it asks for new segments: at first, and while there are none. */
+const FOLLOW_MS = 1000;
+const MAX_FOLLOW_MS = 5000;
+/** A request that came to nothing is made again after this. */
+const ASK_AGAIN_MS = 10_000;
+/** How long what was given up for one launch is left to it. */
+const YIELD_MS = 3000;
+const OUTAGE_RETRY_MS = 1000;
+/** A stop waits so long for the object store. */
+const WITHDRAW_TIMEOUT_MS = 2000;
+
+export interface InstanceOptions extends Omit<BackupServiceOptions, "signal"> {
+  /** Never asks a living owner for the database. */
+  isStandby: boolean;
+  /** Ends with the first loss of the database, instead of standing by. */
+  endsWhenReplaced: boolean;
+  /** Serves its own file alone while the object store does not answer. */
+  startsInOutage: boolean;
+}
+
+export class Instance {
+  readonly store = new SwitchableStore({
+    cause: "starting",
+    reason: "The database is being opened; try again in a moment.",
+  });
+  private running: Promise<BackupEnd> | undefined;
+  private onServing = () => {};
+  private readonly stopped = new AbortController();
+  private readonly follower: Follower;
+  private lock: EngineLock | undefined;
+  private service: BackupService | undefined;
+  private alone: Promise<Store | undefined> | undefined;
+  private hasServed = false;
+  private manifest: Manifest | undefined;
+  /** Why the last look at the object store failed, in a sentence. */
+  private outage: string | undefined;
+  private followProblem: string | undefined;
+  private yielding: { epoch: number; untilMs: number } | undefined;
+  private nextFollowMs = 0;
+  private followPauseMs = FOLLOW_MS;
+  private closing: Promise<void> | undefined;
+
+  /** @throws StartupError where another process has the file */
+  constructor(private readonly options: InstanceOptions) {
+    const { signal } = this.stopped;
+    this.lock = options.engine.lock();
+    this.follower = new Follower({
+      ...options,
+      patience: patienceOf(options),
+      progress: (done, total) => options.progress?.("Restoring", done, total),
+      signal,
+    });
+  }
+
+  /**
+   * Begins its life. Resolves when it was replaced and does not stand by.
+   * @param onServing called each time requests are served from then on
+   * @throws StartupError where it cannot go on
+   */
+  start(onServing: () => void): Promise<BackupEnd> {
+    this.onServing = onServing;
+    return this.running ??= this.run();
+  }
+
+  private async run(): Promise<BackupEnd> {
+    const { options } = this;
+    await this.answered(() => requireUsable(this.serviceOptions));
+    for (;;) {
+      const end = await this.serveOnce();
+      if (end === undefined) continue;
+      if (options.endsWhenReplaced || this.closing) return end;
+      options.logger.warn(end.sentence);
+    }
+  }
+
+  private get serviceOptions(): BackupServiceOptions {
+    return { ...this.options, signal: this.stopped.signal };
+  }
+
+  /** Waits for the database, serves it, and loses it. */
+  private async serveOnce(): Promise<BackupEnd | undefined> {
+    const { engine } = this.options;
+    const calls = new HandoverCalls();
+    const ownership = await this.becomeOwner(
+      calls,
+      this.lock ??= engine.lock(),
+    );
+    this.shut(
+      "starting",
+      "The database is being opened; try again in a moment.",
+    );
+    const { lock } = this;
+    this.lock = undefined;
+    let service: BackupService;
+    try {
+      service = await BackupService.launch(
+        this.serviceOptions,
+        ownership,
+        calls,
+        lock,
+        this.follower,
+      );
+    } catch (error) {
+      // Another instance took over before this one served anything.
+      if (error instanceof FencedError) return undefined;
+      throw error;
+    }
+    this.follower.forget();
+    this.service = service;
+    this.hasServed = true;
+    this.store.open(service.store);
+    this.onServing();
+    const end = await service.ended;
+    this.shut("standby", standingBy(null));
+    await service.close();
+    this.service = undefined;
+    return end;
+  }
+
+  // ------------------------------------------------------------- standing by
+
+  private async becomeOwner(
+    calls: HandoverCalls,
+    lock: EngineLock,
+  ): Promise<Ownership> {
+    const { clock, objects } = this.options;
+    const { signal } = this.stopped;
+    const candidate = new Candidate(
+      ownershipOptions(this.serviceOptions, calls, lock),
+    );
+    const beat = new HandoverBeat({ objects, clock }, candidate.launch);
+    let firstEpoch: number | undefined;
+    let askAtMs = 0;
+    try {
+      for (;;) {
+        const sight = await this.answered(() => candidate.look());
+        const { manifest } = sight;
+        const takes = sight.mayTake !== undefined &&
+          !this.yields(manifest, candidate.launch);
+        if (takes || manifest === undefined) {
+          const taken = await this.answered(() => candidate.take(sight));
+          if (taken !== undefined) return taken;
+          continue;
+        }
+        // Whoever took over since then has been asked, or waited longer.
+        firstEpoch ??= manifest.epoch;
+        const asks = !this.options.isStandby && !this.hasServed &&
+          manifest.epoch === firstEpoch;
+        await this.follow(manifest, asks);
+        if (asks && this.follower.isReady) {
+          beat.start();
+          const nowMs = clock.monotonicMs();
+          if (manifest.handoverTo === null && nowMs >= askAtMs) {
+            askAtMs = nowMs + ASK_AGAIN_MS;
+            await this.answered(() => candidate.ask());
+          }
+        } else {
+          beat.stop();
+          if (!asks && !manifest.standby) {
+            await this.answered(() => candidate.standBy());
+          }
+        }
+        await sleepUntil(clock, asks ? ASKED_POLL_MS : POLL_MS, signal);
+      }
+    } catch (error) {
+      // Nobody should hand over to a launch that is gone.
+      await withDeadline(
+        clock,
+        WITHDRAW_TIMEOUT_MS,
+        "The object store does not answer.",
+        candidate.withdraw(),
+      ).catch(() => {});
+      throw error;
+    } finally {
+      beat.stop();
+    }
+  }
+
+  /** What was given up for a launch that asked is that one's, for a moment. */
+  private yields(manifest: Manifest | undefined, launch: string): boolean {
+    if (!manifest || manifest.owner !== null) return false;
+    const { handoverTo, epoch } = manifest;
+    if (handoverTo === null || handoverTo === launch) return false;
+    const nowMs = this.options.clock.monotonicMs();
+    if (this.yielding?.epoch !== epoch) {
+      this.yielding = { epoch, untilMs: nowMs + YIELD_MS };
+    }
+    return nowMs < this.yielding.untilMs;
+  }
+
+  /** Brings the file nearer to the history's end, where it is time to. */
+  private async follow(manifest: Manifest, isEager: boolean): Promise<void> {
+    const { clock, logger } = this.options;
+    if (this.manifest?.epoch !== manifest.epoch) {
+      logger.info(
+        "Another instance serves this database; this one follows its backup.",
+        { epoch: manifest.epoch, asksForIt: isEager },
+      );
+    }
+    this.manifest = manifest;
+    this.shut("standby", standingBy(manifest.ownerUrl));
+    if (!isEager && clock.monotonicMs() < this.nextFollowMs) return;
+    try {
+      const segments = await this.follower.step(manifest);
+      this.followPauseMs = segments > 0
+        ? FOLLOW_MS
+        : Math.min(2 * this.followPauseMs, MAX_FOLLOW_MS);
+      this.followProblem = undefined;
+    } catch (error) {
+      this.stopped.signal.throwIfAborted();
+      const isOutage = error instanceof UnavailableError;
+      if (!isOutage && !(error instanceof StartupError)) throw error;
+      this.followPauseMs = MAX_FOLLOW_MS;
+      if (this.followProblem === undefined) {
+        logger.error("The backup cannot be followed at present.", {
+          reason: messageOf(error),
+        });
+      }
+      this.followProblem = messageOf(error);
+    }
+    this.nextFollowMs = clock.monotonicMs() + this.followPauseMs;
+  }
+
+  // ------------------------------------------------------------- an outage
+
+  /** Until the object store answers; requests are told of it meanwhile. */
+  private async answered<T>(work: () => Promise<T>): Promise<T> {
+    const { clock, logger } = this.options;
+    const startedMs = clock.monotonicMs();
+    try {
+      return await this.untilStopped(retry(work, {
+        clock,
+        policy: { firstMs: OUTAGE_RETRY_MS, maxMs: OUTAGE_RETRY_MS },
+        signal: this.stopped.signal,
+        isTemporary: (error) =>
+          error instanceof UnavailableError && !(error instanceof FencedError),
+        onFailure: (error) => {
+          if (this.outage === undefined) {
+            logger.warn("The object store does not answer; trying on.", {
+              reason: messageOf(error),
+            });
+          }
+          this.outage = messageOf(error);
+          if (this.alone) return;
+          this.shut(
+            "backup",
+            "The object store does not answer, so it is not known whether this instance may serve the database. Nothing was applied; it is tried until it answers.",
+          );
+          const afterMs = clock.monotonicMs() - startedMs;
+          if (this.mayServeAlone(afterMs)) this.alone = this.serveAlone();
+        },
+      }));
+    } finally {
+      this.outage = undefined;
+      await this.endAlone();
+    }
+  }
+
+  /** A request that hangs does not hold a stop up. */
+  private async untilStopped<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.stopped;
+    const stopped = Promise.withResolvers<never>();
+    const stop = () => stopped.reject(signal.reason);
+    signal.addEventListener("abort", stop);
+    try {
+      return await Promise.race([work, stopped.promise]);
+    } finally {
+      signal.removeEventListener("abort", stop);
+    }
+  }
+
+  private mayServeAlone(outageMs: number): boolean {
+    const { options } = this;
+    if (!options.startsInOutage || this.hasServed || this.manifest) {
+      return false;
+    }
+    if (outageMs < OUTAGE_RETRY_MS) return false;
+    const local = options.engine.inspect();
+    // A file that only followed, or never had this backup, is not the newest.
+    return local !== undefined && Boolean(local.state(STATE.owner)) &&
+      local.state(STATE.url) === options.objects.url;
+  }
+
+  private async serveAlone(): Promise<Store | undefined> {
+    const { options } = this;
+    try {
+      const store = await options.engine.open(localDurability);
+      this.lock = undefined;
+      // All of it is to be shipped when the object store answers.
+      const { backupSource } = store;
+      backupSource.retainAfter(
+        backupSource.logFloorVersion,
+        options.maxRetainedBytes,
+      );
+      this.store.open(store);
+      options.logger.warn(
+        "The object store does not answer, and --start-in-outage is given: the database is served from its local file alone. What is written is on this machine's disk alone until the object store answers; if another instance took over before, it is set aside.",
+      );
+      this.onServing();
+      return store;
+    } catch (error) {
+      options.logger.error("The local file cannot be served.", {
+        reason: messageOf(error),
+      });
+      return undefined;
+    }
+  }
+
+  private async endAlone(): Promise<void> {
+    const store = await this.alone;
+    this.alone = undefined;
+    if (store === undefined) return;
+    this.shut(
+      "starting",
+      "The object store answers again, and the database is opened with its backup; try again in a moment.",
+    );
+    await store.close();
+    this.lock = this.options.engine.lock();
+  }
+
+  // --------------------------------------------------------------- reporting
+
+  private shut(cause: "starting" | "standby" | "backup", reason: string): void {
+    this.store.shut({ cause, reason });
+  }
+
+  durableVersions(): { local: number; bucket: number } {
+    if (this.service) return this.service.durableVersions();
+    const version = this.follower.position?.version ?? 0;
+    return { local: version, bucket: version };
+  }
+
+  snapshot(): Promise<{ generation: string }> {
+    if (this.service) return this.service.snapshot();
+    return Promise.reject(
+      new UnavailableError(
+        "This instance does not serve the database at present; ask the one that does.",
+      ),
+    );
+  }
+
+  report(): BackupReport {
+    if (this.service) return this.service.report();
+    const { local, bucket } = this.durableVersions();
+    const { caughtUpAtMs } = this.follower;
+    const { manifest, outage, followProblem, options } = this;
+    const error = outage ?? followProblem;
+    return {
+      durability: options.durability,
+      state: outage !== undefined
+        ? "Unreachable"
+        : manifest
+        ? "Standby"
+        : "Starting",
+      epoch: manifest?.epoch ?? 0,
+      generation: manifest?.generation ?? null,
+      localVersion: local,
+      bucketVersion: bucket,
+      lagMs: 0,
+      maxLagMs: 0,
+      lagBytes: 0,
+      segments: 0,
+      shippedBytes: 0,
+      failures: 0,
+      lastError: error,
+      lastErrorKind: error === undefined
+        ? undefined
+        : outage === undefined
+        ? "damaged"
+        : "unreachable",
+      clockSkewMs: undefined,
+      verifiedAgeMs: undefined,
+      verifyFailure: undefined,
+      verifyFailureKind: undefined,
+      followedAgeMs: caughtUpAtMs &&
+        Math.round(options.clock.monotonicMs() - caughtUpAtMs),
+    };
+  }
+
+  // --------------------------------------------------------------------- end
+
+  /**
+   * In order: a service ships what is written and gives the ownership up, as
+   * far as the object store answers; a standby takes its request back.
+   */
+  close(releaseTimeoutMs?: number): Promise<void> {
+    return this.closing ??= this.runClose(releaseTimeoutMs);
+  }
+
+  private async runClose(releaseTimeoutMs?: number): Promise<void> {
+    await this.service?.close(releaseTimeoutMs);
+    this.stopped.abort(
+      new StartupError("The server was asked to stop before it had started."),
+    );
+    // A service that was closed in order does not say that it has ended.
+    if (this.service === undefined) await this.running?.catch(() => {});
+    this.lock?.release();
+    await this.options.objects.close();
+  }
+}
+
+function standingBy(ownerUrl: string | null | undefined): string {
+  return `Another instance serves this database${
+    ownerUrl ? ` at ${ownerUrl}` : ""
+  }. This one stands by and takes over when that one is gone; nothing was applied.`;
+}
