@@ -245,6 +245,11 @@ export class Candidate {
     try {
       await this.seal(ownership);
       await ownership.keepCopy();
+      // A place that was empty has not told its time yet.
+      if (!this.hasToldClocks) {
+        await this.store.head({ now: true }).catch(() => {});
+      }
+      this.tellClocks();
       return ownership;
     } catch (error) {
       // Whoever took it from us seals what is not sealed then.
