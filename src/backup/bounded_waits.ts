@@ -11,6 +11,7 @@ const LOOK_EVERY_MS = 500;
 interface Wait {
   untilMs: number;
   sentence: string;
+  isStuck(): boolean;
   isOver: boolean;
   reject(error: Error): void;
 }
@@ -28,12 +29,17 @@ export class BoundedWaits {
    * Settles as `work` does, or rejects when the time is up before; whatever
    * becomes of it then is dropped.
    * @param sentence says what was waited for and what state the data is in
+   * @param isStuck whether it waits in vain when the time is up; else it goes on
    * @throws UnavailableError with that sentence
    */
-  run<T>(work: Promise<T>, sentence: string): Promise<T> {
+  run<T>(
+    work: Promise<T>,
+    sentence: string,
+    isStuck = () => true,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       const untilMs = this.clock.monotonicMs() + this.timeoutMs;
-      const wait = { untilMs, sentence, isOver: false, reject };
+      const wait = { untilMs, sentence, isStuck, isOver: false, reject };
       this.waits.push(wait);
       this.timer ??= this.clock.after(LOOK_EVERY_MS, this.look);
       work.then((value) => {
@@ -50,7 +56,7 @@ export class BoundedWaits {
     const nowMs = this.clock.monotonicMs();
     this.waits = this.waits.filter((wait) => {
       if (wait.isOver) return false;
-      if (nowMs < wait.untilMs) return true;
+      if (nowMs < wait.untilMs || !wait.isStuck()) return true;
       wait.reject(new UnavailableError(wait.sentence));
       return false;
     });

@@ -20,6 +20,8 @@ const OUTAGE_GRACE_MS = 2000;
 /** How long a request waits for the lease. */
 const ENSURE_TIMEOUT_MS = 2 * OUTAGE_GRACE_MS;
 const RENEW_RETRY = { firstMs: 500, maxMs: 2000 };
+/** The first pause is shorter where the lease is: a second try has its time. */
+const RETRIES_PER_LEASE = 20;
 /** It is renewed when so much of it is over: two tries still have their time. */
 const RENEW_AT = 2 / 3;
 /**
@@ -235,7 +237,7 @@ export class Lease {
   }
 
   private async renew(): Promise<void> {
-    const { clock, random, state, logger } = this.options;
+    const { clock, random, state, logger, leaseMs } = this.options;
     let reason = "no answer at all";
     let hasFailed = false;
     // By a timer: in an outage a request may neither fail nor be answered.
@@ -251,7 +253,10 @@ export class Lease {
       await retry(() => this.tryRenew(), {
         clock,
         random,
-        policy: RENEW_RETRY,
+        policy: {
+          ...RENEW_RETRY,
+          firstMs: Math.min(RENEW_RETRY.firstMs, leaseMs / RETRIES_PER_LEASE),
+        },
         isTemporary: (error) =>
           isOutage(error) && state.now.kind !== "releasing",
         onFailure: (error, tries) => {

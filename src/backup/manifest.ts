@@ -6,6 +6,15 @@
 import { createHash } from "node:crypto";
 import { type Bytes, fromUtf8, utf8 } from "../common/bytes.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
+import {
+  list,
+  names,
+  optional,
+  record,
+  string,
+  version,
+  whole,
+} from "./json_members.ts";
 import { MANIFEST_KEY } from "./names.ts";
 
 export interface Generation {
@@ -264,7 +273,8 @@ export function decodeManifest(
       leapVersion: version(object.leapVersion, "leapVersion"),
       ...(object.leaseMs !== undefined &&
         { leaseMs: whole(object.leaseMs, "leaseMs") }),
-      ...(object.head !== undefined && { head: sealOf(record(object.head)) }),
+      ...(object.head !== undefined &&
+        { head: sealOf(record(object.head, "head")) }),
       ...(object.change !== undefined && { change: text("change") }),
       ...historyOf(object),
       ...personsDecisionsOf(object),
@@ -345,52 +355,7 @@ function unreadable(key: string, why: string): UnreadableError {
   );
 }
 
-function record(value: unknown): Record<string, unknown> {
-  if (typeof value === "object" && value !== null) {
-    return value as Record<string, unknown>;
-  }
-  throw new Error("head is no object");
-}
-
-function string(value: unknown, name: string): string {
-  if (typeof value !== "string") throw new Error(`${name} is no text`);
-  return value;
-}
-
-/** A manifest from before there was such a member has none. */
-function optional<K extends string>(name: K, value: unknown) {
-  if (value === undefined) return {};
-  const text = value === null ? null : string(value, name);
-  return { [name]: text } as Partial<Record<K, string | null>>;
-}
-
-function whole(value: unknown, name: string): number {
-  if (!Number.isSafeInteger(value) || (value as number) < 0) {
-    throw new Error(`${name} is no whole number`);
-  }
-  return value as number;
-}
-
-function list(value: unknown, name: string): Record<string, unknown>[] {
-  if (!Array.isArray(value)) throw new Error(`${name} is no list`);
-  return value;
-}
-
-/** A manifest from before there were such names has none. */
-function names(value: unknown, name: string): string[] {
-  if (value === undefined) return [];
-  if (!Array.isArray(value)) throw new Error(`${name} is no list`);
-  return value.map((item) => string(item, name));
-}
-
 /** 20 digits, as people see versionstamps. */
 export function hexVersion(value: number): string {
   return value.toString(16).padStart(16, "0") + "0000";
-}
-
-function version(value: unknown, name: string): number {
-  if (typeof value !== "string" || !/^[0-9a-f]{16}0000$/.test(value)) {
-    throw new Error(`${name} is no versionstamp`);
-  }
-  return Number(BigInt(`0x${value.slice(0, 16)}`));
 }

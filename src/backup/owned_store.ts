@@ -96,7 +96,16 @@ export class OwnedStore implements Store {
   }
 
   async readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
-    const entries = await this.inner.readLarge(ranges);
+    const reading = this.inner.readLarge(ranges);
+    // It may take long by itself; it is ended where the backup is what it
+    // waits for.
+    const isStuck = () => {
+      const health = this.health();
+      return !health.writable && health.cause === "backup";
+    };
+    const entries =
+      await (this.waits?.run(reading, UNCONFIRMED_READ, isStuck) ??
+        reading);
     // It took a while: what is shown has to be this instance's to show.
     await this.ready();
     return entries;

@@ -3,7 +3,7 @@
  * taking it (docs/fencing.md).
  */
 import { sleepUntil } from "../common/clock.ts";
-import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import { messageOf, UnavailableError } from "../common/errors.ts";
 import { randomUuid } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
 import type { VersionTag } from "../object_store/object_store.ts";
@@ -23,6 +23,7 @@ import {
   type OwnershipOptions,
 } from "./ownership.ts";
 import { missingSeals, withSeals } from "./sealing.ts";
+import { checkDatabase, checkFile, takenOver } from "./takeover_rules.ts";
 import { readOfNonEmpty } from "./unclaimed.ts";
 
 /** A request for the manifest is waited for so long at first. */
@@ -244,6 +245,11 @@ export class Candidate {
     try {
       await this.seal(ownership);
       await ownership.keepCopy();
+      // A place that was empty has not told its time yet.
+      if (!this.hasToldClocks) {
+        await this.store.head({ now: true }).catch(() => {});
+      }
+      this.tellClocks();
       return ownership;
     } catch (error) {
       // Whoever took it from us seals what is not sealed then.
@@ -338,59 +344,4 @@ export async function acquireOwnership(
   } finally {
     beat.stop();
   }
-}
-
-function takenOver(
-  manifest: Manifest | undefined,
-  by: {
-    databaseId: string;
-    beganWithFile: boolean;
-    owner: string;
-    leaseUntilMs: number;
-    leaseMs: number;
-    ownerUrl: string | null;
-    change: string;
-  },
-): Manifest {
-  const { owner, leaseUntilMs, leaseMs, change } = by;
-  const ours = {
-    owner,
-    leaseUntilMs,
-    leaseMs,
-    ownerUrl: by.ownerUrl,
-    handoverTo: null,
-    // Whoever stands by says so again.
-    standby: null,
-    change,
-  };
-  if (manifest) return { ...manifest, ...ours, epoch: manifest.epoch + 1 };
-  return {
-    ...ours,
-    databaseId: by.databaseId,
-    epoch: 1,
-    generation: null,
-    beganWithFile: by.beganWithFile,
-    making: [],
-    deleting: [],
-    archives: [],
-    generations: [],
-    seals: [],
-    leapVersion: 0,
-  };
-}
-
-/** Whoever has no file would begin an empty history in the place of a full one. */
-function checkFile(manifest: Manifest, databaseId?: string): void {
-  const { generation, beganWithFile } = manifest;
-  if (generation !== null || !beganWithFile || databaseId !== undefined) return;
-  throw new StartupError(
-    `The backup is of database ${manifest.databaseId}, which was there before it, and holds no whole snapshot of it yet: the first one was not finished. No file of that database is here. Nothing was opened or changed. Start the server with that file, on the machine that has it, and it goes on. If the file is gone for good, begin a new database: give --backup another URL, or delete every object below this one.`,
-  );
-}
-
-function checkDatabase(manifest: Manifest, databaseId?: string): void {
-  if (databaseId === undefined || databaseId === manifest.databaseId) return;
-  throw new StartupError(
-    `The backup holds database ${manifest.databaseId}, and the local file is database ${databaseId}. Neither was changed; give this file a backup URL of its own, or move it away to restore the one in the backup.`,
-  );
 }

@@ -152,7 +152,7 @@ const MIN_ACCESS_TOKEN_CHARACTERS = 12;
 const ENVIRONMENT_HINT =
   "(A variable counts only where --allow-env grants it.)";
 
-/** A lease is renewed after a third of it, and a renewal may have to wait. */
+/** A lease is renewed in its last third, and a renewal may have to wait. */
 const MIN_GCS_LEASE_MS = 5000;
 
 /** What `--dev` sets where nothing else does; everyone knows it. */

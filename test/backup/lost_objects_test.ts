@@ -88,6 +88,48 @@ Deno.test("s3: a lost segment of an epoch without a seal is named and refused, a
   for (let i = 0; i < 20; i++) assert.ok(await isThere(server, `${i}`));
 });
 
+Deno.test("s3: the last segments of an epoch without a seal cannot be missing unnoticed", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("tail");
+  const objects = await objectsOf(bucket, backup);
+  const { path } = folder;
+  {
+    await using server = await ServerProcess.start({
+      path: folder.database,
+      backup,
+      args: ARGS,
+    });
+    for (let i = 0; i < 20; i++) await put(server, `${i}`);
+    // The next renewal of the lease says how far the log goes.
+    for (let lastTsn = 0; lastTsn < 20;) {
+      await isThere(server, "0");
+      const { data } = (await objects.get("manifest.json"))!;
+      const { head } = JSON.parse(new TextDecoder().decode(data));
+      lastTsn = head?.lastTsn ?? 0;
+    }
+    await server.kill();
+  }
+  const segments = (await keysOf(objects)).filter((key) => /logs/.test(key));
+  assert.equal(segments.length, 20);
+  await objects.delete(segments.slice(18));
+  const named = /misses segment 19 of epoch 1 /;
+  const output = `${path}/restored.sqlite`;
+  const from = ["--from", backup.url, "--s3-endpoint", backup.endpoint!];
+  const { code, err } = await runCommand(
+    ["restore", ...from, "-o", output],
+    { backup, folder: path },
+  );
+  assert.equal(code, 1);
+  assert.match(err, named);
+  await assert.rejects(Deno.stat(output), Deno.errors.NotFound);
+  assert.match(await refusal(folder, backup), named);
+  // Nor was the loss sealed by the first try.
+  assert.match(await refusal(folder, backup), named);
+  await objects.close();
+});
+
 Deno.test("s3: without its manifest a backup is refused, and nothing of it is changed or deleted", async () => {
   await using bucket = await startBucket();
   if (bucket === undefined) return;
