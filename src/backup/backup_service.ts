@@ -348,6 +348,7 @@ export class BackupService {
   private async answerHandover(launch: string): Promise<void> {
     const { logger } = this.options;
     const { signal } = this.stopped;
+    await this.shipBeforeHandover();
     const isReady = await isReadyToTakeOver(this.options, launch, signal);
     if (signal.aborted) return;
     if (isReady) return await this.handOver();
@@ -361,6 +362,22 @@ export class BackupService {
         reason: messageOf(error),
       });
     });
+  }
+
+  /**
+   * What takes long, such as the first snapshot, is done while requests are
+   * served: little is left when they no longer are.
+   */
+  private async shipBeforeHandover(): Promise<void> {
+    const { generations, shipper, ownership } = this;
+    // Nobody else may need the lease meanwhile.
+    const keepAlive = ownership.keepAlive();
+    try {
+      await generations.ensurePlace("another instance asks for the database");
+      await shipper.drain();
+    } finally {
+      keepAlive.stop();
+    }
   }
 
   /** Stops answering, ships the rest, gives ownership up. */

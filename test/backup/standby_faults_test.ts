@@ -174,3 +174,52 @@ Deno.test("s3: a stop in a launch that waits for an object store that is gone en
   assert.equal(code, 0, server.lastWords);
   assert.ok(tookMs < 10_000);
 });
+
+Deno.test("an owner that is asked for the database serves on until its first snapshot is whole", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using first = await TestFolder.make();
+  await using second = await TestFolder.make();
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  await using _stopped = { [Symbol.asyncDispose]: () => proxy.stop() };
+  // A database that was there before its backup.
+  {
+    await using server = await ServerProcess.start({ path: first.database });
+    await put(server, "before");
+    assert.equal((await server.stop()).code, 0);
+  }
+  let isHeld = true;
+  proxy.rule = ({ method, path }) =>
+    isHeld && method === "PUT" && path.includes("/snapshots/")
+      ? { kind: "cut" }
+      : undefined;
+  const args = SHORT_LEASE;
+  await using owner = await ServerProcess.start({
+    path: first.database,
+    backup: bucket.at("first", proxy.endpoint),
+    args,
+  });
+  // Alive and ready, as the owner has to see; it asks as soon as it may.
+  const asked = await startHttpProxy(bucket.minio.endpoint);
+  await using _ended = { [Symbol.asyncDispose]: () => asked.stop() };
+  let beats = 0;
+  asked.rule = ({ method, path }) => {
+    if (method === "PUT" && path.includes("handover.json")) beats++;
+    return undefined;
+  };
+  await using next = await ServerProcess.bound({
+    path: second.database,
+    backup: bucket.at("first", asked.endpoint),
+    args,
+  });
+  await until(async () => {
+    await put(owner, "key");
+    return beats >= 5;
+  });
+  for (let i = 0; i < 10; i++) await put(owner, `${i}`);
+  isHeld = false;
+  await next.logged(/Listening on/);
+  for (const key of ["before", "key", "9"]) {
+    assert.ok(await isThere(next, key), key);
+  }
+});
