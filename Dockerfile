@@ -11,7 +11,7 @@ COPY src src
 # the variables and the backup need, and no others (docs/decisions/launcher.md).
 # Its cache is left behind: the image's own belongs to the image's user.
 RUN DENO_DIR=/tmp/install deno install -g -n denokv --root /usr/local \
-  --quiet --no-prompt --cached-only --allow-env --allow-read --allow-ffi denokv.ts \
+  --quiet --no-prompt --cached-only --allow-env --allow-read --allow-ffi --allow-run denokv.ts \
   && rm -r /tmp/install
 USER deno
 # The packages of a backup, so that a start asks no registry. Its modules are

@@ -3,6 +3,7 @@
  * that the launcher computes: nothing is asked for that they do not allow.
  */
 import assert from "node:assert/strict";
+import { COMMANDS } from "../src/cli/options.ts";
 import { startFakeGcs } from "./support/fake_gcs.ts";
 import { startMinio } from "./support/minio.ts";
 import {
@@ -132,10 +133,21 @@ Deno.test("a backup in a folder", async () => {
 
 Deno.test("a backup in a folder that a link leads to", async () => {
   await using folder = await TestFolder.make();
-  await Deno.mkdir(`${folder.path}/real`);
-  await Deno.symlink("real", `${folder.path}/link`);
-  const url = `file://${folder.path}/link`;
-  await everyCommand({ args: ["--backup", url], url, endpoint: [], env: {} });
+  await using other = await TestFolder.make();
+  await Deno.mkdir(`${other.path}/real`);
+  await Deno.symlink("real", `${other.path}/link`);
+  const url = `file://${other.path}/link`;
+  const args = ["--backup", url];
+  const server = await serve(folder, { args, url, endpoint: [], env: {} });
+  for (const command of ["snapshot", "verify"]) {
+    const database = command === "verify"
+      ? ["--sqlite-path", folder.database]
+      : [];
+    const line = ["backup", command, ...args, ...database];
+    const { code, err } = await runAudited(line, server.env, folder.path);
+    assert.equal(code, 0, err);
+  }
+  await server.stop();
 });
 
 Deno.test("a standby that takes over, and is asked before it does", async () => {
@@ -212,7 +224,9 @@ async function everyCommand(place: Place): Promise<void> {
   await using folder = await TestFolder.make();
   const { path, database } = folder;
   const server = await serve(folder, place);
+  const ran = new Set(["serve"]);
   const run = async (...args: string[]) => {
+    ran.add(args[0] === "backup" ? `backup ${args[1]}` : args[0]);
     const { code, out, err } = await runAudited(args, server.env, path);
     assert.equal(code, 0, `${args.join(" ")}: ${err}`);
     return out;
@@ -232,6 +246,20 @@ async function everyCommand(place: Place): Promise<void> {
     await run(...restore, "--same-database", "-o", `${path}/b.sqlite`),
     /same database as before/,
   );
+  const at = ["--to", server.versionstamp, "--branch", "kept", "--yes"];
+  await run("backup", "rewind", ...place.args, ...at);
+  assert.match(await run("backup", "branches", ...place.args), /kept/);
+  const kept = ["--branch", "kept", "-o", `${path}/c.sqlite`];
+  assert.match(await run(...restore, ...kept), /^Restored /);
+  await run("backup", "branches", ...place.args, "--remove", "kept");
+  if (place.url.startsWith("file:")) {
+    // So that there is something to mend.
+    await Deno.remove(new URL(`${place.url}/manifest.json`));
+  }
+  await run("backup", "repair", ...place.args, "--yes");
+  // Whoever adds a command adds it here.
+  const missing = Object.keys(COMMANDS).filter((command) => !ran.has(command));
+  assert.deepEqual(missing, ["start"]);
   // From nothing but the backup.
   for (const { name } of Deno.readDirSync(path)) {
     if (name.startsWith("denokv.sqlite")) await Deno.remove(`${path}/${name}`);
@@ -264,10 +292,12 @@ async function serve({ path, database }: TestFolder, place: Place) {
     headers: { authorization: `Bearer ${SECRET}` },
     body: "value",
   });
-  assert.equal(put.status, 200, await put.text());
+  const said = await put.text();
+  assert.equal(put.status, 200, said);
   return {
     env,
     address,
+    versionstamp: String(JSON.parse(said).versionstamp),
     async stop() {
       process.kill("SIGTERM");
       assert.equal((await process.status).code, 0);

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import {
   LAUNCHER_FLAGS,
   launcherCommand,
+  ownVariables,
   type Variables,
 } from "./support/launched.ts";
 import { ServerLog, TestFolder } from "./support/server.ts";
@@ -98,6 +99,25 @@ Deno.test("a mistake is told as the command tells it, whatever it may see", asyn
     assert.match(err, message);
     assert.doesNotMatch(err, /permission|Requires|\n\s+at /);
   }
+});
+
+Deno.test("what --print-permissions prints is run by a shell as the launcher runs it", async () => {
+  if (Deno.build.os === "windows") return;
+  await using folder = await TestFolder.make();
+  const file = `${folder.path}/it's an "address"`;
+  const args = ["health", "--address-file", file];
+  const env = { PORT: "1" };
+  const { code, out } = await run([...args, "--print-permissions"], env);
+  assert.equal(code, 0);
+  const { code: exitCode, stderr } = await new Deno.Command("sh", {
+    args: ["-c", out],
+    clearEnv: true,
+    env: { ...ownVariables(), ...env },
+  }).output();
+  assert.equal(exitCode, 1);
+  const launched = await run(args, env);
+  assert.equal(new TextDecoder().decode(stderr), launched.err);
+  assert.match(launched.err, /^not ready: http:\/\/127\.0\.0\.1:1\//);
 });
 
 Deno.test("with --log-format json every line of a launched server is JSON, a mistake's too", async () => {

@@ -250,6 +250,7 @@ async function restores(minio: Minio, plan: Plan) {
       "--quiet",
       "--no-prompt",
       "--no-check",
+      "--v8-flags=--max-semi-space-size=4",
       `--allow-net=${allowed.net.join(",")}`,
       `--allow-read=${folder}`,
       `--allow-write=${folder}`,

@@ -368,16 +368,12 @@ export class BackupService {
   }
 
   private async release(giveUp?: () => boolean): Promise<void> {
-    // With `s3`, what is to settle may wait for a generation that is put off.
-    if (!this.generations.hasPlace()) {
-      this.generations.want("the database is given up");
-    }
-    await this.source.settle();
-    // Without a generation to ship to, the bucket would have nothing of it.
-    if (!this.generations.hasPlace()) {
-      this.generations.want("the database is given up");
-      await this.generations.making;
-    }
+    const { source, generations } = this;
+    const why = "the database is given up";
+    // With `s3`, what is to settle may wait for a generation.
+    await Promise.all([source.settle(), generations.ensurePlace(why)]);
+    // Without one to ship to, the bucket would have nothing of it.
+    await generations.ensurePlace(why);
     this.abortWork();
     await this.generations.making;
     await this.shipper.drain();

@@ -65,6 +65,7 @@ export class Generations {
   private snapshotBytes: number;
   /** Before, the present one is too young to be outgrown. */
   private outgrownFromMs = 0;
+  private hasFailed = false;
   /** One that is put off. */
   private later: Timer | undefined;
   private pauseMs = 0;
@@ -136,6 +137,18 @@ export class Generations {
   }
 
   /**
+   * Makes one after the other until everything has a place: what another
+   * program writes meanwhile needs one more. Ends with one that fails, too.
+   */
+  async ensurePlace(why: string): Promise<void> {
+    while (!this.hasPlace() && !this.options.signal.aborted) {
+      this.want(why);
+      await this.making;
+      if (this.hasFailed) return;
+    }
+  }
+
+  /**
    * A new one now, or the one that is being made.
    * @throws UnavailableError where none came of it
    */
@@ -155,13 +168,12 @@ export class Generations {
 
   private async run(why: string): Promise<void> {
     const { clock, logger, signal } = this.options;
-    let hasFailed = false;
     for (let reason: string | undefined = why; reason !== undefined;) {
       this.later?.stop();
       this.later = undefined;
       this.wish = undefined;
       logger.info("A new generation of the backup begins.", { reason });
-      hasFailed = !await this.make();
+      this.hasFailed = !await this.make();
       this.lastEndMs = clock.monotonicMs();
       this.isTidyingUp = true;
       // What there is of a failed one goes, so that tries do not heap up.
@@ -171,7 +183,7 @@ export class Generations {
     }
     // Before the next one is begun: two at once would delete each other's.
     this.making = undefined;
-    if (hasFailed) this.need("the last try failed");
+    if (this.hasFailed) this.need("the last try failed");
     else if (!this.hasPlace()) this.need("the log has moved on without it");
   }
 

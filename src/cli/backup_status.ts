@@ -53,9 +53,13 @@ export async function backupStatus(
   const isOther = said?.more !== undefined &&
     (said.more.epoch !== bucket.epoch ||
       said.more.generation !== bucket.generation.name);
-  const server = isOther ? undefined : said;
+  // One that waits does not know how the owner is.
+  const waits = said?.state === "Standby" || said?.state === "Starting";
+  const server = isOther || waits ? undefined : said;
   const notAsked = asked.kind === "none"
     ? asked.why
+    : waits
+    ? "the one at --addr stands by, and does not serve at present"
     : "the one at --addr does not serve this backup";
   const aside = config.sqlitePath === undefined
     ? undefined

@@ -103,7 +103,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     announce(`Opened database at ${config.sqlitePath}`);
     if (config.backup) {
       const file = databaseFile(config.sqlitePath);
-      tidyAside(file, database.store.databaseId, config.backup, logger);
+      void tidyAside(file, database.store.databaseId, config.backup, logger);
     }
     if (isListening) return;
     isListening = true;
@@ -273,15 +273,15 @@ async function openWithBackup(
 }
 
 /** Files of former launches; nothing of them is needed to serve. */
-function tidyAside(
+async function tidyAside(
   file: string,
   databaseId: string,
   { keepAsideMs }: ServeBackupConfig,
   logger: Logger,
-): void {
+): Promise<void> {
   try {
     const beforeMs = systemClock.nowMs() - keepAsideMs;
-    for (const aside of removeOldAside(file, databaseId, beforeMs)) {
+    for (const aside of await removeOldAside(file, databaseId, beforeMs)) {
       const { path, sizeBytes } = aside;
       logger.info(
         "A database file that was set aside was removed: all that it held is in the backup's history.",

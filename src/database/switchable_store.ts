@@ -67,11 +67,13 @@ export class SwitchableStore implements Store {
   }
 
   readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]> {
-    return this.served().readLarge(ranges);
+    return this.inner?.readLarge(ranges) ??
+      Promise.reject(new UnavailableError(this.notServed.reason));
   }
 
   write(write: AtomicWrite): Promise<WriteOutcome> {
-    return this.served().write(write);
+    return this.inner?.write(write) ??
+      Promise.reject(new UnavailableError(this.notServed.reason));
   }
 
   watch(keys: readonly Bytes[]): Watch {

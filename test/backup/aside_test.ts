@@ -86,7 +86,7 @@ Deno.test("a file that was set aside is told of, and removed only when all that 
   await elsewhereGoesOn();
   {
     await using server = await serve(folder.database);
-    assert.match(server.lastWords, /holds what the backup may not have/);
+    await server.logged(/holds what the backup may not have/);
     assert.equal((await server.stop()).code, 0);
   }
   const both = await aside();
@@ -98,8 +98,8 @@ Deno.test("a file that was set aside is told of, and removed only when all that 
   // Neither is young enough for a time of zero.
   {
     await using server = await serve(folder.database, "--keep-aside", "0s");
-    assert.match(server.lastWords, /was set aside was removed/);
-    assert.match(server.lastWords, /holds what the backup may not have/);
+    await server.logged(/was set aside was removed/);
+    await server.logged(/holds what the backup may not have/);
     assert.equal((await server.stop()).code, 0);
   }
   [known, ...others] = await aside();

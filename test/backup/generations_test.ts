@@ -33,6 +33,18 @@ async function write(url: string, key: string): Promise<string> {
   return JSON.parse(body).versionstamp;
 }
 
+/** Resolves when the bucket has everything up to the versionstamp. */
+async function shipped(url: string, versionstamp: string): Promise<void> {
+  for (;;) {
+    const answer = await fetch(`${url}/none`, {
+      headers: { authorization: REST_SECRET },
+    });
+    await answer.body?.cancel();
+    if (answer.headers.get("durable-backup")! >= versionstamp) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 /** Another program sets a key in the file. */
 async function foreignWrite(path: string, key: string): Promise<void> {
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -75,6 +87,7 @@ for (const durability of ["s3", "local"]) {
       );
     }
     const last = await write(server.url, "last");
+    await shipped(server.url, last);
     assert.equal((await server.stop()).code, 0);
     const output = `${folder.path}/restored.sqlite`;
     const { code, err } = await runCommand(

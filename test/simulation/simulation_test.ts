@@ -67,10 +67,21 @@ Deno.test("s3: a bucket that fails at every tenth request", async () => {
   check(await runs(RUNS / 2, { ...HARD, faults: 25 }));
 });
 
+Deno.test("s3: instances that stand by and take over from each other: no write is lost, no stale read", async () => {
+  const outcomes = await runs(RUNS / 2, { ...HARD, standsBy: true });
+  check(outcomes);
+  if (SEED !== undefined) return;
+  assert.ok(total(outcomes, "acknowledged") > 10 * RUNS);
+  assert.ok(total(outcomes, "takeovers") > RUNS);
+});
+
 Deno.test("local: no version is issued twice, and no history forks", async () => {
   check(await runs(RUNS / 2, { ...HARD, durability: "local" }));
   check(
     await runs(RUNS / 2, { ...HARD, durability: "local", losesDisks: false }),
+  );
+  check(
+    await runs(RUNS / 4, { ...HARD, durability: "local", standsBy: true }),
   );
 });
 

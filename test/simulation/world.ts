@@ -7,6 +7,7 @@
  */
 import { setImmediate } from "node:timers";
 import { BackupService } from "../../src/backup/backup_service.ts";
+import { Instance, type InstanceOptions } from "../../src/database/instance.ts";
 import type { DurabilityName } from "../../src/backup/backup_durability.ts";
 import type { Clock } from "../../src/common/clock.ts";
 import { UnavailableError } from "../../src/common/errors.ts";
@@ -58,7 +59,16 @@ const SERVICE = {
   machineStartedMs: () => 1,
 };
 
+/** Of an instance that is never ended by another one. */
+const FOREVER = {
+  endsWhenReplaced: false,
+  startsInOutage: false,
+  isStandby: true,
+};
+
 export interface Settings {
+  /** Processes stand by while another one serves, as a server does. */
+  standsBy?: boolean;
   durability: DurabilityName;
   /** How far the clocks of the machines are from the bucket's. */
   maxSkewMs: number;
@@ -175,7 +185,10 @@ function seenBy(
 
 class Process {
   readonly clock: ProcessClock;
-  service: BackupService | undefined;
+  service:
+    | Pick<BackupService, "store" | "snapshot" | "close">
+    | Instance
+    | undefined;
   isServing = false;
 
   constructor(
@@ -349,14 +362,16 @@ class World {
     );
     const { clock } = process;
     const random = seededRandom(this.random.below(2 ** 31));
-    void BackupService.open({
+    const options = {
       objects,
       engine: new MemoryEngine(disk, clock, random),
       clock,
       random,
       durability: this.settings.durability,
       ...SERVICE,
-    }).then((service) => {
+    };
+    if (this.settings.standsBy) return this.startInstance(process, options);
+    void BackupService.open(options).then((service) => {
       if (clock.isDead) return;
       this.takeovers++;
       process.service = service;
@@ -367,16 +382,35 @@ class World {
           this.processes.delete(process)
         );
       });
-    }, (error) => {
-      this.processes.delete(process);
-      if (clock.isDead || error instanceof UnavailableError) return;
-      if (error.message === "locked") return;
-      if (
-        this.settings.beginsWithFile && machine > 0 &&
-        /holds no whole snapshot of it yet/.test(error.message)
-      ) return;
-      this.problems.push(`a launch failed: ${error.message}`);
-    });
+    }, (error) => this.failed(process, error));
+  }
+
+  /** One that stands by when it does not own the history, again and again. */
+  private startInstance(
+    process: Process,
+    options: Omit<InstanceOptions, keyof typeof FOREVER>,
+  ): void {
+    const isStandby = this.chance(500);
+    const instance = new Instance({ ...options, ...FOREVER, isStandby });
+    process.service = instance;
+    instance.start(() => {
+      if (process.clock.isDead) return;
+      this.takeovers++;
+      process.isServing = true;
+    }).catch((error) => this.failed(process, error));
+  }
+
+  private failed(process: Process, error: Error): void {
+    this.processes.delete(process);
+    if (process.clock.isDead || error instanceof UnavailableError) return;
+    if (error.message === "locked" || /asked to stop/.test(error.message)) {
+      return;
+    }
+    if (
+      this.settings.beginsWithFile && process.machine > 0 &&
+      /holds no whole snapshot of it yet/.test(error.message)
+    ) return;
+    this.problems.push(`a launch failed: ${error.message}`);
   }
 
   private kill(process: Process): void {

@@ -18,6 +18,7 @@ export const LAUNCHER_FLAGS = [
   "--allow-env",
   "--allow-read",
   "--allow-ffi",
+  "--allow-run",
 ];
 
 export type Variables = Record<string, string>;

@@ -3,7 +3,7 @@
  * take, and an end to those that hold nothing of their own.
  */
 import { basename, dirname } from "node:path";
-import { inspectFile, removeDatabase } from "./restore_target.ts";
+import { inspectFile, removeDatabase } from "./unserved_file.ts";
 
 export interface AsideFile {
   path: string;
@@ -52,13 +52,14 @@ function sizeOf(path: string): number {
  * still are what they were. Under the instance lock of the database.
  * @returns those that were removed
  */
-export function removeOldAside(
+export async function removeOldAside(
   path: string,
   databaseId: string,
   beforeMs: number,
-): AsideFile[] {
-  return asideFiles(path).filter((file) => {
-    if (!file.isInHistory || file.sinceMs >= beforeMs) return false;
+): Promise<AsideFile[]> {
+  const removed: AsideFile[] = [];
+  for (const file of asideFiles(path)) {
+    if (!file.isInHistory || file.sinceMs >= beforeMs) continue;
     const [, epoch, version] = SUFFIX.exec(
       basename(file.path).slice(basename(path).length),
     )!;
@@ -67,7 +68,9 @@ export function removeOldAside(
       local.databaseId === databaseId &&
       local.state("backup_epoch") === epoch &&
       local.version === Number(BigInt(`0x${version.slice(0, 16)}`));
-    if (isAsItWas) removeDatabase(file.path);
-    return isAsItWas;
-  });
+    if (!isAsItWas) continue;
+    await removeDatabase(file.path);
+    removed.push(file);
+  }
+  return removed;
 }

@@ -10,14 +10,12 @@ import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import {
   catchUpTarget,
   createRestoreTarget,
-  inspectFile,
-  removeDatabase,
   removeRestoring,
-  setAside,
 } from "./restore_target.ts";
 import { openWriteSession, type SessionOptions } from "./session.ts";
 import { digestFile, snapshotFile } from "./snapshot.ts";
 import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
+import { inspectFile, removeDatabase, setAside } from "./unserved_file.ts";
 
 export class SqliteLocalEngine implements LocalEngine {
   private readonly path: string;

@@ -14,7 +14,7 @@ import {
   ROW_NUMBERS,
 } from "./restore_table.ts";
 
-const FIRST_ROWS = 8192;
+const FIRST_ROWS = 512;
 
 /** Numbers of rows, gathered in a place that is used again and again. */
 class Rows {
