@@ -298,7 +298,7 @@ Deno.test("a manifest that cannot be read is asked for some time at a start, and
     }),
     clock,
     random: seededRandom(1),
-    logger: { ...silentLogger, info: (event) => void told.push(event) },
+    logger: { ...silentLogger, warn: (event) => void told.push(event) },
     durability: "s3",
     intervalMs: 100,
     retentionMs: 3_600_000,

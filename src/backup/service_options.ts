@@ -1,6 +1,6 @@
 /** What a backup service is made of, and how long it waits for its store. */
 import type { Clock } from "../common/clock.ts";
-import { messageOf, UnavailableError } from "../common/errors.ts";
+import { messageOf } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
@@ -8,7 +8,7 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { DurabilityName } from "./backup_durability.ts";
-import { FencedError } from "./owner_state.ts";
+import { temporaryAtLaunch, waitingFor } from "./takeover.ts";
 
 const LAUNCH_RETRY_MS = 1000;
 
@@ -48,7 +48,7 @@ export function patienceOf(
 
 /**
  * Until the store answers: nothing can be served without it.
- * @throws FencedError, or any other error of the work that is no outage
+ * @throws FencedError, or any other error of the work that is not temporary
  */
 export function patiently<T>(
   { clock, logger, signal }: BackupServiceOptions,
@@ -58,13 +58,10 @@ export function patiently<T>(
     clock,
     policy: { firstMs: LAUNCH_RETRY_MS, maxMs: LAUNCH_RETRY_MS },
     signal,
-    isTemporary: (error) =>
-      error instanceof UnavailableError && !(error instanceof FencedError),
+    isTemporary: temporaryAtLaunch(clock),
     onFailure(error, tries) {
       if (tries > 1) return;
-      logger.warn("The object store does not answer; trying on.", {
-        reason: messageOf(error),
-      });
+      logger.warn(waitingFor(error), { reason: messageOf(error) });
     },
   });
 }

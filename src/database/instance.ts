@@ -14,14 +14,18 @@ import { retry } from "../common/retry.ts";
 import { type BackupEnd, BackupService } from "../backup/backup_service.ts";
 import { HandoverBeat, HandoverCalls } from "../backup/handover.ts";
 import { STATE } from "../backup/launch.ts";
-import type { Manifest } from "../backup/manifest.ts";
+import { type Manifest, UnreadableError } from "../backup/manifest.ts";
 import { FencedError, type Ownership } from "../backup/ownership.ts";
 import { ownershipOptions, requireUsable } from "../backup/preconditions.ts";
 import {
   type BackupServiceOptions,
   patienceOf,
 } from "../backup/service_options.ts";
-import { Candidate } from "../backup/takeover.ts";
+import {
+  Candidate,
+  temporaryAtLaunch,
+  waitingFor,
+} from "../backup/takeover.ts";
 import { localDurability } from "../store/durability.ts";
 import type { EngineLock } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
@@ -261,18 +265,19 @@ export class Instance {
   private async answered<T>(work: () => Promise<T>): Promise<T> {
     const { clock, logger } = this.options;
     const startedMs = clock.monotonicMs();
+    const isTemporary = temporaryAtLaunch(clock);
     try {
       return await this.untilStopped(retry(work, {
         clock,
         policy: { firstMs: OUTAGE_RETRY_MS, maxMs: OUTAGE_RETRY_MS },
         signal: this.stopped.signal,
+        // Who has seen a manifest knows that there is one.
         isTemporary: (error) =>
-          error instanceof UnavailableError && !(error instanceof FencedError),
+          isTemporary(error) ||
+          this.manifest !== undefined && error instanceof UnreadableError,
         onFailure: (error) => {
           if (this.outage === undefined) {
-            logger.warn("The object store does not answer; trying on.", {
-              reason: messageOf(error),
-            });
+            logger.warn(waitingFor(error), { reason: messageOf(error) });
           }
           this.outage = messageOf(error);
           if (this.alone) return;
