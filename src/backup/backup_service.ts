@@ -22,7 +22,7 @@ import { Generations } from "./generations.ts";
 import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
 import { isReadyToTakeOver } from "./handover.ts";
-import type { Manifest } from "./manifest.ts";
+import { type Manifest, UnreadableError } from "./manifest.ts";
 import type { EpochEnd } from "./manifest_register.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import {
@@ -33,7 +33,7 @@ import {
 import { CONFIRMATION_TIMEOUT_MS, OwnedStore } from "./owned_store.ts";
 import { goneOwner, machineMark } from "./same_machine.ts";
 import { Shipper } from "./shipper.ts";
-import { acquireOwnership } from "./takeover.ts";
+import { acquireOwnership, UNREADABLE_MS } from "./takeover.ts";
 import { readOfNonEmpty } from "./unclaimed.ts";
 import { Verifications } from "./verifications.ts";
 import type { Verification } from "./verify.ts";
@@ -546,13 +546,18 @@ async function patiently<T>(
   { clock, logger, signal }: BackupServiceOptions,
   work: () => Promise<T>,
 ): Promise<T> {
+  const beganMs = clock.monotonicMs();
   for (let hasFailed = false;; hasFailed = true) {
     signal?.throwIfAborted();
     try {
       return await work();
     } catch (error) {
+      // Something in between may have answered in the store's place.
+      const isOdd = error instanceof UnreadableError &&
+        clock.monotonicMs() - beganMs < UNREADABLE_MS;
       if (
-        !(error instanceof UnavailableError) || error instanceof FencedError
+        !isOdd &&
+        (!(error instanceof UnavailableError) || error instanceof FencedError)
       ) throw error;
       if (!hasFailed) {
         logger.warn("The object store does not answer; trying on.", {

@@ -33,7 +33,7 @@ const WAIT_POLL_MS = 250;
 const OUTAGE_POLL_MS = 1000;
 const SEAL_RETRY = { firstMs: 250, maxMs: 2000 };
 /** How long a start asks for a manifest that it cannot read. */
-const UNREADABLE_MS = 30_000;
+export const UNREADABLE_MS = 30_000;
 /** After so many leases a launch that asks and gets no answer is gone. */
 const STALE_ASK_LEASES = 2;
 
