@@ -11,19 +11,16 @@ import { sleepUntil } from "../common/clock.ts";
 import { withDeadline } from "../common/deadline.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { retry } from "../common/retry.ts";
-import {
-  type BackupEnd,
-  BackupService,
-  type BackupServiceOptions,
-  HandoverCalls,
-  ownershipOptions,
-  patienceOf,
-  requireUsable,
-} from "../backup/backup_service.ts";
-import { HandoverBeat } from "../backup/handover.ts";
+import { type BackupEnd, BackupService } from "../backup/backup_service.ts";
+import { HandoverBeat, HandoverCalls } from "../backup/handover.ts";
 import { STATE } from "../backup/launch.ts";
 import type { Manifest } from "../backup/manifest.ts";
 import { FencedError, type Ownership } from "../backup/ownership.ts";
+import { ownershipOptions, requireUsable } from "../backup/preconditions.ts";
+import {
+  type BackupServiceOptions,
+  patienceOf,
+} from "../backup/service_options.ts";
 import { Candidate } from "../backup/takeover.ts";
 import { localDurability } from "../store/durability.ts";
 import type { EngineLock } from "../store/local_engine.ts";
