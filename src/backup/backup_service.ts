@@ -21,6 +21,7 @@ import type { EpochEnd } from "./manifest_register.ts";
 import { FencedError, type Ownership } from "./ownership.ts";
 import { CONFIRMATION_TIMEOUT_MS, OwnedStore } from "./owned_store.ts";
 import { markOf, ownershipOptions, requireUsable } from "./preconditions.ts";
+import { isCopy } from "./same_machine.ts";
 import {
   type BackupServiceOptions,
   patienceOf,
@@ -99,6 +100,8 @@ export class BackupService {
     try {
       const leap = (version: number) => announceLeap(ownership, version);
       const { manifest, historyEnd: end } = ownership;
+      const mark = markOf(options, lock);
+      const before = engine.inspect();
       const prepared = await patiently(
         options,
         async () =>
@@ -120,7 +123,11 @@ export class BackupService {
             }),
       );
       report(prepared, logger);
-      if (prepared.decision.action === "new") await beginNew(engine, ownership);
+      const { action } = prepared.decision;
+      if (action === "new") await beginNew(engine, ownership);
+      if (before && action === "use" && isCopy(before, objects.url, mark)) {
+        engine.leap(await leap(Math.max(before.version, end!.version)));
+      }
       const durability = new BackupDurability(options.durability);
       const inner = await engine.open(durability);
       service = new BackupService(
@@ -130,7 +137,7 @@ export class BackupService {
         durability,
         inner,
       );
-      await service.begin(markOf(options, lock));
+      await service.begin(mark);
       const opened = service;
       calls.answer((launch) => opened.considerHandover(launch));
       return service;

@@ -95,6 +95,8 @@ export function commandPermissions(
       ? needs.place(values)
       : needs.place;
     all.push(placePermissions(place, access, around));
+    // By the machine's start it knows after a kill that its last launch is gone.
+    if (needs.listens) all.push(permissions({ sys: ["osUptime"] }));
   }
   if (needs.scratch) {
     const folder = values.scratchFolder ?? temporaryFolder(around);
