@@ -438,6 +438,7 @@ function planOf(
     endVersion: version,
     isPast: false,
     beforeVersion: undefined,
+    lost: [],
   };
 }
 
