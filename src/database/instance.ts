@@ -12,10 +12,11 @@ import { withDeadline } from "../common/deadline.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { retry } from "../common/retry.ts";
 import { type BackupEnd, BackupService } from "../backup/backup_service.ts";
+import { errorKindOf } from "../backup/error_kind.ts";
 import { HandoverBeat, HandoverCalls } from "../backup/handover.ts";
 import { STATE } from "../backup/launch.ts";
-import { type Manifest, UnreadableError } from "../backup/manifest.ts";
-import { FencedError, type Ownership } from "../backup/ownership.ts";
+import type { Manifest } from "../backup/manifest.ts";
+import { FencedError, isOutage, type Ownership } from "../backup/ownership.ts";
 import { ownershipOptions, requireUsable } from "../backup/preconditions.ts";
 import {
   type BackupServiceOptions,
@@ -70,9 +71,9 @@ export class Instance {
   private alone: Promise<Store | undefined> | undefined;
   private hasServed = false;
   private manifest: Manifest | undefined;
-  /** Why the last look at the object store failed, in a sentence. */
-  private outage: string | undefined;
-  private followProblem: string | undefined;
+  /** Why the last look at the object store failed, while it fails. */
+  private outage: unknown;
+  private followProblem: unknown;
   private yielding: { epoch: number; untilMs: number } | undefined;
   private nextFollowMs = 0;
   private followPauseMs = FOLLOW_MS;
@@ -246,15 +247,14 @@ export class Instance {
       this.followProblem = undefined;
     } catch (error) {
       this.stopped.signal.throwIfAborted();
-      const isOutage = error instanceof UnavailableError;
-      if (!isOutage && !(error instanceof StartupError)) throw error;
+      if (!isOutage(error) && !(error instanceof StartupError)) throw error;
       this.followPauseMs = MAX_FOLLOW_MS;
       if (this.followProblem === undefined) {
         logger.error("The backup cannot be followed at present.", {
           reason: messageOf(error),
         });
       }
-      this.followProblem = messageOf(error);
+      this.followProblem = error;
     }
     this.nextFollowMs = clock.monotonicMs() + this.followPauseMs;
   }
@@ -271,15 +271,14 @@ export class Instance {
         clock,
         policy: { firstMs: OUTAGE_RETRY_MS, maxMs: OUTAGE_RETRY_MS },
         signal: this.stopped.signal,
-        // Who has seen a manifest knows that there is one.
+        // Who has seen a manifest was let in, and waits until it is again.
         isTemporary: (error) =>
-          isTemporary(error) ||
-          this.manifest !== undefined && error instanceof UnreadableError,
+          isTemporary(error) || this.manifest !== undefined && isOutage(error),
         onFailure: (error) => {
           if (this.outage === undefined) {
             logger.warn(waitingFor(error), { reason: messageOf(error) });
           }
-          this.outage = messageOf(error);
+          this.outage = error;
           if (this.alone) return;
           this.shut(
             "backup",
@@ -401,12 +400,8 @@ export class Instance {
       segments: 0,
       shippedBytes: 0,
       failures: 0,
-      lastError: error,
-      lastErrorKind: error === undefined
-        ? undefined
-        : outage === undefined
-        ? "damaged"
-        : "unreachable",
+      lastError: error === undefined ? undefined : messageOf(error),
+      lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       clockSkewMs: undefined,
       verifiedAgeMs: undefined,
       verifyFailure: undefined,
