@@ -57,6 +57,8 @@ export class BackupService {
   private readonly verifications: Verifications;
   private readonly stopped = new AbortController();
   private considering: Promise<void> | undefined;
+  /** A launch that asked while another one was considered. */
+  private nextAsking: string | undefined;
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
   private fencedBy: FencedError | undefined;
@@ -246,12 +248,29 @@ export class BackupService {
     this.generations.begin();
     // Until then a blank disk may begin anew in our place.
     if (generation === null && !beganWithFile) await this.firstGeneration();
-    if (options.durability === "s3") {
-      await this.generations.making;
-      await shipper.drain();
-      await this.durability.shipped(shipper.shippedVersion);
-    } else shipper.synced(source.syncedVersion);
+    if (options.durability === "s3") await this.shipAll();
+    else shipper.synced(source.syncedVersion);
     void this.verifications.begin();
+  }
+
+  /** Nothing is tried any more where the launch is ended. */
+  private async shipAll(): Promise<void> {
+    const { shipper, generations, durability } = this;
+    const { signal } = this.options;
+    const end = () => {
+      durability.refuse(new UnavailableError("The server is stopping."));
+      this.stop();
+    };
+    signal?.addEventListener("abort", end);
+    try {
+      signal?.throwIfAborted();
+      await generations.making;
+      await shipper.drain();
+      await durability.shipped(shipper.shippedVersion);
+      signal?.throwIfAborted();
+    } finally {
+      signal?.removeEventListener("abort", end);
+    }
   }
 
   /** Resolves when there is one, or when the service has ended without. */
@@ -286,9 +305,17 @@ export class BackupService {
    * Another launch asks for the database. It is handed over only to one that
    * is seen to be alive and ready; until then this one serves.
    */
-  private considerHandover(launch: string): Promise<void> {
-    return this.considering ??= this.answerHandover(launch)
-      .finally(() => this.considering = undefined);
+  private considerHandover(launch: string): void {
+    if (this.considering) {
+      this.nextAsking = launch;
+      return;
+    }
+    this.considering = this.answerHandover(launch).finally(() => {
+      this.considering = undefined;
+      const next = this.nextAsking;
+      this.nextAsking = undefined;
+      if (next !== undefined) this.considerHandover(next);
+    });
   }
 
   private async answerHandover(launch: string): Promise<void> {

@@ -19,24 +19,34 @@ import { readOfNonEmpty } from "./unclaimed.ts";
 /**
  * Whether a backup may begin or go on in this place, before anything of it is
  * written.
+ * @param onSeen called when the manifest was read, or is known to be absent
  * @throws StartupError where it may not
  * @throws UnavailableError where the store does not answer
  */
 export async function requireUsable(
   options: BackupServiceOptions,
+  onSeen?: () => void,
 ): Promise<void> {
   const { objects, engine, logger } = options;
   await requirePlace(objects, engine.inspect(), logger);
-  await requireOurs(options);
+  await requireOurs(options, onSeen);
   await requireFencing(options);
 }
 
 /** Before anything is written there. */
 async function requireOurs(
   { objects, clock, random, signal }: BackupServiceOptions,
+  onSeen: (() => void) | undefined,
 ): Promise<void> {
   const manifests = new ManifestStore(objects, clock, random);
-  if (await readNewestManifest(objects, manifests, signal)) return;
+  const seen = {
+    read: async () => {
+      const found = await manifests.read();
+      onSeen?.();
+      return found;
+    },
+  };
+  if (await readNewestManifest(objects, seen, signal)) return;
   await readOfNonEmpty(objects, manifests, signal);
 }
 

@@ -175,13 +175,15 @@ export class Candidate {
   /**
    * Says that somebody stands by, where nobody has: an owner that is asked
    * nothing then keeps its lease, and is not taken for dead.
+   * @returns whether it is said now
    */
-  async standBy(): Promise<void> {
+  async standBy(): Promise<boolean> {
     const { found } = this;
-    if (found === undefined || found.manifest.owner === null) return;
-    if (found.manifest.standby) return;
+    if (found === undefined || found.manifest.owner === null) return false;
+    if (found.manifest.standby) return true;
     const next = { ...found.manifest, standby: this.launch };
-    await this.store.swap(found, next, () => true);
+    const { won } = await this.store.swap(found, next, () => true);
+    return won;
   }
 
   /**

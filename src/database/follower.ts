@@ -98,11 +98,11 @@ export class Follower {
       this.caughtUpAtMs = this.options.clock.monotonicMs();
       return 0;
     }
+    if (isBetweenOwners(manifest)) return 0;
     if (this.position === undefined && !await this.begin(manifest)) return 0;
     let segments = 0;
     while (this.position !== undefined) {
       const followed = await this.followGeneration(manifest, this.position);
-      if (followed === undefined) return segments;
       segments += followed;
       if (this.position.generation === manifest.generation) {
         this.caughtUpAtMs = this.options.clock.monotonicMs();
@@ -195,12 +195,12 @@ export class Follower {
 
   /**
    * Applies what its generation holds after the position.
-   * @returns undefined where nothing is to be done before the manifest changes
+   * @returns how many segments were new
    */
   private async followGeneration(
     manifest: Manifest,
     position: Position,
-  ): Promise<number | undefined> {
+  ): Promise<number> {
     const { objects, signal } = this.options;
     const { generation } = position;
     const isThere = manifest.generations.some(({ name }) =>
@@ -214,10 +214,6 @@ export class Follower {
       } else this.beginAnew("it is too far behind to be caught up", true);
       return this.begin(manifest).then(() => 0);
     }
-    // Between two owners the end of the last one's epoch is not known yet.
-    const isBetween = position.tsn > 0 && position.epoch < manifest.epoch &&
-      sealOf(position, manifest.seals) === undefined;
-    if (isBetween) return undefined;
     const listing = await listSegments(
       objects,
       generation,
@@ -385,6 +381,23 @@ export class Follower {
       },
     });
   }
+}
+
+/**
+ * Whether it is not known yet where an earlier owner's epoch ends. What it put
+ * last may be no history, and a listing that is younger than this manifest may
+ * already show what the next owner put behind it.
+ */
+function isBetweenOwners({ generation, epoch, seals }: Manifest): boolean {
+  if (generation === null) return false;
+  const sealed = new Set(
+    seals.filter((seal) => seal.generation === generation)
+      .map((seal) => seal.epoch),
+  );
+  for (let earlier = epochOf(generation); earlier < epoch; earlier++) {
+    if (!sealed.has(earlier)) return true;
+  }
+  return false;
 }
 
 /** Where the history ends, as far as the seals of earlier owners tell. */
