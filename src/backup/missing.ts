@@ -95,16 +95,15 @@ export function hasMissing(
 /**
  * Why a version between two neighbours of the history cannot be restored;
  * undefined where it can: a commit that changed nothing has the state before
- * it. Where versions leapt, those just above the first are of a line that was
- * lost.
+ * it. Where versions leapt, perhaps more than once, it may be of a line that
+ * was lost.
  */
 export function lostInLeap(
   version: number,
   before: number,
   next: number,
 ): StartupError | undefined {
-  if (version <= before || version - before >= VERSION_LEAP) return undefined;
-  if (next - before < VERSION_LEAP) return undefined;
+  if (version <= before || next - before < VERSION_LEAP) return undefined;
   const first = hexVersion(before);
   return new StartupError(
     `The backup does not hold that versionstamp: its history goes from ${first} to ${

@@ -3,7 +3,7 @@
  * the settings the exact permissions of one run. A command that is missing in
  * the table is a type error.
  */
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import {
   type Permissions,
   permissions,
@@ -82,7 +82,7 @@ export function commandPermissions(
     }));
   }
   if (needs.database !== undefined && sqlitePath !== undefined) {
-    all.push(files(needs.database, foldersOf(sqlitePath)));
+    all.push(files(needs.database, foldersOf(sqlitePath, around)));
   }
   if (output !== undefined) all.push(files("write", [dirname(output)]));
   if (accessTokenFile !== undefined) {
@@ -119,13 +119,21 @@ function listening(address: Address): string {
 }
 
 /** Of the path, and of the file that it leads to. */
-function foldersOf(path: string): string[] {
+function foldersOf(path: string, around: Surroundings): string[] {
+  const folders = [dirname(path)];
   try {
-    return [dirname(path), dirname(databaseFile(path))];
+    folders.push(dirname(databaseFile(path)));
   } catch {
     // The command says what is wrong with it.
-    return [dirname(path)];
   }
+  return folders.flatMap((folder) => bothNames(folder, around));
+}
+
+/** A lock in a folder behind a link is opened by the folder's real name. */
+function bothNames(folder: string, around: Surroundings): string[] {
+  const real = around.realPath(folder);
+  // An absolute name of the same folder is no other one.
+  return real === resolve(folder) ? [folder] : [folder, real];
 }
 
 /** Where the runtime makes temporary folders. */

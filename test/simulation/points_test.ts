@@ -315,7 +315,8 @@ async function check(run: Run, settings: Settings) {
         assert(point.kind === "version");
         const before = history[count - 1]?.version ?? 0;
         assert.notEqual(before, point.version);
-        assert.ok(history[count].version - before >= VERSION_LEAP);
+        const next = history[count]?.version ?? Infinity;
+        assert.ok(next - before >= VERSION_LEAP);
         return;
       }
       assert.match(error.message, REFUSED);
