@@ -82,6 +82,8 @@ Deno.test("MinIO with the credentials of a profile, a container and an instance"
         { AWS_PROFILE: "work" },
         { AWS_CONTAINER_CREDENTIALS_FULL_URI: `${host}/x` },
         { AWS_EC2_METADATA_SERVICE_ENDPOINT: host },
+        // A service without a home: the SDK asks the system for one.
+        { ...minio.env(), HOME: "" },
       ] as Variables[]
     ) {
       // The runtime's own cache is not where this HOME is.
@@ -138,16 +140,21 @@ Deno.test("a backup in a folder that a link leads to", async () => {
   await Deno.symlink("real", `${other.path}/link`);
   const url = `file://${other.path}/link`;
   const args = ["--backup", url];
-  const server = await serve(folder, { args, url, endpoint: [], env: {} });
-  for (const command of ["snapshot", "verify"]) {
-    const database = command === "verify"
-      ? ["--sqlite-path", folder.database]
-      : [];
-    const line = ["backup", command, ...args, ...database];
-    const { code, err } = await runAudited(line, server.env, folder.path);
-    assert.equal(code, 0, err);
+  // The database's folder, too: /var/lib/denokv on another disk.
+  await Deno.symlink(folder.path, `${other.path}/data`);
+  for (const data of [folder.path, `${other.path}/data`]) {
+    const place = { args, url, endpoint: [], env: {} };
+    const server = await serve(folder, place, `${data}/denokv.sqlite`);
+    for (const command of ["snapshot", "verify"]) {
+      const database = command === "verify"
+        ? ["--sqlite-path", `${data}/denokv.sqlite`]
+        : [];
+      const line = ["backup", command, ...args, ...database];
+      const { code, err } = await runAudited(line, server.env, folder.path);
+      assert.equal(code, 0, err);
+    }
+    await server.stop();
   }
-  await server.stop();
 });
 
 Deno.test("a standby that takes over, and is asked before it does", async () => {
@@ -233,7 +240,9 @@ async function everyCommand(place: Place): Promise<void> {
   };
   assert.match(await run("health"), /^ready: /);
   assert.match(await run("backup", "snapshot"), /^New generation /);
-  assert.match(await run("backup", "status", ...place.args), /^Active: /);
+  const status = ["backup", "status", ...place.args];
+  assert.match(await run(...status), /^Active: /);
+  assert.match(await run(...status, "--sqlite-path", database), /^Active: /);
   assert.match(await run("backup", "list", ...place.args), /newest/);
   assert.match(
     await run("backup", "verify", ...place.args, "--sqlite-path", database),
@@ -271,7 +280,11 @@ async function everyCommand(place: Place): Promise<void> {
 }
 
 /** One that has a key, and says where it listens to those that ask. */
-async function serve({ path, database }: TestFolder, place: Place) {
+async function serve(
+  { path, database: usual }: TestFolder,
+  place: Place,
+  database = usual,
+) {
   const env = {
     ...place.env,
     KVSTORE_SECRET: SECRET,

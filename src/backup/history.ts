@@ -14,10 +14,20 @@ import {
   beginningMs,
   type Generation,
   hexVersion,
+  type LostRange,
   type Manifest,
   type Seal,
+  VERSION_LEAP,
 } from "./manifest.ts";
-import { following, hasMissing, inOrder, missingBetween } from "./missing.ts";
+import {
+  following,
+  givenUp,
+  givenUpVersion,
+  hasMissing,
+  inOrder,
+  lostInLeap,
+  missingBetween,
+} from "./missing.ts";
 import {
   differentialKey,
   parseSegmentKey,
@@ -315,6 +325,8 @@ export interface RestorePlan {
   sizeBytes: number;
   /** What comes after the segments is missing: what to say of it. */
   damage: StartupError | undefined;
+  /** What a person has given up of this generation. */
+  lost: readonly LostRange[];
   /** The newest version that this generation has, or can reach. */
   endVersion: number;
   /** Whether history goes on in another generation after it. */
@@ -378,10 +390,16 @@ export async function planRestore(
   if (point.kind === "time" && hasMissing(next)) {
     damage ??= missingBetween(generation, next);
   }
+  const nextAfter = (version: number) => {
+    const segment = history.find(({ first }) => versionOf(first) > version);
+    return segment ? versionOf(segment.first) : next?.snapshotVersion;
+  };
+  const lost = givenUp(manifest ?? {}, generation, nextAfter);
+  const end = history.at(-1);
+  const last = end ? versionOf(end.last) : snapshot.version;
+  let endVersion = last;
   let segments = history;
   if (point.kind === "version") {
-    const end = history.at(-1);
-    const last = end ? versionOf(end.last) : snapshot.version;
     // A time is known when the segments before the gap have been read.
     if (damage && point.version > last) throw damage;
     if (hasMissing(next) && point.version > next.missingAfterVersion) {
@@ -396,6 +414,17 @@ export async function planRestore(
       );
     }
     segments = history.filter((s) => versionOf(s.first) <= point.version);
+    const reached = segments.at(-1);
+    const before = reached ? versionOf(reached.last) : snapshot.version;
+    const after = nextAfter(before);
+    const error = givenUpVersion(lost, point.version) ??
+      (after && lostInLeap(point.version, before, after));
+    if (error) throw error;
+    // Up to the next snapshot there are at most commits that changed nothing.
+    if (next?.missingAfterVersion === null) {
+      const isLeap = next.snapshotVersion - last >= VERSION_LEAP;
+      if (!isLeap) endVersion = Math.max(last, next.snapshotVersion - 1);
+    }
   }
   let sizeBytes = 0;
   for (const part of snapshot.parts) sizeBytes += part.sizeBytes;
@@ -411,9 +440,8 @@ export async function planRestore(
     point,
     sizeBytes,
     damage,
-    endVersion: history.length === 0
-      ? snapshot.version
-      : versionOf(history[history.length - 1].last),
+    lost,
+    endVersion,
     isPast: manifest !== undefined && generation !== manifest.generation,
     beforeVersion,
   };

@@ -6,11 +6,8 @@
 import { StartupError } from "../common/errors.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { listSegments, readSnapshotIndex } from "./history.ts";
-import type { Manifest } from "./manifest.ts";
+import { type Manifest, VERSION_LEAP } from "./manifest.ts";
 import type { ManifestStore } from "./manifest_store.ts";
-
-/** A step over every version that a lost machine may have issued. */
-export const VERSION_LEAP = 2 ** 32;
 
 /**
  * The manifest with a leap over every version up to `version`, and over those

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { systemClock } from "../common/clock.ts";
 import { systemRandom } from "../common/random.ts";
 import { MemoryObjectStore } from "../object_store/memory.ts";
-import { announceLeap, VERSION_LEAP, withLeap } from "./leap.ts";
-import type { Manifest } from "./manifest.ts";
+import { announceLeap, withLeap } from "./leap.ts";
+import { type Manifest, VERSION_LEAP } from "./manifest.ts";
 import { ManifestStore } from "./manifest_store.ts";
 
 const NONE: Manifest = {

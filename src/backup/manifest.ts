@@ -55,6 +55,9 @@ export interface Branch {
   createdMs: number;
 }
 
+/** A step over every version that a lost machine may have issued. */
+export const VERSION_LEAP = 2 ** 32;
+
 /** A part of the history that a person has given up, because it was damaged. */
 export interface LostRange {
   generation: string;

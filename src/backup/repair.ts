@@ -10,7 +10,7 @@ import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { copiesOf, type ManifestCopy, newerCopy, readCopy } from "./copies.ts";
 import { listSegments, readSnapshotIndex } from "./history.ts";
-import { VERSION_LEAP, withLeap } from "./leap.ts";
+import { withLeap } from "./leap.ts";
 import {
   decodeManifest,
   encodeManifest,
@@ -19,6 +19,7 @@ import {
   type LostRange,
   type Manifest,
   UnreadableError,
+  VERSION_LEAP,
 } from "./manifest.ts";
 import { ManifestStore, type VersionedManifest } from "./manifest_store.ts";
 import {
@@ -31,6 +32,7 @@ import {
   versionOf,
 } from "./names.ts";
 import { endOfLog, type LogEnd, sealsFromChain } from "./repair_chain.ts";
+import { withoutDamaged } from "./missing.ts";
 import { contentWithoutManifest, topNames } from "./unclaimed.ts";
 
 /**
@@ -71,14 +73,15 @@ export async function planRepair(
 ): Promise<RepairPlan | undefined> {
   const stored = await objects.get(MANIFEST_KEY);
   if (stored === undefined) {
-    return await fromCopy(objects, undefined, `${MANIFEST_KEY} is missing.`);
+    const problem = `${MANIFEST_KEY} is missing.`;
+    return await fromCopy(objects, undefined, problem, clock);
   }
   let found: VersionedManifest;
   try {
     found = { ...decodeManifest(stored.data), tag: stored.tag };
   } catch (error) {
     if (!(error instanceof UnreadableError)) throw error;
-    return await fromCopy(objects, stored.tag, error.message);
+    return await fromCopy(objects, stored.tag, error.message, clock);
   }
   const newer = await newerCopy(objects, found.manifest);
   if (newer !== undefined) {
@@ -86,6 +89,7 @@ export async function planRepair(
       objects,
       stored.tag,
       `${MANIFEST_KEY} is older than ${newer.key}, which a later owner left.`,
+      clock,
     );
   }
   const plan = await endBeforeGap(objects, found, clock);
@@ -134,8 +138,10 @@ function released(manifest: Manifest, epoch: number): Manifest {
     ...manifest,
     epoch,
     owner: null,
+    ownerUrl: null,
     leaseUntilMs: 0,
     handoverTo: null,
+    standby: null,
   };
 }
 
@@ -145,6 +151,7 @@ async function fromCopy(
   objects: ObjectStore,
   tag: string | undefined,
   problem: string,
+  clock: Clock,
 ): Promise<RepairPlan> {
   const folders: string[] = [];
   const archives: string[] = [];
@@ -160,6 +167,16 @@ async function fromCopy(
   );
   const present = await wholeGenerations(objects, base, leftOut);
   const generation = present.at(-1)!;
+  const branches = base.branches?.filter((branch) => {
+    const isWhole = present.some(({ name }) => name === branch.generation);
+    if (!isWhole) {
+      leftOut.push({
+        name: `branch ${branch.name}`,
+        why: `its generation ${branch.generation} is not whole`,
+      });
+    }
+    return isWhole;
+  });
   const chain = await sealsFromChain(objects, generation.name, base);
   let newest = chain.newestVersion;
   // Whoever wrote anything here is fenced by a later one.
@@ -186,6 +203,7 @@ async function fromCopy(
       ...chain.seals,
     ],
     archives: base.archives.filter(({ key }) => archives.includes(key)),
+    ...(branches && { branches }),
     // What an old copy takes for garbage may have become history since.
     making: [],
     deleting: base.deleting.filter((name) => !kept.has(name)),
@@ -194,7 +212,19 @@ async function fromCopy(
     if (archives.includes(key)) continue;
     leftOut.push({ name: key, why: "it is missing, with what it tells of" });
   }
-  const leapt = withLeap(manifest, newest);
+  // The newest ones are not whole: what they had is given up.
+  const isShort = generation.name !== base.generation;
+  const lost: LostRange | undefined = !isShort ? undefined : {
+    generation: generation.name,
+    epoch: epochOf(base.generation!),
+    tsn: 1,
+    lastEpoch: newestEpoch,
+    afterVersion: chain.lastVersion,
+    untilVersion: Math.max(newest, begunAt(base)),
+    decidedMs: clock.nowMs(),
+  };
+  if (lost) manifest.lost = [...manifest.lost ?? [], lost];
+  const leapt = withLeap(manifest, Math.max(newest, begunAt(base)));
   leapt.leapVersion += (LEAPS - 1) * VERSION_LEAP;
   const next = released(leapt, newestEpoch + 1);
   return {
@@ -206,7 +236,7 @@ async function fromCopy(
     copy: copy.key,
     newestVersion: chain.lastVersion,
     leftOut,
-    lost: undefined,
+    lost,
   };
 }
 
@@ -262,12 +292,17 @@ async function wholeGenerations(
   base: Manifest,
   leftOut: LeftOut[],
 ): Promise<Generation[]> {
-  const whole: Generation[] = [];
+  const damaged = new Set<Generation>();
   for (const generation of base.generations) {
     const why = await whyNotWhole(objects, generation);
-    if (why === undefined) whole.push(generation);
-    else leftOut.push({ name: generation.name, why });
+    if (why === undefined) continue;
+    damaged.add(generation);
+    leftOut.push({ name: generation.name, why });
   }
+  const whole = withoutDamaged(
+    base.generations,
+    (generation) => !damaged.has(generation),
+  );
   const last = whole.at(-1);
   if (last === undefined) {
     throw new StartupError(

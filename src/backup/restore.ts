@@ -22,6 +22,7 @@ import {
   type RestorePoint,
   type SnapshotPartInfo,
 } from "./history.ts";
+import { givenUpTime } from "./missing.ts";
 import { snapshotIndexKey, versionOf } from "./names.ts";
 
 /**
@@ -170,6 +171,9 @@ async function restoreAll(
   }
   // What is missing may be from before that time.
   if (plan.damage && point.kind === "time" && !isPast) throw plan.damage;
+  const lost = point.kind === "time" &&
+    givenUpTime(plan.lost, result.version, point.timeMs);
+  if (lost) throw lost;
   return result;
 }
 

@@ -107,7 +107,8 @@ export function backupList(config: ListConfig, io: CliIo): Promise<number> {
       );
     }
     io.out(
-      generations.some(({ missingAfter }) => missingAfter !== undefined)
+      lost.lost.length > 0 ||
+        generations.some(({ missingAfter }) => missingAfter !== undefined)
         ? "Every other versionstamp and time from the first line to the newest can be restored (restore --at), not these alone."
         : "Every versionstamp and time from the first line to the newest can be restored (restore --at), not these alone.",
     );

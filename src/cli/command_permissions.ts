@@ -3,7 +3,7 @@
  * the settings the exact permissions of one run. A command that is missing in
  * the table is a type error.
  */
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import {
   type Permissions,
   permissions,
@@ -36,7 +36,8 @@ interface CommandNeeds {
 const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   start: { listens: true, database: "write" },
   serve: { listens: true, database: "write", place: "write" },
-  "backup status": { asks: true, place: "read" },
+  // It lists the files that were set aside beside the database.
+  "backup status": { asks: true, database: "read", place: "read" },
   "backup list": { place: "read" },
   // It notes in the backup that it was verified.
   "backup verify": {
@@ -81,7 +82,7 @@ export function commandPermissions(
     }));
   }
   if (needs.database !== undefined && sqlitePath !== undefined) {
-    all.push(files(needs.database, foldersOf(sqlitePath)));
+    all.push(files(needs.database, foldersOf(sqlitePath, around)));
   }
   if (output !== undefined) all.push(files("write", [dirname(output)]));
   if (accessTokenFile !== undefined) {
@@ -94,6 +95,8 @@ export function commandPermissions(
       ? needs.place(values)
       : needs.place;
     all.push(placePermissions(place, access, around));
+    // By the machine's start it knows after a kill that its last launch is gone.
+    if (needs.listens) all.push(permissions({ sys: ["osUptime"] }));
   }
   if (needs.scratch) {
     const folder = values.scratchFolder ?? temporaryFolder(around);
@@ -116,13 +119,21 @@ function listening(address: Address): string {
 }
 
 /** Of the path, and of the file that it leads to. */
-function foldersOf(path: string): string[] {
+function foldersOf(path: string, around: Surroundings): string[] {
+  const folders = [dirname(path)];
   try {
-    return [dirname(path), dirname(databaseFile(path))];
+    folders.push(dirname(databaseFile(path)));
   } catch {
     // The command says what is wrong with it.
-    return [dirname(path)];
   }
+  return folders.flatMap((folder) => bothNames(folder, around));
+}
+
+/** A lock in a folder behind a link is opened by the folder's real name. */
+function bothNames(folder: string, around: Surroundings): string[] {
+  const real = around.realPath(folder);
+  // An absolute name of the same folder is no other one.
+  return real === resolve(folder) ? [folder] : [folder, real];
 }
 
 /** Where the runtime makes temporary folders. */

@@ -10,12 +10,21 @@ import { hexVersion } from "../backup/manifest.ts";
  * @throws StartupError where the point lies beyond what there is
  */
 export function requireReached(
-  { point, endVersion }: Pick<RestorePlan, "point" | "endVersion">,
+  { point, endVersion, isPast }: Pick<
+    RestorePlan,
+    "point" | "endVersion" | "isPast"
+  >,
   clock: Clock,
 ): void {
-  const newest = `The newest point is ${
-    hexVersion(endVersion)
-  }, which is had without naming one.`;
+  const end = hexVersion(endVersion);
+  if (point.kind === "version" && point.version > endVersion && isPast) {
+    throw new StartupError(
+      `The backup does not hold the versionstamp ${
+        hexVersion(point.version)
+      }: the generation that would have it ends at ${end}. Nothing was restored. \`restore --at ${end}\` gives the last state before it.`,
+    );
+  }
+  const newest = `The newest point is ${end}, which is had without naming one.`;
   if (point.kind === "version" && point.version > endVersion) {
     throw new StartupError(
       `The versionstamp ${

@@ -206,7 +206,7 @@ export class Follower {
     const isThere = manifest.generations.some(({ name }) =>
       name === generation
     );
-    if (!isThere || !isHistory(position, manifest.seals)) {
+    if (!isThere || !this.isHistory(position, manifest.seals)) {
       // What it has of a fenced owner is nowhere else.
       if (isThere) {
         const why = "it holds a segment that came too late to be history";
@@ -227,6 +227,12 @@ export class Follower {
     if (segments.length === 0) return 0;
     await this.apply(manifest, position, segments);
     return segments.length;
+  }
+
+  /** A segment behind its epoch's seal is none, whoever has applied it. */
+  private isHistory(position: Position, seals: readonly Seal[]): boolean {
+    const seal = sealOf(position, seals);
+    return seal === undefined || position.tsn <= seal.lastTsn;
   }
 
   private async apply(
@@ -416,12 +422,6 @@ function sealOf(
   );
 }
 
-/** A segment behind its epoch's seal is none, whoever has applied it. */
-function isHistory(position: Position, seals: readonly Seal[]): boolean {
-  const seal = sealOf(position, seals);
-  return seal === undefined || position.tsn <= seal.lastTsn;
-}
-
 function placeOf(generation: string, last: ListedSegment | undefined) {
   return {
     generation,
@@ -451,6 +451,7 @@ function planOf(
     endVersion: version,
     isPast: false,
     beforeVersion: undefined,
+    lost: [],
   };
 }
 

@@ -11,20 +11,22 @@ import { sleepUntil } from "../common/clock.ts";
 import { withDeadline } from "../common/deadline.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { retry } from "../common/retry.ts";
-import {
-  type BackupEnd,
-  BackupService,
-  type BackupServiceOptions,
-  HandoverCalls,
-  ownershipOptions,
-  patienceOf,
-  requireUsable,
-} from "../backup/backup_service.ts";
-import { HandoverBeat } from "../backup/handover.ts";
+import { type BackupEnd, BackupService } from "../backup/backup_service.ts";
+import { errorKindOf } from "../backup/error_kind.ts";
+import { HandoverBeat, HandoverCalls } from "../backup/handover.ts";
 import { STATE } from "../backup/launch.ts";
-import { type Manifest, UnreadableError } from "../backup/manifest.ts";
+import type { Manifest } from "../backup/manifest.ts";
 import { FencedError, isOutage, type Ownership } from "../backup/ownership.ts";
-import { Candidate } from "../backup/takeover.ts";
+import { ownershipOptions, requireUsable } from "../backup/preconditions.ts";
+import {
+  type BackupServiceOptions,
+  patienceOf,
+} from "../backup/service_options.ts";
+import {
+  Candidate,
+  temporaryAtLaunch,
+  waitingFor,
+} from "../backup/takeover.ts";
 import { localDurability } from "../store/durability.ts";
 import type { EngineLock } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
@@ -47,8 +49,6 @@ const OUTAGE_RETRY_MS = 1000;
 const WITHDRAW_TIMEOUT_MS = 2000;
 /** The same for a launch under way, unless its caller says otherwise. */
 const LAUNCH_END_MS = 10_000;
-/** How long a start asks for a manifest that it cannot read. */
-const UNREADABLE_MS = 30_000;
 /**
  * A word to the owner that was not taken is tried again after about this. Some
  * stores take few changes of one object, and those of the owner come first.
@@ -80,9 +80,9 @@ export class Instance {
   private manifest: Manifest | undefined;
   /** The object store has said who owns the database, or that nobody does. */
   private hasSeen = false;
-  /** Why the last look at the object store failed, in a sentence. */
-  private outage: string | undefined;
-  private followProblem: string | undefined;
+  /** Why the last look at the object store failed, while it fails. */
+  private outage: unknown;
+  private followProblem: unknown;
   private yielding: { epoch: number; untilMs: number } | undefined;
   private nextFollowMs = 0;
   private followPauseMs = FOLLOW_MS;
@@ -261,15 +261,14 @@ export class Instance {
       this.followProblem = undefined;
     } catch (error) {
       this.stopped.signal.throwIfAborted();
-      const isOutage = error instanceof UnavailableError;
-      if (!isOutage && !(error instanceof StartupError)) throw error;
+      if (!isOutage(error) && !(error instanceof StartupError)) throw error;
       this.followPauseMs = MAX_FOLLOW_MS;
       if (this.followProblem === undefined) {
         logger.error("The backup cannot be followed at present.", {
           reason: messageOf(error),
         });
       }
-      this.followProblem = messageOf(error);
+      this.followProblem = error;
     }
     this.nextFollowMs = clock.monotonicMs() + this.followPauseMs;
   }
@@ -280,19 +279,21 @@ export class Instance {
   private async answered<T>(work: () => Promise<T>): Promise<T> {
     const { clock, logger } = this.options;
     const startedMs = clock.monotonicMs();
+    const isTemporary = temporaryAtLaunch(clock);
     try {
       return await this.untilStopped(retry(work, {
         clock,
         policy: { firstMs: OUTAGE_RETRY_MS, maxMs: OUTAGE_RETRY_MS },
         signal: this.stopped.signal,
-        isTemporary: (error) => this.mayPass(error, startedMs),
+        // Who was let in before waits until it is again.
+        isTemporary: (error) =>
+          isTemporary(error) ||
+          (this.hasServed || this.manifest !== undefined) && isOutage(error),
         onFailure: (error) => {
           if (this.outage === undefined) {
-            logger.warn("The object store does not answer; trying on.", {
-              reason: messageOf(error),
-            });
+            logger.warn(waitingFor(error), { reason: messageOf(error) });
           }
-          this.outage = messageOf(error);
+          this.outage = error;
           if (this.alone) return;
           this.shut(
             "backup",
@@ -306,19 +307,6 @@ export class Instance {
       this.outage = undefined;
       await this.endAlone();
     }
-  }
-
-  /**
-   * Whether the store may give another answer later. A start that was never
-   * answered well is refused before long where a person has to look.
-   */
-  private mayPass(error: unknown, startedMs: number): boolean {
-    if (!isOutage(error)) return false;
-    if (error instanceof UnavailableError || this.hasServed || this.manifest) {
-      return true;
-    }
-    const forMs = this.options.clock.monotonicMs() - startedMs;
-    return error instanceof UnreadableError && forMs < UNREADABLE_MS;
   }
 
   /** A request that hangs does not hold a stop up. */
@@ -425,12 +413,8 @@ export class Instance {
       segments: 0,
       shippedBytes: 0,
       failures: 0,
-      lastError: error,
-      lastErrorKind: error === undefined
-        ? undefined
-        : outage === undefined
-        ? "damaged"
-        : "unreachable",
+      lastError: error === undefined ? undefined : messageOf(error),
+      lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       clockSkewMs: undefined,
       verifiedAgeMs: undefined,
       verifyFailure: undefined,

@@ -53,7 +53,7 @@ export function placePermissions(
       permissions({
         net: s3Hosts(bucketOf(url), s3Endpoint, around),
         env: AWS_VARIABLES,
-        sys: ["osRelease"],
+        sys: ["osRelease", ...homeFacts(around)],
       }),
       place.s3Credentials === undefined
         ? awsCredentials(around, s3Endpoint !== undefined)
@@ -69,6 +69,13 @@ export function placePermissions(
     ]);
   }
   return permissions({});
+}
+
+/** The SDK looks below the home folder: the system tells it, if nobody else. */
+function homeFacts({ env }: Surroundings): string[] {
+  return env("HOME") || env("USERPROFILE") || env("HOMEPATH")
+    ? []
+    : ["uid", "homedir"];
 }
 
 function bucketOf(url: string): string {

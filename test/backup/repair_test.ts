@@ -62,11 +62,23 @@ function versionOf(stamp: string): number {
 }
 
 /** Two epochs and two generations with something in them; 9 keys. */
-async function fill({ folder, backup }: World): Promise<string> {
+async function fill(w: World): Promise<string> {
+  const { folder, backup } = w;
   await killedAfter(4, folder.database, backup);
   const path = `${folder.path}/second.sqlite`;
   await using server = await ServerProcess.start({ path, backup, args: ARGS });
   for (let i = 4; i < 6; i++) await put(server, `${i}`);
+  await snapshot(w, server);
+  let last = "";
+  for (let i = 6; i < 9; i++) last = await put(server, `${i}`);
+  await server.kill();
+  return last;
+}
+
+async function snapshot(
+  { folder }: World,
+  server: ServerProcess,
+): Promise<void> {
   const host = new URL(server.url).host;
   const made = await runCommand(["backup", "snapshot", "--addr", host], {
     net: [host],
@@ -74,10 +86,31 @@ async function fill({ folder, backup }: World): Promise<string> {
     env: { KVSTORE_SECRET: REST_SECRET },
   });
   assert.equal(made.code, 0, made.err);
-  let last = "";
-  for (let i = 6; i < 9; i++) last = await put(server, `${i}`);
-  await server.kill();
-  return last;
+}
+
+/** How many keys there were, or why it cannot be told. */
+async function restoredAt(
+  { folder, backup, run }: World,
+  at: string,
+): Promise<number | string> {
+  const output = await Deno.makeTempFile({ dir: folder.path });
+  await Deno.remove(output);
+  const done = await run(
+    ...["restore", "--from", backup.url, "--at", at, "-o", output],
+  );
+  return done.code === 0 ? rowsOf(output) : done.err;
+}
+
+/** A versionstamp never goes back, whatever file a launch finds. */
+async function goesOnAbove(
+  { backup }: World,
+  above: string,
+  path: string,
+): Promise<void> {
+  await using server = await ServerProcess.start({ path, backup, args: ARGS });
+  const next = await put(server, "next");
+  assert.ok(next > above, `${next} ${above}`);
+  assert.equal((await server.stop()).code, 0);
 }
 
 /** A launch on a blank disk has all of it, and versions above it. */
@@ -256,7 +289,20 @@ Deno.test("s3: a history with a hole ends before it, once somebody has agreed; i
   assert.equal(done.code, 0, done.err);
   const listed = await run("backup", "list", "--backup", backup.url);
   assert.match(listed.out, new RegExp(`lost +after ${stamps[6]}`));
+  const betweenTime = new Date(
+    JSON.parse(
+      (await run("backup", "list", "--backup", backup.url, "--json"))
+        .out,
+    ).lost[0].decidedMs - 1,
+  ).toISOString();
   await goesOn(w, 7, stamps[19]);
+  // No point of what was given up is answered with the state before it.
+  for (const at of [stamps[7], stamps[10], stamps[19], betweenTime]) {
+    const refused = await restoredAt(w, at);
+    assert.match(`${refused}`, /does not hold.*given up.*Nothing was restored/);
+    assert.match(`${refused}`, new RegExp(`--at ${stamps[6]}`));
+  }
+  assert.equal(await restoredAt(w, stamps[6]), 7);
   const after = new Set(await keysOf(objects));
   assert.deepEqual(before.filter((key) => !after.has(key)), []);
   // The old owner's file comes too late now, and is kept.
@@ -290,7 +336,61 @@ Deno.test("s3: after such a repair the file of the last owner goes on with every
   const restored = await run("restore", "--from", backup.url, "-o", output);
   assert.equal(restored.code, 0, restored.err);
   assert.equal(rowsOf(output), 20);
-  assert.ok(stamps.length === 20);
+  // What was given up is there again, every point of it.
+  for (const i of [6, 7, 19]) {
+    assert.equal(await restoredAt(w, stamps[i]), i + 1);
+  }
+});
+
+Deno.test("s3: generations that are not whole any more are left out, and nothing else takes their place", async () => {
+  await using w = await world("left-out");
+  if (w === undefined) return;
+  const { objects, backup, folder, run } = w;
+  // One machine, and then another one, with two generations more.
+  const stamps = await killedAfter(3, folder.database, backup);
+  const path = `${folder.path}/second.sqlite`;
+  const times: string[] = [];
+  {
+    await using server = await ServerProcess.start({
+      path,
+      backup,
+      args: ARGS,
+    });
+    for (const group of [1, 2]) {
+      await snapshot(w, server);
+      for (let i = 0; i < 3; i++) {
+        stamps.push(await put(server, `${group}-${i}`));
+        if (i === 1) times.push(new Date().toISOString());
+      }
+    }
+    assert.equal((await server.stop()).code, 0);
+  }
+  const generations: string[] = JSON.parse(
+    (await run("backup", "list", "--backup", backup.url, "--json")).out,
+  ).generations.map(({ name }: { name: string }) => name);
+  const repair = async () => {
+    await objects.delete(["manifest.json"]);
+    const done = await run("backup", "repair", "--backup", backup.url, "--yes");
+    assert.equal(done.code, 0, done.err);
+    return done.out;
+  };
+  await objects.delete([`${generations[1]}/snapshot.json`]);
+  assert.match(await repair(), new RegExp(`left out +${generations[1]}`));
+  for (const i of [0, 1, 2, 6, 7, 8]) {
+    assert.equal(await restoredAt(w, stamps[i]), i + 1);
+  }
+  for (const at of [stamps[3], stamps[4], times[0]]) {
+    assert.match(`${await restoredAt(w, at)}`, /does not hold that state/);
+  }
+
+  // And the newest: what the first machine's file would go on from is past.
+  await objects.delete([`${generations[2]}/snapshot.json`]);
+  assert.match(await repair(), /given up +what was written after/);
+  await goesOnAbove(w, stamps[8], folder.database);
+  for (const at of [stamps[6], stamps[8], times[1]]) {
+    assert.match(`${await restoredAt(w, at)}`, /does not hold that/);
+  }
+  assert.equal(await restoredAt(w, stamps[2]), 3);
 });
 
 Deno.test("s3: a running server is not repaired away from under its clients", async () => {

@@ -168,8 +168,11 @@ function unused(
 /** What a library tries, and does without. */
 function isOptional(kind: string, value: string, env: Variables): boolean {
   // Of the SDK, which has its keys by variables and its region by the endpoint.
-  const isOfAws = value.startsWith(`${env.HOME}/.aws/`) &&
-    env.AWS_ACCESS_KEY_ID !== undefined;
+  // Without a variable the system says where the home is.
+  const isInHome = env.HOME
+    ? value.startsWith(`${env.HOME}/.aws/`)
+    : /\/\.aws\/\w+$/.test(value);
+  const isOfAws = isInHome && env.AWS_ACCESS_KEY_ID !== undefined;
   return (kind === "read" || kind === "write") && isOfAws;
 }
 
