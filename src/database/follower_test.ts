@@ -160,3 +160,20 @@ test("a file that was written to after it followed does not follow any more", as
   assert.deepEqual(keys(), ["a", "b"]);
   await service.close();
 });
+
+test("between two owners nothing is restored either: what is there may be no history", async () => {
+  const { service, write, follow, manifest, disk } = await scene();
+  await write("late");
+  const before = await manifest();
+  // The next owner has it, and has not sealed yet what was before it.
+  const taken: Manifest = {
+    ...before,
+    epoch: before.epoch + 1,
+    owner: "another",
+  };
+  const follower = follow();
+  assert.equal(await follower.step(taken), 0);
+  assert.equal(follower.isReady, false);
+  assert.equal(disk.database, undefined);
+  await service.close();
+});
