@@ -240,7 +240,9 @@ async function everyCommand(place: Place): Promise<void> {
   };
   assert.match(await run("health"), /^ready: /);
   assert.match(await run("backup", "snapshot"), /^New generation /);
-  assert.match(await run("backup", "status", ...place.args), /^Active: /);
+  const status = ["backup", "status", ...place.args];
+  assert.match(await run(...status), /^Active: /);
+  assert.match(await run(...status, "--sqlite-path", database), /^Active: /);
   assert.match(await run("backup", "list", ...place.args), /newest/);
   assert.match(
     await run("backup", "verify", ...place.args, "--sqlite-path", database),

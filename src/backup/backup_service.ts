@@ -3,38 +3,32 @@
  * local file made what the history says, then the store, then shipping. What
  * happens to ownership while it runs ends here too.
  */
-import { type Clock, sleep } from "../common/clock.ts";
-import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import { sleep } from "../common/clock.ts";
+import { messageOf, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import { machineStartedMs } from "../common/machine.ts";
-import type { Random } from "../common/random.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
-import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
-import { probe } from "../object_store/probe.ts";
 import type { BackupSource } from "../store/backup_source.ts";
 import type { EngineLock, LocalEngine } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
-import { BackupDurability, type DurabilityName } from "./backup_durability.ts";
+import { BackupDurability } from "./backup_durability.ts";
 import { BoundedWaits } from "./bounded_waits.ts";
-import { readNewestManifest } from "./copies.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
-import { prepare, type Prepared, requirePlace, STATE } from "./launch.ts";
+import { prepare, type Prepared, STATE } from "./launch.ts";
 import { withLeap } from "./leap.ts";
-import { isReadyToTakeOver } from "./handover.ts";
+import { HandoverCalls, isReadyToTakeOver } from "./handover.ts";
 import type { Manifest } from "./manifest.ts";
 import type { EpochEnd } from "./manifest_register.ts";
-import { ManifestStore } from "./manifest_store.ts";
-import {
-  FencedError,
-  type Ownership,
-  type OwnershipOptions,
-} from "./ownership.ts";
+import { FencedError, type Ownership } from "./ownership.ts";
 import { CONFIRMATION_TIMEOUT_MS, OwnedStore } from "./owned_store.ts";
-import { goneOwner, machineMark } from "./same_machine.ts";
+import { markOf, ownershipOptions, requireUsable } from "./preconditions.ts";
+import { isCopy } from "./same_machine.ts";
+import {
+  type BackupServiceOptions,
+  patienceOf,
+  patiently,
+} from "./service_options.ts";
 import { Shipper } from "./shipper.ts";
 import { acquireOwnership } from "./takeover.ts";
-import { readOfNonEmpty } from "./unclaimed.ts";
 import { Verifications } from "./verifications.ts";
 import type { Verification } from "./verify.ts";
 
@@ -52,33 +46,6 @@ export interface BackupEnd {
   sentence: string;
 }
 
-export interface BackupServiceOptions {
-  objects: ObjectStore;
-  engine: LocalEngine;
-  clock: Clock;
-  random: Random;
-  logger: Logger;
-  durability: DurabilityName;
-  intervalMs: number;
-  retentionMs: number;
-  maxRetainedBytes: number;
-  /** 0: never. */
-  verifyEveryMs: number;
-  /** Uses a store that ignores conditions: two instances may fork the data. */
-  allowUnfenced: boolean;
-  /** Where clients reach this instance, for others to tell. */
-  ownerUrl?: string;
-  leaseMs?: number;
-  clockMarginMs?: number;
-  /** Undefined where it is not known. Default: of this machine. */
-  machineStartedMs?(clock: Clock): number | undefined;
-  /** How long a request with data is waited for at first. Default: 5 s. */
-  firstTimeoutMs?: number;
-  progress?(what: string, done: number, total: number): void;
-  /** Ends the launch; its reason is what `open` rejects with. */
-  signal?: AbortSignal;
-}
-
 export class BackupService {
   readonly store: OwnedStore;
   /** Resolves when ownership went to another instance. */
@@ -90,6 +57,8 @@ export class BackupService {
   private readonly verifications: Verifications;
   private readonly stopped = new AbortController();
   private considering: Promise<void> | undefined;
+  /** A launch that asked while another one was considered. */
+  private nextAsking: string | undefined;
   private handingOver: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
   private fencedBy: FencedError | undefined;
@@ -133,6 +102,8 @@ export class BackupService {
     try {
       const leap = (version: number) => announceLeap(ownership, version);
       const { manifest, historyEnd: end } = ownership;
+      const mark = markOf(options, lock);
+      const before = engine.inspect();
       const prepared = await patiently(
         options,
         async () =>
@@ -154,7 +125,11 @@ export class BackupService {
             }),
       );
       report(prepared, logger);
-      if (prepared.decision.action === "new") await beginNew(engine, ownership);
+      const { action } = prepared.decision;
+      if (action === "new") await beginNew(engine, ownership);
+      if (before && action === "use" && isCopy(before, objects.url, mark)) {
+        engine.leap(await leap(Math.max(before.version, end!.version)));
+      }
       const durability = new BackupDurability(options.durability);
       const inner = await engine.open(durability);
       service = new BackupService(
@@ -164,7 +139,7 @@ export class BackupService {
         durability,
         inner,
       );
-      await service.begin(markOf(options, lock));
+      await service.begin(mark);
       const opened = service;
       calls.answer((launch) => opened.considerHandover(launch));
       return service;
@@ -273,12 +248,29 @@ export class BackupService {
     this.generations.begin();
     // Until then a blank disk may begin anew in our place.
     if (generation === null && !beganWithFile) await this.firstGeneration();
-    if (options.durability === "s3") {
-      await this.generations.making;
-      await shipper.drain();
-      await this.durability.shipped(shipper.shippedVersion);
-    } else shipper.synced(source.syncedVersion);
+    if (options.durability === "s3") await this.shipAll();
+    else shipper.synced(source.syncedVersion);
     void this.verifications.begin();
+  }
+
+  /** Nothing is tried any more where the launch is ended. */
+  private async shipAll(): Promise<void> {
+    const { shipper, generations, durability } = this;
+    const { signal } = this.options;
+    const end = () => {
+      durability.refuse(new UnavailableError("The server is stopping."));
+      this.stop();
+    };
+    signal?.addEventListener("abort", end);
+    try {
+      signal?.throwIfAborted();
+      await generations.making;
+      await shipper.drain();
+      await durability.shipped(shipper.shippedVersion);
+      signal?.throwIfAborted();
+    } finally {
+      signal?.removeEventListener("abort", end);
+    }
   }
 
   /** Resolves when there is one, or when the service has ended without. */
@@ -313,9 +305,17 @@ export class BackupService {
    * Another launch asks for the database. It is handed over only to one that
    * is seen to be alive and ready; until then this one serves.
    */
-  private considerHandover(launch: string): Promise<void> {
-    return this.considering ??= this.answerHandover(launch)
-      .finally(() => this.considering = undefined);
+  private considerHandover(launch: string): void {
+    if (this.considering) {
+      this.nextAsking = launch;
+      return;
+    }
+    this.considering = this.answerHandover(launch).finally(() => {
+      this.considering = undefined;
+      const next = this.nextAsking;
+      this.nextAsking = undefined;
+      if (next !== undefined) this.considerHandover(next);
+    });
   }
 
   private async answerHandover(launch: string): Promise<void> {
@@ -534,103 +534,6 @@ async function announceLeap(
   return leapVersion;
 }
 
-export function patienceOf(
-  { clock, firstTimeoutMs }: BackupServiceOptions,
-): Patience {
-  const { firstMs, maxMs } = DATA_PATIENCE;
-  return new Patience({ clock, firstMs: firstTimeoutMs ?? firstMs, maxMs });
-}
-
-/** Until the store answers: nothing can be served without it. */
-async function patiently<T>(
-  { clock, logger, signal }: BackupServiceOptions,
-  work: () => Promise<T>,
-): Promise<T> {
-  for (let hasFailed = false;; hasFailed = true) {
-    signal?.throwIfAborted();
-    try {
-      return await work();
-    } catch (error) {
-      if (
-        !(error instanceof UnavailableError) || error instanceof FencedError
-      ) throw error;
-      if (!hasFailed) {
-        logger.warn("The object store does not answer; trying on.", {
-          reason: messageOf(error),
-        });
-      }
-    }
-    await sleep(clock, LAUNCH_RETRY_MS);
-  }
-}
-
-/** Before anything is written there. */
-async function requireOurs(
-  { objects, clock, random, signal }: BackupServiceOptions,
-): Promise<void> {
-  const manifests = new ManifestStore(objects, clock, random);
-  if (await readNewestManifest(objects, manifests, signal)) return;
-  await readOfNonEmpty(objects, manifests, signal);
-}
-
-/**
- * Whether a backup may begin or go on in this place, before anything of it is
- * written.
- * @throws StartupError where it may not
- * @throws UnavailableError where the store does not answer
- */
-export async function requireUsable(
-  options: BackupServiceOptions,
-): Promise<void> {
-  const { objects, engine, logger } = options;
-  await requirePlace(objects, engine.inspect(), logger);
-  await requireOurs(options);
-  await requireFencing(options);
-}
-
-/** What shows later that a launch of this machine had this very lock. */
-function markOf(
-  { machineStartedMs: startedMs = machineStartedMs, clock }:
-    BackupServiceOptions,
-  { identity }: EngineLock,
-): string {
-  return machineMark(startedMs(clock), identity);
-}
-
-/** For whoever wants to own the history with the file of this engine. */
-export function ownershipOptions(
-  options: BackupServiceOptions,
-  calls: HandoverCalls,
-  lock: EngineLock,
-): OwnershipOptions {
-  const { objects, engine } = options;
-  const local = engine.inspect();
-  return {
-    ...options,
-    databaseId: local?.databaseId,
-    previousOwner: goneOwner(local, objects.url, markOf(options, lock)),
-    servesThroughOutages: options.durability === "local",
-    onHandoverRequested: (launch) => calls.request(launch),
-  };
-}
-
-/** Keeps the newest request for a hand-over until there is who answers it. */
-export class HandoverCalls {
-  private answerer: ((launch: string) => void) | undefined;
-  private waiting: string | undefined;
-
-  request(launch: string): void {
-    if (this.answerer) this.answerer(launch);
-    else this.waiting = launch;
-  }
-
-  answer(answerer: (launch: string) => void): void {
-    this.answerer = answerer;
-    if (this.waiting !== undefined) answerer(this.waiting);
-    this.waiting = undefined;
-  }
-}
-
 /** A file that is near the history's end already (`database/follower.ts`). */
 export interface TakesOver {
   /** @returns undefined where the file does not follow that history */
@@ -639,29 +542,6 @@ export interface TakesOver {
     endVersion: number,
     announceLeap: (version: number) => Promise<number>,
   ): Promise<Prepared | undefined>;
-}
-
-async function requireFencing(
-  { objects, random, logger, allowUnfenced }: BackupServiceOptions,
-): Promise<void> {
-  const result = await probe(objects, random);
-  if (result.ok) {
-    if (result.keepsAll === undefined) return;
-    logger.warn(
-      "Nothing may be deleted in the backup's place. It works, and it grows for ever: what is older than the retention stays, and so does the little that every start writes to try the place out. Allow deleting objects there.",
-      { reason: result.keepsAll },
-    );
-    return;
-  }
-  if (!allowUnfenced) {
-    throw new StartupError(
-      `This object store cannot keep two instances apart: ${result.reason} Nothing was opened. Use another store, or --allow-unfenced-backup where only one instance can ever run.`,
-    );
-  }
-  logger.warn(
-    "This object store cannot keep two instances apart: if two ever run at once, one overwrites the other's history.",
-    { reason: result.reason },
-  );
 }
 
 function report({ decision, asideName, restored }: Prepared, logger: Logger) {

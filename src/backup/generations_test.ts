@@ -21,7 +21,12 @@ const LONG_MS = 1000;
 
 /** A service over a file and a bucket whose requests the test can hold. */
 class Scene implements AsyncDisposable {
-  readonly memory = new MemoryObjectStore({ clock: systemClock });
+  /** By which nothing has expired before the store agrees. */
+  readonly storeClock: Clock = {
+    ...systemClock,
+    nowMs: () => systemClock.nowMs() + this.aheadMs,
+  };
+  readonly memory = new MemoryObjectStore({ clock: this.storeClock });
   /** Awaited before a request is passed on. */
   hold: (name: keyof ObjectStore, key: string) => Promise<void> | void =
     () => {};
@@ -42,10 +47,12 @@ class Scene implements AsyncDisposable {
       await Deno.makeTempDir({ prefix: "denokv-test-" }),
     );
     const { memory } = scene;
-    const view = new MemoryObjectStore({ clock: systemClock, sharing: memory });
+    const view = new MemoryObjectStore({
+      clock: scene.storeClock,
+      sharing: memory,
+    });
     const clock: Clock = {
-      ...systemClock,
-      nowMs: () => systemClock.nowMs() + scene.aheadMs,
+      ...scene.storeClock,
       after: (delayMs, fire) =>
         systemClock.after(delayMs < LONG_MS ? delayMs : delayMs / 100, () => {
           fire();

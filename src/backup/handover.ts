@@ -98,3 +98,20 @@ async function beatOf(
     return undefined;
   }
 }
+
+/** Keeps the newest request for a hand-over until there is who answers it. */
+export class HandoverCalls {
+  private answerer: ((launch: string) => void) | undefined;
+  private waiting: string | undefined;
+
+  request(launch: string): void {
+    if (this.answerer) this.answerer(launch);
+    else this.waiting = launch;
+  }
+
+  answer(answerer: (launch: string) => void): void {
+    this.answerer = answerer;
+    if (this.waiting !== undefined) answerer(this.waiting);
+    this.waiting = undefined;
+  }
+}

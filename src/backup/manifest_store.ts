@@ -10,8 +10,8 @@ import { UnavailableError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
 import {
+  cutOf,
   type ObjectStore,
-  STORE_CLOCK_STEP_MS,
   type VersionTag,
 } from "../object_store/object_store.ts";
 import { Patience } from "../object_store/patience.ts";
@@ -90,11 +90,9 @@ export class ManifestStore {
     const { tag, modifiedMs, nowMs } = head;
     if (nowMs === undefined) return { tag };
     this.clocks = compareClocks(beganMs, clock.nowMs(), nowMs);
-    // The one may be cut to its second and the other not.
-    return {
-      tag,
-      ageMs: Math.max(0, nowMs - modifiedMs - STORE_CLOCK_STEP_MS),
-    };
+    // It may have been written up to a second later than the answer says.
+    const ageMs = Math.max(0, nowMs - modifiedMs - cutOf(modifiedMs));
+    return { tag, ageMs };
   }
 
   /**

@@ -138,8 +138,10 @@ function released(manifest: Manifest, epoch: number): Manifest {
     ...manifest,
     epoch,
     owner: null,
+    ownerUrl: null,
     leaseUntilMs: 0,
     handoverTo: null,
+    standby: null,
   };
 }
 

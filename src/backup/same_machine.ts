@@ -10,6 +10,9 @@ import { STATE } from "./launch.ts";
 /** Of a machine's start, as two launches reckon it: seconds, and clock steps. */
 const MAX_START_APART_MS = 2000;
 
+/** Of the start of a machine: two of them are never the same. */
+const NOT_KNOWN = "?";
+
 /**
  * What holds of this machine and this lock, to be kept in the file.
  * @param startedMs when the machine was started, where that is known
@@ -18,9 +21,9 @@ export function machineMark(
   startedMs: number | undefined,
   lockIdentity: string | undefined,
 ): string {
-  return startedMs === undefined || lockIdentity === undefined
-    ? ""
-    : `${Math.round(startedMs)} ${lockIdentity}`;
+  if (lockIdentity === undefined) return "";
+  const started = startedMs === undefined ? NOT_KNOWN : Math.round(startedMs);
+  return `${started} ${lockIdentity}`;
 }
 
 /**
@@ -36,6 +39,23 @@ export function goneOwner(
   return isSameMachine(local.state(STATE.machine) ?? "", mark)
     ? local.state(STATE.owner)
     : undefined;
+}
+
+/**
+ * Whether the file lies somewhere else than when it was last served with this
+ * backup. The one that it was copied from may have gone on, and have issued
+ * versions that nobody here knows of.
+ */
+export function isCopy(
+  local: LocalDatabase | undefined,
+  url: string,
+  mark: string,
+): boolean {
+  if (local === undefined || local.state(STATE.url) !== url) return false;
+  const [, lockBefore] = (local.state(STATE.machine) ?? "").split(" ");
+  const [, lockNow] = mark.split(" ");
+  return lockBefore !== undefined && lockNow !== undefined &&
+    lockBefore !== lockNow;
 }
 
 export function isSameMachine(before: string, now: string): boolean {

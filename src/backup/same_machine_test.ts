@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import { systemClock } from "../common/clock.ts";
 import { machineStartedMs } from "../common/machine.ts";
 import { STATE } from "./launch.ts";
-import { goneOwner, isSameMachine, machineMark } from "./same_machine.ts";
+import {
+  goneOwner,
+  isCopy,
+  isSameMachine,
+  machineMark,
+} from "./same_machine.ts";
 
 Deno.test("a lock proves its owner gone on the machine and the file that it served alone", () => {
   const mark = "1700000000000 64:17";
@@ -39,9 +44,28 @@ Deno.test("a file that does not say where it was served proves nothing", () => {
   assert.equal(goneOwner(undefined, "s3://b", mark), undefined);
 });
 
+Deno.test("a file at another place than it was served from is a copy", () => {
+  const state = new Map<string, string>([[STATE.url, "s3://b"]]);
+  const local = {
+    databaseId: "id",
+    version: 1,
+    contentVersion: 1,
+    state: (name: string) => state.get(name),
+  };
+  const here = machineMark(undefined, "64:17");
+  assert.ok(!isCopy(local, "s3://b", here), "it does not say where it was");
+  state.set(STATE.machine, here);
+  assert.ok(!isCopy(local, "s3://b", machineMark(1, "64:17")));
+  assert.ok(isCopy(local, "s3://b", machineMark(undefined, "64:18")));
+  assert.ok(!isCopy(local, "s3://other", machineMark(1, "64:18")));
+  assert.ok(!isCopy(local, "s3://b", ""));
+  assert.ok(!isCopy(undefined, "s3://b", here));
+});
+
 Deno.test("this machine is known again", () => {
   const mark = () => machineMark(machineStartedMs(systemClock), "64:17");
   assert.ok(isSameMachine(mark(), mark()));
-  assert.equal(machineMark(undefined, "64:17"), "");
+  const unknown = machineMark(undefined, "64:17");
+  assert.ok(!isSameMachine(unknown, unknown));
   assert.equal(machineMark(1, undefined), "");
 });

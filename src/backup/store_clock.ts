@@ -2,7 +2,7 @@
  * Our clock beside that of the object store. Nobody takes a backup over by the
  * time of day of its own machine, and nothing is deleted by it alone.
  */
-import { STORE_CLOCK_STEP_MS } from "../object_store/object_store.ts";
+import { cutOf } from "../object_store/object_store.ts";
 
 export interface ClockComparison {
   ourMs: number;
@@ -18,7 +18,7 @@ export function compareClocks(
   storeMs: number,
 ): ClockComparison {
   // It was read between the two, and is perhaps cut to its second.
-  const aheadMs = beganMs - (storeMs + STORE_CLOCK_STEP_MS);
+  const aheadMs = beganMs - (storeMs + cutOf(storeMs));
   const behindMs = endedMs - storeMs;
   const skewMs = aheadMs > 0 ? aheadMs : Math.min(0, behindMs);
   return { ourMs: endedMs, storeMs, skewMs };

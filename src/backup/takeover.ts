@@ -2,7 +2,7 @@
  * Becoming the owner of a history: looking who owns it, asking for it, and
  * taking it (docs/fencing.md).
  */
-import { sleepUntil } from "../common/clock.ts";
+import { type Clock, sleepUntil } from "../common/clock.ts";
 import { messageOf, UnavailableError } from "../common/errors.ts";
 import { randomUuid } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
@@ -175,13 +175,15 @@ export class Candidate {
   /**
    * Says that somebody stands by, where nobody has: an owner that is asked
    * nothing then keeps its lease, and is not taken for dead.
+   * @returns whether it is said now
    */
-  async standBy(): Promise<void> {
+  async standBy(): Promise<boolean> {
     const { found } = this;
-    if (found === undefined || found.manifest.owner === null) return;
-    if (found.manifest.standby) return;
+    if (found === undefined || found.manifest.owner === null) return false;
+    if (found.manifest.standby) return true;
     const next = { ...found.manifest, standby: this.launch };
-    await this.store.swap(found, next, () => true);
+    const { won } = await this.store.swap(found, next, () => true);
+    return won;
   }
 
   /**
@@ -285,6 +287,34 @@ export class Candidate {
 }
 
 /**
+ * Which errors a launch tries again after: an outage without end, and what is
+ * no manifest for a while, because it may be the page of a proxy.
+ */
+export function temporaryAtLaunch(
+  clock: Clock,
+): (error: unknown) => boolean {
+  let unreadableSinceMs: number | undefined;
+  return (error) => {
+    if (error instanceof UnreadableError) {
+      const nowMs = clock.monotonicMs();
+      unreadableSinceMs ??= nowMs;
+      return nowMs - unreadableSinceMs < UNREADABLE_MS;
+    }
+    unreadableSinceMs = undefined;
+    return error instanceof UnavailableError && !(error instanceof FencedError);
+  };
+}
+
+/** What a launch that tries again says, in a sentence. */
+export function waitingFor(error: unknown): string {
+  return error instanceof UnreadableError
+    ? `The object store gave something that is no manifest; trying on for ${
+      UNREADABLE_MS / 1000
+    } s.`
+    : "The object store does not answer; trying on.";
+}
+
+/**
  * Becomes the owner: asks a living one to hand over, waits for a dead one's
  * lease, and takes the history.
  * @throws StartupError where the bucket holds another database
@@ -298,7 +328,7 @@ export async function acquireOwnership(
   // It serves as soon as it has the history, so it is ready all the time.
   const beat = new HandoverBeat(options, candidate.launch);
   let told: string | undefined;
-  let unreadableSinceMs: number | undefined;
+  const isTemporary = temporaryAtLaunch(clock);
   const tell = (what: string) => {
     if (told !== what) options.onWaiting?.(told = what);
   };
@@ -307,7 +337,6 @@ export async function acquireOwnership(
       signal?.throwIfAborted();
       try {
         const sight = await candidate.look();
-        unreadableSinceMs = undefined;
         if (sight.mayTake !== undefined) {
           const ownership = await candidate.take(sight);
           if (ownership) return ownership;
@@ -320,20 +349,8 @@ export async function acquireOwnership(
         await candidate.ask();
         await sleepUntil(clock, WAIT_POLL_MS, signal);
       } catch (error) {
-        if (error instanceof UnreadableError) {
-          const nowMs = clock.monotonicMs();
-          unreadableSinceMs ??= nowMs;
-          if (nowMs - unreadableSinceMs >= UNREADABLE_MS) throw error;
-        } else if (!(error instanceof UnavailableError)) throw error;
-        tell(
-          error instanceof UnreadableError
-            ? `The object store gave something that is no manifest; trying on for ${
-              UNREADABLE_MS / 1000
-            } s. ${messageOf(error)}`
-            : `The object store does not answer (${
-              messageOf(error)
-            }); trying on.`,
-        );
+        if (!isTemporary(error)) throw error;
+        tell(`${waitingFor(error)} ${messageOf(error)}`);
         await sleepUntil(clock, OUTAGE_POLL_MS, signal);
       }
     }

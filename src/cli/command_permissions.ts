@@ -36,7 +36,8 @@ interface CommandNeeds {
 const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   start: { listens: true, database: "write" },
   serve: { listens: true, database: "write", place: "write" },
-  "backup status": { asks: true, place: "read" },
+  // It lists the files that were set aside beside the database.
+  "backup status": { asks: true, database: "read", place: "read" },
   "backup list": { place: "read" },
   // It notes in the backup that it was verified.
   "backup verify": {
@@ -94,6 +95,8 @@ export function commandPermissions(
       ? needs.place(values)
       : needs.place;
     all.push(placePermissions(place, access, around));
+    // By the machine's start it knows after a kill that its last launch is gone.
+    if (needs.listens) all.push(permissions({ sys: ["osUptime"] }));
   }
   if (needs.scratch) {
     const folder = values.scratchFolder ?? temporaryFolder(around);

@@ -8,7 +8,11 @@ import type { CliIo } from "./io.ts";
 /** Docker gives a health check 30 s; an answer this late is no good answer. */
 const TIMEOUT_MS = 5_000;
 
-/** @returns the exit code: 0 ready, 1 not ready or not reached */
+/**
+ * A standby is well: a container engine should not replace it. Whether it
+ * serves is for a load balancer, which asks /-/ready itself.
+ * @returns the exit code: 0 ready or standing by, 1 neither, or not reached
+ */
 export async function health(
   config: HealthConfig,
   io: CliIo,
@@ -24,6 +28,10 @@ export async function health(
   const said = member(json, "status");
   if (status === 200 && said === "ready") {
     io.out(`ready: ${url}`);
+    return 0;
+  }
+  if (said === "not ready" && member(json, "cause") === "standby") {
+    io.out(`standby: ${url}`);
     return 0;
   }
   // Another program at this address says nothing about the database.

@@ -46,6 +46,17 @@ Deno.test("ready is 0, anything else is 1 with the server's own sentence", async
   assert.match(gone.text, /could not be asked\. Nothing listens there\.$/);
 });
 
+Deno.test("a standby is well, and says what it is", async () => {
+  await using server = serve(() =>
+    Response.json({ status: "not ready", cause: "standby" }, { status: 503 })
+  );
+  const { port } = server.addr;
+  assert.deepEqual(await ask(port), {
+    code: 0,
+    text: `standby: http://127.0.0.1:${port}/-/ready`,
+  });
+});
+
 Deno.test("another program at the address is not taken for a server that is ready", async () => {
   for (
     const answer of [

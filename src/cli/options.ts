@@ -95,7 +95,8 @@ export const COMMANDS = {
     help: "Ask the server on this machine whether it is ready",
     about: [
       "Asks /-/ready at the address that `serve` would use with the same",
-      "options; for container health checks.",
+      "options; for container health checks. Exit code 0 where it is ready or",
+      "stands by for another instance, 1 otherwise.",
     ],
   },
 } as const;

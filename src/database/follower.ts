@@ -98,11 +98,11 @@ export class Follower {
       this.caughtUpAtMs = this.options.clock.monotonicMs();
       return 0;
     }
+    if (isBetweenOwners(manifest)) return 0;
     if (this.position === undefined && !await this.begin(manifest)) return 0;
     let segments = 0;
     while (this.position !== undefined) {
       const followed = await this.followGeneration(manifest, this.position);
-      if (followed === undefined) return segments;
       segments += followed;
       if (this.position.generation === manifest.generation) {
         this.caughtUpAtMs = this.options.clock.monotonicMs();
@@ -195,18 +195,18 @@ export class Follower {
 
   /**
    * Applies what its generation holds after the position.
-   * @returns undefined where nothing is to be done before the manifest changes
+   * @returns how many segments were new
    */
   private async followGeneration(
     manifest: Manifest,
     position: Position,
-  ): Promise<number | undefined> {
+  ): Promise<number> {
     const { objects, signal } = this.options;
     const { generation } = position;
     const isThere = manifest.generations.some(({ name }) =>
       name === generation
     );
-    if (!isThere || !isHistory(position, manifest.seals)) {
+    if (!isThere || !this.isHistory(position, manifest.seals)) {
       // What it has of a fenced owner is nowhere else.
       if (isThere) {
         const why = "it holds a segment that came too late to be history";
@@ -214,10 +214,6 @@ export class Follower {
       } else this.beginAnew("it is too far behind to be caught up", true);
       return this.begin(manifest).then(() => 0);
     }
-    // Between two owners the end of the last one's epoch is not known yet.
-    const isBetween = position.tsn > 0 && position.epoch < manifest.epoch &&
-      sealOf(position, manifest.seals) === undefined;
-    if (isBetween) return undefined;
     const listing = await listSegments(
       objects,
       generation,
@@ -231,6 +227,12 @@ export class Follower {
     if (segments.length === 0) return 0;
     await this.apply(manifest, position, segments);
     return segments.length;
+  }
+
+  /** A segment behind its epoch's seal is none, whoever has applied it. */
+  private isHistory(position: Position, seals: readonly Seal[]): boolean {
+    const seal = sealOf(position, seals);
+    return seal === undefined || position.tsn <= seal.lastTsn;
   }
 
   private async apply(
@@ -381,6 +383,23 @@ export class Follower {
   }
 }
 
+/**
+ * Whether it is not known yet where an earlier owner's epoch ends. What it put
+ * last may be no history, and a listing that is younger than this manifest may
+ * already show what the next owner put behind it.
+ */
+function isBetweenOwners({ generation, epoch, seals }: Manifest): boolean {
+  if (generation === null) return false;
+  const sealed = new Set(
+    seals.filter((seal) => seal.generation === generation)
+      .map((seal) => seal.epoch),
+  );
+  for (let earlier = epochOf(generation); earlier < epoch; earlier++) {
+    if (!sealed.has(earlier)) return true;
+  }
+  return false;
+}
+
 /** Where the history ends, as far as the seals of earlier owners tell. */
 function endOf({ generation, generations, seals, epoch }: Manifest) {
   if (generation === null) return undefined;
@@ -401,12 +420,6 @@ function sealOf(
   return seals.find((seal) =>
     seal.generation === generation && seal.epoch === epoch
   );
-}
-
-/** A segment behind its epoch's seal is none, whoever has applied it. */
-function isHistory(position: Position, seals: readonly Seal[]): boolean {
-  const seal = sealOf(position, seals);
-  return seal === undefined || position.tsn <= seal.lastTsn;
 }
 
 function placeOf(generation: string, last: ListedSegment | undefined) {

@@ -11,20 +11,22 @@ import { sleepUntil } from "../common/clock.ts";
 import { withDeadline } from "../common/deadline.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { retry } from "../common/retry.ts";
-import {
-  type BackupEnd,
-  BackupService,
-  type BackupServiceOptions,
-  HandoverCalls,
-  ownershipOptions,
-  patienceOf,
-  requireUsable,
-} from "../backup/backup_service.ts";
-import { HandoverBeat } from "../backup/handover.ts";
+import { type BackupEnd, BackupService } from "../backup/backup_service.ts";
+import { errorKindOf } from "../backup/error_kind.ts";
+import { HandoverBeat, HandoverCalls } from "../backup/handover.ts";
 import { STATE } from "../backup/launch.ts";
 import type { Manifest } from "../backup/manifest.ts";
-import { FencedError, type Ownership } from "../backup/ownership.ts";
-import { Candidate } from "../backup/takeover.ts";
+import { FencedError, isOutage, type Ownership } from "../backup/ownership.ts";
+import { ownershipOptions, requireUsable } from "../backup/preconditions.ts";
+import {
+  type BackupServiceOptions,
+  patienceOf,
+} from "../backup/service_options.ts";
+import {
+  Candidate,
+  temporaryAtLaunch,
+  waitingFor,
+} from "../backup/takeover.ts";
 import { localDurability } from "../store/durability.ts";
 import type { EngineLock } from "../store/local_engine.ts";
 import type { BackupReport, Store } from "../store/store.ts";
@@ -45,6 +47,13 @@ const YIELD_MS = 3000;
 const OUTAGE_RETRY_MS = 1000;
 /** A stop waits so long for the object store. */
 const WITHDRAW_TIMEOUT_MS = 2000;
+/** The same for a launch under way, unless its caller says otherwise. */
+const LAUNCH_END_MS = 10_000;
+/**
+ * A word to the owner that was not taken is tried again after about this. Some
+ * stores take few changes of one object, and those of the owner come first.
+ */
+const WORD_RETRY_MS = { first: 1000, max: 8000 };
 
 export interface InstanceOptions extends Omit<BackupServiceOptions, "signal"> {
   /** Never asks a living owner for the database. */
@@ -69,9 +78,11 @@ export class Instance {
   private alone: Promise<Store | undefined> | undefined;
   private hasServed = false;
   private manifest: Manifest | undefined;
-  /** Why the last look at the object store failed, in a sentence. */
-  private outage: string | undefined;
-  private followProblem: string | undefined;
+  /** The object store has said who owns the database, or that nobody does. */
+  private hasSeen = false;
+  /** Why the last look at the object store failed, while it fails. */
+  private outage: unknown;
+  private followProblem: unknown;
   private yielding: { epoch: number; untilMs: number } | undefined;
   private nextFollowMs = 0;
   private followPauseMs = FOLLOW_MS;
@@ -101,7 +112,9 @@ export class Instance {
 
   private async run(): Promise<BackupEnd> {
     const { options } = this;
-    await this.answered(() => requireUsable(this.serviceOptions));
+    await this.answered(() =>
+      requireUsable(this.serviceOptions, () => this.hasSeen = true)
+    );
     for (;;) {
       const end = await this.serveOnce();
       if (end === undefined) continue;
@@ -168,6 +181,7 @@ export class Instance {
     const beat = new HandoverBeat({ objects, clock }, candidate.launch);
     let firstEpoch: number | undefined;
     let askAtMs = 0;
+    const words = new Words(this.options);
     try {
       for (;;) {
         const sight = await this.answered(() => candidate.look());
@@ -184,18 +198,20 @@ export class Instance {
         const asks = !this.options.isStandby && !this.hasServed &&
           manifest.epoch === firstEpoch;
         await this.follow(manifest, asks);
-        if (asks && this.follower.isReady) {
-          beat.start();
+        const isReady = asks && this.follower.isReady;
+        // Of several that are ready, one is asked for, and it alone says so.
+        if (isReady && manifest.handoverTo === candidate.launch) beat.start();
+        else beat.stop();
+        if (isReady && manifest.handoverTo === null) {
           const nowMs = clock.monotonicMs();
-          if (manifest.handoverTo === null && nowMs >= askAtMs) {
-            askAtMs = nowMs + ASK_AGAIN_MS;
-            await this.answered(() => candidate.ask());
+          if (nowMs >= askAtMs) {
+            const hasAsked = await this.untilStopped(
+              words.say(() => candidate.ask()),
+            );
+            if (hasAsked) askAtMs = nowMs + ASK_AGAIN_MS;
           }
-        } else {
-          beat.stop();
-          if (!asks && !manifest.standby) {
-            await this.answered(() => candidate.standBy());
-          }
+        } else if (!asks && !manifest.standby) {
+          await this.untilStopped(words.say(() => candidate.standBy()));
         }
         await sleepUntil(clock, asks ? ASKED_POLL_MS : POLL_MS, signal);
       }
@@ -245,15 +261,14 @@ export class Instance {
       this.followProblem = undefined;
     } catch (error) {
       this.stopped.signal.throwIfAborted();
-      const isOutage = error instanceof UnavailableError;
-      if (!isOutage && !(error instanceof StartupError)) throw error;
+      if (!isOutage(error) && !(error instanceof StartupError)) throw error;
       this.followPauseMs = MAX_FOLLOW_MS;
       if (this.followProblem === undefined) {
         logger.error("The backup cannot be followed at present.", {
           reason: messageOf(error),
         });
       }
-      this.followProblem = messageOf(error);
+      this.followProblem = error;
     }
     this.nextFollowMs = clock.monotonicMs() + this.followPauseMs;
   }
@@ -264,20 +279,21 @@ export class Instance {
   private async answered<T>(work: () => Promise<T>): Promise<T> {
     const { clock, logger } = this.options;
     const startedMs = clock.monotonicMs();
+    const isTemporary = temporaryAtLaunch(clock);
     try {
       return await this.untilStopped(retry(work, {
         clock,
         policy: { firstMs: OUTAGE_RETRY_MS, maxMs: OUTAGE_RETRY_MS },
         signal: this.stopped.signal,
+        // Who was let in before waits until it is again.
         isTemporary: (error) =>
-          error instanceof UnavailableError && !(error instanceof FencedError),
+          isTemporary(error) ||
+          (this.hasServed || this.manifest !== undefined) && isOutage(error),
         onFailure: (error) => {
           if (this.outage === undefined) {
-            logger.warn("The object store does not answer; trying on.", {
-              reason: messageOf(error),
-            });
+            logger.warn(waitingFor(error), { reason: messageOf(error) });
           }
-          this.outage = messageOf(error);
+          this.outage = error;
           if (this.alone) return;
           this.shut(
             "backup",
@@ -308,9 +324,7 @@ export class Instance {
 
   private mayServeAlone(outageMs: number): boolean {
     const { options } = this;
-    if (!options.startsInOutage || this.hasServed || this.manifest) {
-      return false;
-    }
+    if (!options.startsInOutage || this.hasSeen) return false;
     if (outageMs < OUTAGE_RETRY_MS) return false;
     const local = options.engine.inspect();
     // A file that only followed, or never had this backup, is not the newest.
@@ -399,12 +413,8 @@ export class Instance {
       segments: 0,
       shippedBytes: 0,
       failures: 0,
-      lastError: error,
-      lastErrorKind: error === undefined
-        ? undefined
-        : outage === undefined
-        ? "damaged"
-        : "unreachable",
+      lastError: error === undefined ? undefined : messageOf(error),
+      lastErrorKind: error === undefined ? undefined : errorKindOf(error),
       clockSkewMs: undefined,
       verifiedAgeMs: undefined,
       verifyFailure: undefined,
@@ -430,9 +440,47 @@ export class Instance {
       new StartupError("The server was asked to stop before it had started."),
     );
     // A service that was closed in order does not say that it has ended.
-    if (this.service === undefined) await this.running?.catch(() => {});
+    if (this.service === undefined) await this.launchEnded(releaseTimeoutMs);
     this.lock?.release();
     await this.options.objects.close();
+  }
+
+  /** A launch that waits for the object store may not end at all. */
+  private async launchEnded(withinMs = LAUNCH_END_MS): Promise<void> {
+    const { clock, logger } = this.options;
+    const ended = this.running?.catch(() => {}) ?? Promise.resolve();
+    const late =
+      "The object store does not answer, so what the start had begun there was left as it is; the next start goes on.";
+    await withDeadline(clock, withinMs, late, ended.then(() => {}))
+      .catch((error) => logger.warn(messageOf(error)));
+  }
+}
+
+/** What a standby writes into the manifest: nothing that anything waits for. */
+class Words {
+  private notBeforeMs = 0;
+  private pauseMs = WORD_RETRY_MS.first;
+
+  constructor(
+    private readonly options: Pick<InstanceOptions, "clock" | "random">,
+  ) {}
+
+  /** @returns whether it was taken; where it was not, a later call tries again */
+  async say(word: () => Promise<boolean>): Promise<boolean> {
+    const { clock, random } = this.options;
+    if (clock.monotonicMs() < this.notBeforeMs) return false;
+    let isTaken = false;
+    try {
+      isTaken = await word();
+    } catch (error) {
+      if (!isOutage(error)) throw error;
+    }
+    const { first, max } = WORD_RETRY_MS;
+    const halfMs = this.pauseMs / 2;
+    this.notBeforeMs = clock.monotonicMs() + halfMs +
+      random.below(this.pauseMs);
+    this.pauseMs = isTaken ? first : Math.min(2 * this.pauseMs, max);
+    return isTaken;
   }
 }
 

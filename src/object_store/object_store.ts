@@ -80,6 +80,11 @@ export interface ObjectHead extends ObjectInfo {
 /** What `modifiedMs` and `nowMs` may be cut by: HTTP has whole seconds. */
 export const STORE_CLOCK_STEP_MS = 1000;
 
+/** How much later than a store's word a moment may have been. */
+export function cutOf(storeMs: number): number {
+  return storeMs % STORE_CLOCK_STEP_MS === 0 ? STORE_CLOCK_STEP_MS : 0;
+}
+
 export interface StoredObject {
   data: Bytes;
   tag: VersionTag;

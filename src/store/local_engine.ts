@@ -29,6 +29,9 @@ export interface LocalEngine {
   /** The database itself, to be brought up to date in one go. */
   catchUp(): Promise<RestoreTarget>;
 
+  /** The database's versions go on after this one; its log is kept. */
+  leap(toVersion: number): void;
+
   /** Keeps the database under another name, which is returned. */
   setAside(suffix: string): string;
 

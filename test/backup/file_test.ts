@@ -1,9 +1,7 @@
 /** A backup to a folder whose share comes and goes. */
 import assert from "node:assert/strict";
-import {
-  BackupService,
-  type BackupServiceOptions,
-} from "../../src/backup/backup_service.ts";
+import { BackupService } from "../../src/backup/backup_service.ts";
+import type { BackupServiceOptions } from "../../src/backup/service_options.ts";
 import { systemClock } from "../../src/common/clock.ts";
 import { StartupError } from "../../src/common/errors.ts";
 import { type Logger, silentLogger } from "../../src/common/log.ts";

@@ -179,7 +179,7 @@ async function lookInto(objects: ObjectStore) {
   const manifests = new ManifestStore(objects, systemClock, systemRandom);
   const found = (await readNewestManifest(objects, manifests))!;
   const plan = await planRestore(objects, found.manifest, { kind: "latest" });
-  await manifests.swap(found, { ...found.manifest, leaseUntilMs: 0 });
+  await manifests.swap(found, { ...found.manifest, owner: null });
   return {
     rows: plan.snapshot.totals!.entries + plan.segments.length,
     branches: found.manifest.branches ?? [],

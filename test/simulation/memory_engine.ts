@@ -143,6 +143,17 @@ export class MemoryEngine implements LocalEngine {
     );
   }
 
+  leap(toVersion: number): void {
+    const database = this.disk.database!;
+    database.version = toVersion;
+    database.log.push({
+      firstVersion: toVersion,
+      version: toVersion,
+      timeMs: database.log.at(-1)?.timeMs ?? 0,
+      entries: new Uint8Array(0),
+    });
+  }
+
   setAside(suffix: string): string {
     this.disk.aside.push(this.disk.database!);
     this.disk.database = undefined;

@@ -78,6 +78,8 @@ export interface Settings {
   losesDisks: boolean;
   /** The first machine has a database that was never backed up. */
   beginsWithFile?: boolean;
+  /** Shorter than most pauses: more takeovers from a living owner. */
+  leaseMs?: number;
   /** Now and then a machine's file is copied to another, which starts on it. */
   copiesDisks?: boolean;
 }
@@ -369,6 +371,7 @@ class World {
       random,
       durability: this.settings.durability,
       ...SERVICE,
+      leaseMs: this.settings.leaseMs ?? LEASE_MS,
     };
     if (this.settings.standsBy) return this.startInstance(process, options);
     void BackupService.open(options).then((service) => {

@@ -18,7 +18,7 @@ import { ACCESS_TOKEN, ServerProcess, TestFolder } from "./server.ts";
 import { type FaultShim, faultShim } from "./shim.ts";
 import { http1 } from "./transport.ts";
 
-const STATE_LIMIT_MS = 15_000;
+const STATE_LIMIT_MS = 60_000;
 
 export function set(name: string, text: string): Mutation {
   return {

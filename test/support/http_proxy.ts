@@ -26,7 +26,12 @@ export type Mishap =
   /** Waits, then passes. */
   | { kind: "delay"; delayMs: number }
   /** Answers without asking the server. */
-  | { kind: "answer"; status: number; body?: string }
+  | {
+    kind: "answer";
+    status: number;
+    body?: string;
+    headers?: Record<string, string>;
+  }
   /** The server gets other bytes, as many as were sent. */
   | { kind: "corrupt"; change: (body: Uint8Array) => void }
   /** The server acts, and the connection is cut instead of its answer. */
@@ -67,7 +72,7 @@ export async function startHttpProxy(target: string): Promise<HttpProxy> {
     }
     if (mishap?.kind === "answer") {
       incoming.resume();
-      outgoing.writeHead(mishap.status);
+      outgoing.writeHead(mishap.status, mishap.headers);
       outgoing.end(mishap.body ?? "");
       return;
     }

@@ -15,7 +15,12 @@ import {
 import { openWriteSession, type SessionOptions } from "./session.ts";
 import { digestFile, snapshotFile } from "./snapshot.ts";
 import { openSqliteStore, type SqliteStoreOptions } from "./store.ts";
-import { inspectFile, removeDatabase, setAside } from "./unserved_file.ts";
+import {
+  inspectFile,
+  leapFile,
+  removeDatabase,
+  setAside,
+} from "./unserved_file.ts";
 
 export class SqliteLocalEngine implements LocalEngine {
   private readonly path: string;
@@ -49,6 +54,10 @@ export class SqliteLocalEngine implements LocalEngine {
   // deno-lint-ignore require-await -- what it throws is the promise's
   async catchUp(): Promise<RestoreTarget> {
     return catchUpTarget(this.path);
+  }
+
+  leap(toVersion: number): void {
+    leapFile(this.path, toVersion);
   }
 
   setAside(suffix: string): string {

@@ -153,6 +153,15 @@ export class MutationLog {
     if (this.sizeBytes > this.maxBytes + TRIM_SLACK_BYTES) this.trim();
   }
 
+  /**
+   * Versions go on after this one, and nothing lies in between. Within a
+   * transaction; nothing is trimmed, because all of it may still be needed.
+   */
+  skipTo(version: number): void {
+    this.endCommit(version, this.timeMs);
+    this.writeRow(this.timeMs);
+  }
+
   private writeRow(timeMs: number): void {
     this.endBytes += this.encoder.sizeBytes + ROW_OVERHEAD_BYTES;
     // A clock that was put back: the order of times is that of versions.

@@ -1,9 +1,16 @@
-/** A database file that nobody serves: looked at, set aside, removed. */
+/** A database file that nobody serves: looked at, set aside, removed, leapt. */
 import { dirname } from "node:path";
 import { exists } from "../../common/files.ts";
 import type { LocalDatabase } from "../restore_target.ts";
-import { notOpened, openConnection, prepareRows } from "./connection.ts";
+import {
+  notOpened,
+  openConnection,
+  prepareRows,
+  useWal,
+} from "./connection.ts";
 import { isCount, SELECT_DATA_VERSION } from "./foreign_rows.ts";
+import { MutationLog } from "./mutation_log.ts";
+import { migrate } from "./schema.ts";
 import { StateTable } from "./state.ts";
 
 /**
@@ -113,5 +120,31 @@ export async function removeDatabase(path: string): Promise<void> {
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
+  }
+}
+
+/**
+ * The versions of a file go on after this one; what its log has is kept, where
+ * it is the log of all commits. Only under the instance lock.
+ */
+export function leapFile(path: string, toVersion: number): void {
+  const db = openConnection(path, false);
+  try {
+    useWal(db, path);
+    migrate(db, path);
+    db.exec("pragma synchronous = full; begin immediate");
+    const log = new MutationLog(db, new StateTable(db));
+    const version =
+      (prepareRows(db, SELECT_DATA_VERSION).get() as unknown as [number])[0];
+    if (version === log.headVersion) log.skipTo(toVersion);
+    // Another program wrote: whoever follows the log needs a new snapshot.
+    else log.restartAt(toVersion, log.headTimeMs);
+    db.prepare("update data_version set version = ?, seq = 0 where k = 0")
+      .run(toVersion);
+    db.exec("commit");
+  } catch (error) {
+    throw notOpened(path, error);
+  } finally {
+    db.close();
   }
 }

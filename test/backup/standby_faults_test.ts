@@ -1,0 +1,176 @@
+/** A standby, and a start, while the object store answers oddly. */
+import assert from "node:assert/strict";
+import { type ProxiedRequest, startHttpProxy } from "../support/http_proxy.ts";
+import { ServerProcess, TestFolder } from "../support/server.ts";
+import { ARGS, isThere, put, SHORT_LEASE, startBucket } from "./support.ts";
+
+const STANDBY = [...ARGS, "--standby"];
+const PAGE = "<html>We will be back soon.</html>";
+/** Another one than the manifest has, so that the page is read. */
+const TAG = '"a page"';
+
+async function readiness(server: ServerProcess) {
+  const answer = await fetch(`${server.url}/-/ready`);
+  return { ...await answer.json(), status: answer.status };
+}
+
+/** Within a bound that no busy machine needs. */
+async function until(holds: () => Promise<boolean> | boolean): Promise<void> {
+  const endMs = performance.now() + 30_000;
+  while (!await holds()) {
+    assert.ok(performance.now() < endMs, `waited in vain: ${holds}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const isManifest = ({ path }: ProxiedRequest) => path.includes("manifest.json");
+
+Deno.test("a standby outlives a proxy's page in the place of the manifest, and a time without permission, and still takes over", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using first = await TestFolder.make();
+  await using second = await TestFolder.make();
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  await using _stopped = { [Symbol.asyncDispose]: () => proxy.stop() };
+  await using owner = await ServerProcess.start({
+    path: first.database,
+    backup: bucket.at("odd"),
+    args: STANDBY,
+  });
+  await put(owner, "key");
+  await using standby = await ServerProcess.bound({
+    path: second.database,
+    backup: bucket.at("odd", proxy.endpoint),
+    args: STANDBY,
+  });
+  await standby.logged(/its log is followed from here/);
+  for (const status of [200, 403]) {
+    let asked = 0;
+    proxy.rule = (request) => {
+      if (!isManifest(request)) return undefined;
+      asked++;
+      return { kind: "answer", status, body: PAGE, headers: { etag: TAG } };
+    };
+    await until(async () => {
+      // An owner that is asked nothing may be taken over.
+      await put(owner, "key");
+      return asked >= 6 || !standby.isRunning;
+    });
+    assert.ok(standby.isRunning, standby.lastWords);
+    assert.equal((await readiness(standby)).status, 503);
+    proxy.rule = () => undefined;
+    await until(async () => {
+      await put(owner, "key");
+      return (await readiness(standby)).cause === "standby";
+    });
+  }
+  await owner.kill();
+  await until(async () => (await readiness(standby)).status === 200);
+  assert.ok(await isThere(standby, "key"));
+});
+
+Deno.test("a start that meets a proxy's page in the place of the manifest asks again", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  await using _stopped = { [Symbol.asyncDispose]: () => proxy.stop() };
+  const settings = {
+    path: folder.database,
+    backup: bucket.at("page", proxy.endpoint),
+    args: ARGS,
+  };
+  {
+    await using server = await ServerProcess.start(settings);
+    await put(server, "key");
+    assert.equal((await server.stop()).code, 0);
+  }
+  let asked = 0;
+  proxy.rule = (request) => {
+    if (!isManifest(request)) return undefined;
+    asked++;
+    return { kind: "answer", status: 200, body: PAGE, headers: { etag: TAG } };
+  };
+  await using server = await ServerProcess.bound(settings);
+  await until(() => asked >= 4 || !server.isRunning);
+  assert.ok(server.isRunning, server.lastWords);
+  proxy.rule = () => undefined;
+  await server.logged(/Listening on/);
+  assert.ok(await isThere(server, "key"));
+});
+
+Deno.test("--start-in-outage serves nothing when the manifest was seen before the store fell silent", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using first = await TestFolder.make();
+  await using second = await TestFolder.make();
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  await using _stopped = { [Symbol.asyncDispose]: () => proxy.stop() };
+  const settings = {
+    path: first.database,
+    backup: bucket.at("seen", proxy.endpoint),
+    args: [...SHORT_LEASE, "--start-in-outage"],
+  };
+  {
+    await using server = await ServerProcess.start(settings);
+    await put(server, "before");
+    assert.equal((await server.stop()).code, 0);
+  }
+  // Another instance has it now: the manifest says so, and nothing else does.
+  await using owner = await ServerProcess.start({
+    path: second.database,
+    backup: bucket.at("seen"),
+    args: SHORT_LEASE,
+  });
+  let refused = 0;
+  proxy.rule = (request) => {
+    if (isManifest(request)) return undefined;
+    refused++;
+    return { kind: "cut" };
+  };
+  await using alone = await ServerProcess.bound(settings);
+  await until(() => refused >= 6);
+  assert.equal((await readiness(alone)).status, 503);
+  assert.doesNotMatch(alone.lastWords, /from its local file alone/);
+  await put(owner, "key");
+  proxy.rule = () => undefined;
+  await alone.logged(/Listening on/);
+  assert.ok(await isThere(alone, "key"));
+});
+
+Deno.test("s3: a stop in a launch that waits for an object store that is gone ends in order", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  await using _stopped = { [Symbol.asyncDispose]: () => proxy.stop() };
+  const settings = {
+    path: folder.database,
+    backup: bucket.at("stop", proxy.endpoint),
+    args: ARGS,
+  };
+  // What is written without the store is to be shipped at the next launch.
+  {
+    await using server = await ServerProcess.start({
+      ...settings,
+      args: [],
+    });
+    await put(server, "before");
+    await server.logged(/The new generation is complete/);
+    proxy.rule = () => ({ kind: "cut" });
+    await put(server, "alone");
+    await server.kill();
+  }
+  // It becomes the owner, and then nothing can be put.
+  let refused = 0;
+  proxy.rule = ({ method, path }) => {
+    if (method !== "PUT" || !path.includes("/logs/")) return undefined;
+    refused++;
+    return { kind: "cut" };
+  };
+  await using server = await ServerProcess.bound(settings);
+  await until(() => refused >= 2 || !server.isRunning);
+  const { code, tookMs } = await server.stop();
+  assert.equal(code, 0, server.lastWords);
+  assert.ok(tookMs < 10_000);
+});
