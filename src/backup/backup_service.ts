@@ -416,6 +416,8 @@ export class BackupService {
   private stop(): void {
     this.abortWork();
     this.shipper.stop();
+    // Whatever is still waited for: the next owner need not wait for us.
+    this.ownership.stop();
   }
 
   /**

@@ -63,6 +63,7 @@ export class Lease {
   private renewAtMonotonicMs = 0;
   /** Whether anybody has asked since it was renewed. */
   private isUsed = false;
+  private isStopped = false;
   private renewal: Timer | undefined;
   private renewing: Promise<void> | undefined;
   private looking: Timer | undefined;
@@ -85,6 +86,7 @@ export class Lease {
     this.endMonotonicMs = monotonicMs + leaseMs;
     this.renewAtMonotonicMs = monotonicMs + RENEW_AT * leaseMs;
     this.isUsed = false;
+    if (this.isStopped) return;
     this.renewal?.stop();
     this.renewal = clock.after(
       this.renewAtMonotonicMs - clock.monotonicMs(),
@@ -192,8 +194,9 @@ export class Lease {
     return isRunning ? undefined : this.renewalError ?? this.lookError;
   }
 
-  /** Nothing by itself any more. */
+  /** Nothing by itself any more, and no renewal: it runs out. */
   stop(): void {
+    this.isStopped = true;
     this.watching?.stop();
     this.renewal?.stop();
     this.looking?.stop();
@@ -222,7 +225,7 @@ export class Lease {
   /** Only for who asks: an owner that nobody asks anything lets it run out. */
   private renewSoon(): void {
     const { kind } = this.options.state.now;
-    if (this.renewing || kind === "ended") return;
+    if (this.renewing || this.isStopped || kind === "ended") return;
     this.renewing = this.renew().finally(() => {
       this.renewing = undefined;
       this.tellNews();

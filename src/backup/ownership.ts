@@ -156,6 +156,11 @@ export class Ownership {
     return this.lease.ensure();
   }
 
+  /** The lease is renewed no more: whoever owned it is gone, in order or not. */
+  stop(): void {
+    this.lease.stop();
+  }
+
   /** Renews the lease also where nobody asks, until it is stopped. */
   keepAlive(): Timer {
     return this.lease.keepAlive();
