@@ -212,7 +212,15 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
     };
     return { decision, ...none };
   }
-  const plan = await planRestore(objects, manifest, { kind: "latest" });
+  let plan: RestorePlan;
+  try {
+    plan = await planRestore(objects, manifest, { kind: "latest" });
+  } catch (error) {
+    if (action !== "use" || !(error instanceof StartupError)) throw error;
+    throw new StartupError(
+      `${error.message} The local file was not changed, and has everything that this backup had. Bring the object back; or give --backup another URL, in which a new backup of that file begins, and keep this one for its earlier states.`,
+    );
+  }
   const sum = (parts: readonly { sizeBytes: number }[]) =>
     parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
   const prepared: Prepared = {

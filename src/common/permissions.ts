@@ -25,6 +25,10 @@ export function missingPermission(
   if (target === undefined) {
     return `The permission to use "${kind}" is missing; add --allow-${flag} to the command and run it again.`;
   }
+  // A device or a descriptor: the runtime has no narrower flag for it.
+  if (flag === "all") {
+    return `${target} is no ordinary file, and the runtime opens it with --allow-all alone; name an ordinary file.`;
+  }
   const isFile = flag === "read" || flag === "write";
   const what = isFile
     ? `to ${flag} ${path ?? target}`

@@ -48,6 +48,14 @@ Deno.test("other permissions are named with what they are for", () => {
     /--allow-ffi to/,
   );
   assert.match(
+    missingPermission(
+      notCapable(
+        'Requires all access to "/dev/stdin", run again with the --allow-all flag',
+      ),
+    )!,
+    /^\/dev\/stdin is no ordinary file.*; name an ordinary file\.$/,
+  );
+  assert.match(
     missingPermission(notCapable("something new"))!,
     /^A permission .*something new\.$/,
   );

@@ -292,3 +292,27 @@ Deno.test("s3: a new database acknowledges nothing before its first snapshot, an
   });
   await put(server, "first");
 });
+
+Deno.test("s3: where the present snapshot is lost, whoever has the whole file is told how to go on with it", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("lost-snapshot");
+  await killedAfter(3, folder.database, backup);
+  const objects = await objectsOf(bucket, backup);
+  const [index] = (await keysOf(objects))
+    .filter((key) => /snapshot\.json/.test(key));
+  await objects.delete([index]);
+  const own = await refusalOf(folder.database, backup);
+  assert.match(own, /snapshot\.json is missing.*give --backup another URL/s);
+  const blank = await refusalOf(`${folder.path}/blank.sqlite`, backup);
+  assert.doesNotMatch(blank, /local file/);
+  await objects.close();
+  await using server = await ServerProcess.start({
+    path: folder.database,
+    backup: bucket.at("another"),
+    args: ARGS,
+  });
+  for (let i = 0; i < 3; i++) assert.ok(await isThere(server, `${i}`));
+  await put(server, "next");
+});
