@@ -181,6 +181,7 @@ export class Instance {
     const beat = new HandoverBeat({ objects, clock }, candidate.launch);
     let firstEpoch: number | undefined;
     let askAtMs = 0;
+    let preparedFor: string | undefined;
     const words = new Words(this.options);
     try {
       for (;;) {
@@ -188,6 +189,16 @@ export class Instance {
         const { manifest } = sight;
         const takes = sight.mayTake !== undefined &&
           !this.yields(manifest, candidate.launch);
+        // Its owner may be alive and asked nothing: what takes long is done
+        // before, and the owner goes on if somebody asks it meanwhile.
+        if (
+          takes && sight.mayTake === "leaseOver" && manifest !== undefined &&
+          !this.follower.isReady && preparedFor !== manifest.change
+        ) {
+          preparedFor = manifest.change;
+          await this.follow(manifest, true);
+          continue;
+        }
         if (takes || manifest === undefined) {
           const taken = await this.answered(() => candidate.take(sight));
           if (taken !== undefined) return taken;

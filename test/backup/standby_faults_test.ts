@@ -2,7 +2,14 @@
 import assert from "node:assert/strict";
 import { type ProxiedRequest, startHttpProxy } from "../support/http_proxy.ts";
 import { ServerProcess, TestFolder } from "../support/server.ts";
-import { ARGS, isThere, put, SHORT_LEASE, startBucket } from "./support.ts";
+import {
+  ARGS,
+  isThere,
+  objectsOf,
+  put,
+  SHORT_LEASE,
+  startBucket,
+} from "./support.ts";
 
 const STANDBY = [...ARGS, "--standby"];
 const PAGE = "<html>We will be back soon.</html>";
@@ -220,6 +227,46 @@ Deno.test("an owner that is asked for the database serves on until its first sna
   isHeld = false;
   await next.logged(/Listening on/);
   for (const key of ["before", "key", "9"]) {
+    assert.ok(await isThere(next, key), key);
+  }
+});
+
+Deno.test("an owner that is asked nothing keeps the database while a new instance restores it", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using first = await TestFolder.make();
+  await using second = await TestFolder.make();
+  const proxy = await startHttpProxy(bucket.minio.endpoint);
+  await using _stopped = { [Symbol.asyncDispose]: () => proxy.stop() };
+  const settings = { backup: bucket.at("idle"), args: ARGS };
+  await using owner = await ServerProcess.start({
+    path: first.database,
+    ...settings,
+  });
+  await put(owner, "before");
+  const objects = await objectsOf(bucket, settings.backup);
+  // Its lease is over, by any clock.
+  await until(async () => {
+    const head = await objects.head("manifest.json", { now: true });
+    return head!.nowMs! - head!.modifiedMs > 4000;
+  });
+  await objects.close();
+  let restoring = 0;
+  proxy.rule = ({ method, path }) => {
+    const isRead = method === "GET" && path.includes("/logs/");
+    if (!isRead || path.includes("list-type")) return undefined;
+    restoring++;
+    return { kind: "delay", delayMs: 2000 };
+  };
+  await using next = await ServerProcess.bound({
+    path: second.database,
+    ...settings,
+    backup: bucket.at("idle", proxy.endpoint),
+  });
+  await until(() => restoring > 0);
+  await put(owner, "meanwhile");
+  await next.logged(/Listening on/);
+  for (const key of ["before", "meanwhile"]) {
     assert.ok(await isThere(next, key), key);
   }
 });

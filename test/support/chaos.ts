@@ -18,6 +18,8 @@ const PATIENCE_MS = 1000;
 const LONGEST_PAUSE_MS = 3000;
 /** The longest that nobody may acknowledge anything at all in a test. */
 const LIMIT_MS = 30_000;
+/** 10 s are what is promised; the rest is for a busy machine. */
+const STOP_LIMIT_MS = 20_000;
 
 export type Trouble =
   | "kill"
@@ -201,7 +203,7 @@ class Chaos {
       const { code, tookMs } = await server.stop();
       const isEnded = place.settings.args?.includes("--exit-when-replaced");
       if (!isEnded) assert.equal(code, 0, server.lastWords);
-      assert.ok(tookMs < 10_000, `a stop took ${tookMs} ms`);
+      assert.ok(tookMs < STOP_LIMIT_MS, `a stop took ${tookMs} ms`);
       return true;
     }
     await server.kill();
