@@ -13,7 +13,12 @@ import { sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import type { BackupSource } from "../store/backup_source.ts";
-import { type Generation, hexVersion, type Manifest } from "./manifest.ts";
+import {
+  type Generation,
+  hexVersion,
+  type Manifest,
+  type Seal,
+} from "./manifest.ts";
 import { differentialKey, generationName, snapshotIndexKey } from "./names.ts";
 import type { Ownership } from "./ownership.ts";
 import type { ShippingPoint } from "./segment_uploads.ts";
@@ -114,8 +119,14 @@ export async function makeGeneration(
           missingAfterVersion: missingAfter(end, snapshot.version),
           snapshotSha256,
         };
+        const seal = end && {
+          generation: end.generation,
+          epoch: ownership.epoch,
+          lastTsn: end.tsn,
+          lastVersion: end.bucketVersion,
+        };
         await ownership.update((manifest) =>
-          goneOver(manifest, begun, ownership.epoch, end, clock.nowMs())
+          goneOver(manifest, begun, seal, clock.nowMs())
         );
       }),
     );
@@ -136,12 +147,14 @@ function missingAfter(
     : end.logVersion;
 }
 
-/** The manifest that names it as the present generation. */
-function goneOver(
+/**
+ * The manifest that names it as the present generation.
+ * @param seal where our epoch ends in the one before it, if there is one
+ */
+export function goneOver(
   manifest: Manifest,
   generation: Generation,
-  epoch: number,
-  end: ShippingPoint | undefined,
+  seal: Seal | undefined,
   nowMs: number,
 ): Manifest {
   const { name } = generation;
@@ -157,12 +170,7 @@ function goneOver(
       ),
       generation,
     ],
-    seals: end === undefined ? manifest.seals : [...manifest.seals, {
-      generation: end.generation,
-      epoch,
-      lastTsn: end.tsn,
-      lastVersion: end.bucketVersion,
-    }],
+    seals: seal === undefined ? manifest.seals : [...manifest.seals, seal],
   };
 }
 

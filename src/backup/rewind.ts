@@ -15,7 +15,7 @@ import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { ScratchDatabase } from "../store/local_engine.ts";
-import { putSnapshot } from "./generation.ts";
+import { goneOver, putSnapshot } from "./generation.ts";
 import type { RestorePlan } from "./history.ts";
 import { withLeap } from "./leap.ts";
 import type { Branch, Manifest } from "./manifest.ts";
@@ -174,36 +174,27 @@ async function goOver(
     lastVersion: end.version,
     createdMs,
   };
+  const begun = {
+    name,
+    startedMs: createdMs,
+    endedMs: null,
+    snapshotVersion: version,
+    // From now on this is what the database was at a time.
+    snapshotTimeMs: createdMs,
+    missingAfterVersion: null,
+    snapshotSha256,
+  };
+  const seal = {
+    generation: end.generation,
+    epoch,
+    lastTsn: 0,
+    lastVersion: end.version,
+  };
   await ownership.update((manifest) => {
-    // A swap whose answer was lost may have acted.
-    if (manifest.generation === name) return manifest;
-    return {
-      ...manifest,
-      generation: name,
-      making: manifest.making.filter((other) => other !== name),
-      generations: [
-        ...manifest.generations.map((former) =>
-          former.endedMs === null ? { ...former, endedMs: createdMs } : former
-        ),
-        {
-          name,
-          startedMs: createdMs,
-          endedMs: null,
-          snapshotVersion: version,
-          // From now on this is what the database was at a time.
-          snapshotTimeMs: createdMs,
-          missingAfterVersion: null,
-          snapshotSha256,
-        },
-      ],
-      seals: [...manifest.seals, {
-        generation: end.generation,
-        epoch,
-        lastTsn: 0,
-        lastVersion: end.version,
-      }],
-      branches: [...manifest.branches ?? [], branch],
-    };
+    const next = goneOver(manifest, begun, seal, createdMs);
+    return next === manifest
+      ? manifest
+      : { ...next, branches: [...manifest.branches ?? [], branch] };
   });
   return { generation: name, branch };
 }
