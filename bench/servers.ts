@@ -158,7 +158,7 @@ export async function start(launch: Launch): Promise<Server> {
   const timeLimit = new AbortController();
   const timer = setTimeout(() => timeLimit.abort(), 15_000);
   try {
-    await Promise.race([answers(launch.url, timeLimit.signal), ended]);
+    await Promise.race([serves(launch.url, timeLimit.signal), ended]);
   } catch (error) {
     await stop();
     throw error;
@@ -181,6 +181,18 @@ export function spawn(launch: Launch): Deno.ChildProcess {
     stdout: "null",
     stderr: "piped",
   }).spawn();
+}
+
+/** Resolves when it answers, and does not say that it serves nothing yet. */
+async function serves(url: URL, signal: AbortSignal): Promise<void> {
+  await answers(url, signal);
+  for (;;) {
+    // A peer has no such address, and is served from the first answer on.
+    const answer = await fetch(new URL("/-/ready", url), { signal });
+    await answer.body?.cancel();
+    if (answer.status !== 503) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 
 /** Resolves when something accepts connections there, however it answers. */

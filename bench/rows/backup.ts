@@ -16,7 +16,14 @@ import {
 import { numberedKey, VALUE } from "../kv_client.ts";
 import { wrk } from "../load.ts";
 import { inTurn, type Plan, type Row } from "../row.ts";
-import { type Launch, ours, Skipped, start, type Starter } from "../servers.ts";
+import {
+  ACCESS_TOKEN,
+  type Launch,
+  ours,
+  Skipped,
+  start,
+  type Starter,
+} from "../servers.ts";
 import { openSide, type Side } from "../side.ts";
 import { durableWrite } from "../work.ts";
 
@@ -225,8 +232,12 @@ async function restores(minio: Minio, plan: Plan) {
       await backedUp(backup, ["--backup-lease", "1s"])({ folder }),
     );
     for (;;) {
-      const ready = await (await fetch(new URL("/-/ready", server.url))).json();
-      if (ready.backup.generation !== null) break;
+      // Which generation it has is told to the holder of its token alone.
+      const answer = await fetch(new URL("/-/ready", server.url), {
+        headers: { authorization: `Bearer ${ACCESS_TOKEN}` },
+      });
+      const { generation } = (await answer.json()).backup;
+      if (generation !== null) break;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
