@@ -5,9 +5,10 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
 import { readNewestManifest } from "./copies.ts";
 import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
-import { beginningMs, hexVersion } from "./manifest.ts";
+import { beginningMs, hexVersion, type Manifest } from "./manifest.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import { versionOf } from "./names.ts";
+import { expiredGenerations } from "./retention.ts";
 import { contentWithoutManifest } from "./unclaimed.ts";
 import { lastVerified } from "./verify.ts";
 
@@ -31,6 +32,11 @@ export interface BucketStatus {
   generations: number;
   /** Generations that were begun and are not complete. */
   making: string[];
+  /**
+   * What no recovery needs any more once the retention has passed since then;
+   * it is deleted when a new generation is complete. The oldest first.
+   */
+  expiring: { name: string; endedMs: number }[];
   /** What is being deleted, or was when a pass was interrupted. */
   deleting: string[];
   /** Objects that are not history: late, or foreign. */
@@ -93,10 +99,19 @@ export async function bucketStatus(
     },
     recoverableSinceMs: Math.min(...manifest.generations.map(beginningMs)),
     generations: manifest.generations.length,
+    expiring: expiringOf(manifest),
     making: manifest.making,
     deleting: manifest.deleting,
     strays,
     damage: damageOf(listing, snapshot.version)?.message,
     lastVerified: await lastVerified(objects),
   };
+}
+
+/** All that is not the present one, nor kept for a branch. */
+function expiringOf(manifest: Manifest): BucketStatus["expiring"] {
+  const names = new Set(expiredGenerations(manifest, Infinity, 0));
+  return manifest.generations.flatMap(({ name, endedMs }) =>
+    names.has(name) && endedMs !== null ? [{ name, endedMs }] : []
+  );
 }

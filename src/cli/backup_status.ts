@@ -103,6 +103,7 @@ export async function backupStatus(
       )
     ),
     ...bucket.making.map((name) => line("not complete", name)),
+    ...expiringLines(bucket, config),
     ...bucket.deleting.map((name) => line("being deleted", name)),
     ...bucket.strays.map((key) => line("not history", key)),
   ];
@@ -214,6 +215,26 @@ function bucketLines(bucket: BucketStatus): string[] {
         : "never",
     ),
   ];
+}
+
+/** The next ones that go, and when they may. */
+const MAX_EXPIRING = 3;
+
+function expiringLines(
+  { expiring }: BucketStatus,
+  { retentionMs }: BackupConfig,
+): string[] {
+  if (retentionMs === undefined) return [];
+  const lines = expiring.slice(0, MAX_EXPIRING).map(({ name, endedMs }) =>
+    line(
+      "will go",
+      `${name}, with the first new generation after ${
+        new Date(endedMs + retentionMs).toISOString()
+      }`,
+    )
+  );
+  const more = expiring.length - lines.length;
+  return more > 0 ? [...lines, line("will go", `${more} more, later`)] : lines;
 }
 
 function serverText({ lagMs, more }: ServerBackup): string {

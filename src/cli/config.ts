@@ -83,6 +83,8 @@ export interface BackupConfig {
   /** Of that server; without one it tells less. */
   secret?: string;
   json: boolean;
+  /** As the server has it; for `backup status` alone. */
+  retentionMs?: number;
 }
 
 export interface ListConfig {
@@ -365,6 +367,7 @@ export function backupConfig(settings: Settings): BackupConfig {
     address: askedAddress(settings),
     sqlitePath: values.sqlitePath,
     secret: accessTokenOf(settings) ?? values.restSecret,
+    retentionMs: values.backupRetentionMs,
   };
 }
 

@@ -455,8 +455,8 @@ export const OPTIONS = {
     placeholder: "TIME",
     default: "7d",
     help:
-      "How far back the backup can be restored, throughout. What is older is deleted when a new generation is complete.",
-    commands: ["serve"],
+      "How far back the backup can be restored, throughout. What is older is deleted when a new generation is complete. `backup status` tells with it what goes when.",
+    commands: ["serve", "backup status"],
   },
   backupMaxLogMib: {
     flag: "backup-max-log-mib",

@@ -81,6 +81,37 @@ Deno.test("a server that is paused, killed or stopped is not Active, and each ha
   });
 });
 
+Deno.test("what the retention takes is told beforehand, with its time", async () => {
+  await using folder = await TestFolder.make();
+  const place = `${folder.path}/backup`;
+  await Deno.mkdir(place);
+  const backup = folderBackup(place);
+  await using server = await ServerProcess.start({
+    path: folder.database,
+    backup,
+    args: ["--durability", "s3"],
+  });
+  const answer = await fetch(`${server.url}/-/backup/snapshot`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${ACCESS_TOKEN}` },
+  });
+  await answer.body?.cancel();
+  assert.equal(answer.status, 200);
+  const at = `127.0.0.1:${server.port}`;
+  const status = async (...args: string[]) =>
+    (await runCommand(
+      ["backup", "status", "--backup", backup.url, "--addr", at, ...args],
+      { folder: folder.path, net: [at], env: SECRET },
+    )).out;
+  const [former] = JSON.parse(await status("--json")).expiring;
+  const goes = new Date(former.endedMs + 3_600_000).toISOString();
+  const lines = (await status("--backup-retention", "1h")).split("\n")
+    .filter((line) => line.includes("will go"));
+  assert.deepEqual(lines.map((line) => line.trim()), [
+    `will go        ${former.name}, with the first new generation after ${goes}`,
+  ]);
+});
+
 Deno.test("in an outage of the object store the server is asked, and the answer is Unreachable", async () => {
   await using folder = await TestFolder.make();
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
