@@ -426,9 +426,7 @@ export async function planRestore(
       if (!isLeap) endVersion = Math.max(last, next.snapshotVersion - 1);
     }
   }
-  let sizeBytes = 0;
-  for (const part of snapshot.parts) sizeBytes += part.sizeBytes;
-  for (const segment of segments) sizeBytes += segment.sizeBytes;
+  const sizeBytes = sumBytes(snapshot.parts) + sumBytes(segments);
   return {
     generation,
     databaseId: manifest?.databaseId ?? "",
@@ -517,4 +515,8 @@ function generationOf(
     );
   }
   return fitting.name;
+}
+
+export function sumBytes(parts: readonly { sizeBytes: number }[]): number {
+  return parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
 }

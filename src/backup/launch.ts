@@ -11,7 +11,7 @@ import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase } from "../store/restore_target.ts";
 import { withArchives } from "./archive.ts";
 import type { LogSize } from "./generation.ts";
-import { planRestore, type RestorePlan } from "./history.ts";
+import { planRestore, type RestorePlan, sumBytes } from "./history.ts";
 import {
   type Branch,
   hexVersion,
@@ -20,7 +20,7 @@ import {
   type Seal,
 } from "./manifest.ts";
 import { epochOf, MANIFEST_KEY } from "./names.ts";
-import type { HistoryEnd } from "./ownership.ts";
+import type { HistoryEnd } from "./history_end.ts";
 import { restore } from "./restore.ts";
 
 /** Names of what a backup keeps in the database (`denokv_state`). */
@@ -221,14 +221,12 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
       `${error.message} The local file was not changed, and has everything that this backup had. Bring the object back; or give --backup another URL, in which a new backup of that file begins, and keep this one for its earlier states.`,
     );
   }
-  const sum = (parts: readonly { sizeBytes: number }[]) =>
-    parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
   const prepared: Prepared = {
     decision,
     bucketVersion: end.version,
     logVersion: end.version,
-    log: { sizeBytes: sum(plan.segments), segments: plan.segments.length },
-    snapshotBytes: sum(plan.snapshot.parts),
+    log: { sizeBytes: sumBytes(plan.segments), segments: plan.segments.length },
+    snapshotBytes: sumBytes(plan.snapshot.parts),
   };
   if (action === "use") return prepared;
   if (action === "setAside") {

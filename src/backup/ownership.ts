@@ -12,6 +12,7 @@ import type { Clock, Timer } from "../common/clock.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
+import { type HistoryEnd, historyEndOf } from "./history_end.ts";
 import { Lease, type Moment } from "./lease.ts";
 import type { Manifest } from "./manifest.ts";
 import {
@@ -59,12 +60,6 @@ export interface OwnershipOptions {
   signal?: AbortSignal;
   leaseMs?: number;
   clockMarginMs?: number;
-}
-
-/** Where the history that we took over ends. */
-export interface HistoryEnd {
-  generation: string;
-  version: number;
 }
 
 /** What a takeover has won. */
@@ -134,16 +129,7 @@ export class Ownership {
 
   /** Undefined where there is no history yet. */
   get historyEnd(): HistoryEnd | undefined {
-    const { generation, generations, seals } = this.manifest;
-    if (generation === null) return undefined;
-    let { snapshotVersion: version } = generations
-      .find(({ name }) => name === generation)!;
-    for (const seal of seals) {
-      if (seal.generation === generation && seal.epoch < this.epoch) {
-        version = Math.max(version, seal.lastVersion);
-      }
-    }
-    return { generation, version };
+    return historyEndOf(this.manifest);
   }
 
   /** Cheap: see {@linkcode Lease.mayServe}. */

@@ -9,7 +9,8 @@ import {
   StartupError,
   UnavailableError,
 } from "../common/errors.ts";
-import { type Clock, sleep } from "../common/clock.ts";
+import type { Clock } from "../common/clock.ts";
+import { retry } from "../common/retry.ts";
 import { lastVersionAt, timeOf } from "../log/commit_times.ts";
 import { readSegment, type SegmentContents, sha256 } from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
@@ -37,7 +38,7 @@ const SMALL_BYTES = 1024 * 1024;
 const MAX_UNDER_WAY_BYTES = 8 * 1024 * 1024;
 /** How often an object is asked for while the store does not answer. */
 const MAX_TRIES = 8;
-const FIRST_RETRY_MS = 200;
+const FETCH_RETRY = { firstMs: 200, maxMs: 12_800 };
 
 export interface RestoreOptions {
   objects: ObjectStore;
@@ -256,26 +257,25 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
   }
 }
 
-async function fetchObject(
+function fetchObject(
   { objects, clock }: RestoreOptions,
   patience: Patience,
   key: string,
   signal: AbortSignal,
 ): Promise<Bytes> {
-  for (let attempt = 1;; attempt++) {
-    try {
-      const object = await patience.run((timeoutMs) =>
-        objects.get(key, { signal, timeoutMs })
-      );
-      if (object === undefined) throw damaged(key, "it is missing");
-      return object.data;
-    } catch (error) {
-      const isFinal = !(error instanceof UnavailableError) ||
-        attempt >= MAX_TRIES || signal.aborted;
-      if (isFinal) throw error;
-    }
-    await sleep(clock, FIRST_RETRY_MS * 2 ** (attempt - 1));
-  }
+  return retry(async () => {
+    const object = await patience.run((timeoutMs) =>
+      objects.get(key, { signal, timeoutMs })
+    );
+    if (object === undefined) throw damaged(key, "it is missing");
+    return object.data;
+  }, {
+    clock,
+    policy: FETCH_RETRY,
+    signal,
+    maxTries: MAX_TRIES,
+    isTemporary: (error) => error instanceof UnavailableError,
+  });
 }
 
 /** An object of the generation is not as it was written. */

@@ -20,7 +20,8 @@ import type { RestorePlan } from "./history.ts";
 import { withLeap } from "./leap.ts";
 import type { Branch, Manifest } from "./manifest.ts";
 import { generationName } from "./names.ts";
-import type { HistoryEnd, Ownership } from "./ownership.ts";
+import type { HistoryEnd } from "./history_end.ts";
+import type { Ownership } from "./ownership.ts";
 import { restore } from "./restore.ts";
 import { acquireOwnership } from "./takeover.ts";
 

@@ -4,7 +4,12 @@ import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
 import { readNewestManifest } from "./copies.ts";
-import { damageOf, listSegments, readSnapshotIndex } from "./history.ts";
+import {
+  damageOf,
+  listSegments,
+  readSnapshotIndex,
+  sumBytes,
+} from "./history.ts";
 import { beginningMs, hexVersion, type Manifest } from "./manifest.ts";
 import { ManifestStore } from "./manifest_store.ts";
 import { versionOf } from "./names.ts";
@@ -76,8 +81,6 @@ export async function bucketStatus(
   const listing = await listSegments(objects, name, manifest);
   const { history, strays } = listing;
   const last = history.at(-1);
-  const sum = (parts: readonly { sizeBytes: number }[]) =>
-    parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
   const startedMs = (generation: string) =>
     manifest.generations.find((g) => g.name === generation)!.startedMs;
   return {
@@ -93,9 +96,9 @@ export async function bucketStatus(
       name,
       startedMs: startedMs(name),
       snapshotEntries: snapshot.totals?.entries,
-      snapshotBytes: sum(snapshot.parts),
+      snapshotBytes: sumBytes(snapshot.parts),
       segments: history.length,
-      logBytes: sum(history),
+      logBytes: sumBytes(history),
     },
     recoverableSinceMs: Math.min(...manifest.generations.map(beginningMs)),
     generations: manifest.generations.length,

@@ -1,7 +1,8 @@
 /** `restore`: a database file out of a backup. */
-import { sleep, systemClock } from "../common/clock.ts";
+import { systemClock } from "../common/clock.ts";
 import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
 import { randomUuid, systemRandom } from "../common/random.ts";
+import { retry } from "../common/retry.ts";
 import { branchOf } from "../backup/branches.ts";
 import { readNewestManifest } from "../backup/copies.ts";
 import {
@@ -147,18 +148,18 @@ async function leapOver(
 }
 
 async function patiently<T>(work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1;; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof UnavailableError) || attempt === PLAN_TRIES) {
-        throw error instanceof UnavailableError
-          ? new UnavailableError(
-            `The object store does not answer: ${messageOf(error)}`,
-          )
-          : error;
-      }
-    }
-    await sleep(systemClock, RETRY_MS);
+  try {
+    return await retry(work, {
+      clock: systemClock,
+      policy: { firstMs: RETRY_MS, maxMs: RETRY_MS },
+      maxTries: PLAN_TRIES,
+      isTemporary: (error) => error instanceof UnavailableError,
+    });
+  } catch (error) {
+    throw error instanceof UnavailableError
+      ? new UnavailableError(
+        `The object store does not answer: ${messageOf(error)}`,
+      )
+      : error;
   }
 }

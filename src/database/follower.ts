@@ -13,6 +13,7 @@ import type { Clock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { LogSize } from "../backup/generation.ts";
+import { historyEndOf } from "../backup/history_end.ts";
 import {
   damageOf,
   type ListedSegment,
@@ -20,6 +21,7 @@ import {
   planRestore,
   readSnapshotIndex,
   type RestorePlan,
+  sumBytes,
 } from "../backup/history.ts";
 import {
   asideSuffix,
@@ -129,7 +131,7 @@ export class Follower {
       await this.enter(followed);
       return true;
     }
-    const facts = { local, url, manifest, end: endOf(manifest) };
+    const facts = { local, url, manifest, end: historyEndOf(manifest) };
     const decision = decide(factsOf(facts));
     this.isAhead = decision.action === "use";
     if (this.isAhead) return false;
@@ -179,10 +181,10 @@ export class Follower {
       };
       await this.finish(target, manifest, position);
       this.log = {
-        sizeBytes: sum(plan.segments),
+        sizeBytes: sumBytes(plan.segments),
         segments: plan.segments.length,
       };
-      this.snapshotBytes = sum(plan.snapshot.parts);
+      this.snapshotBytes = sumBytes(plan.snapshot.parts);
       this.position = position;
       logger.info("Restored from the backup; its log is followed from here.", {
         ...result,
@@ -255,7 +257,7 @@ export class Follower {
       };
       await this.finish(target, manifest, reached);
       this.position = reached;
-      this.log.sizeBytes += sum(segments);
+      this.log.sizeBytes += sumBytes(segments);
       this.log.segments += segments.length;
     } catch (error) {
       await target.discard();
@@ -296,7 +298,7 @@ export class Follower {
   private async enter(position: Position): Promise<void> {
     const { objects } = this.options;
     const snapshot = await readSnapshotIndex(objects, position.generation);
-    this.snapshotBytes = sum(snapshot.parts);
+    this.snapshotBytes = sumBytes(snapshot.parts);
     this.log = { sizeBytes: 0, segments: position.tsn };
     this.position = position;
   }
@@ -400,19 +402,6 @@ function isBetweenOwners({ generation, epoch, seals }: Manifest): boolean {
   return false;
 }
 
-/** Where the history ends, as far as the seals of earlier owners tell. */
-function endOf({ generation, generations, seals, epoch }: Manifest) {
-  if (generation === null) return undefined;
-  let { snapshotVersion: version } = generations
-    .find(({ name }) => name === generation)!;
-  for (const seal of seals) {
-    if (seal.generation === generation && seal.epoch < epoch) {
-      version = Math.max(version, seal.lastVersion);
-    }
-  }
-  return { generation, version };
-}
-
 function sealOf(
   { generation, epoch }: Position,
   seals: readonly Seal[],
@@ -446,17 +435,13 @@ function planOf(
     segments,
     strays: [],
     point: { kind: "latest" },
-    sizeBytes: sum(segments),
+    sizeBytes: sumBytes(segments),
     damage: undefined,
     endVersion: version,
     isPast: false,
     beforeVersion: undefined,
     lost: [],
   };
-}
-
-function sum(parts: readonly { sizeBytes: number }[]): number {
-  return parts.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
 }
 
 function formatPosition(position: Position): string {
