@@ -12,7 +12,7 @@ import {
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import { BodyTimeoutError, discardBody } from "./body.ts";
+import { BodyTimeoutError } from "./body.ts";
 import { type Client, nameOf } from "./client.ts";
 import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
@@ -22,6 +22,7 @@ import { text } from "./responses.ts";
 import type { BackupControl, Service } from "./service.ts";
 import { type Target, targetOf } from "./target.ts";
 import type { Turns } from "./turns.ts";
+import { UnreadBodies } from "./unread_bodies.ts";
 
 /** The REST API, as the door needs it. */
 export interface RestEntrance {
@@ -68,6 +69,7 @@ export type Handler = (
 export function createDoor(deps: DoorDeps): Handler {
   const { clock, logger, metrics, denials, cors, backup, turns, logsAccess } =
     deps;
+  const unreadBodies = new UnreadBodies(clock);
 
   return function handle(request, info) {
     const startedMs = clock.monotonicMs();
@@ -85,7 +87,7 @@ export function createDoor(deps: DoorDeps): Handler {
     const endpoint = target === undefined
       ? "service"
       : endpointOf(request.method, target.path);
-    const done = (made: Response) => {
+    const done = (made: Response): Response | Promise<Response> => {
       const response = request.method === "HEAD" ? bodiless(made) : made;
       const { status } = response;
       if (endpoint === "rest") {
@@ -109,8 +111,8 @@ export function createDoor(deps: DoorDeps): Handler {
       }
       // What nobody has read is in the way of the answer. A read has no body,
       // and asking whether it has takes a microsecond.
-      if (status >= 400 || request.method === "DELETE") discardBody(request);
-      return response;
+      if (status < 400 && request.method !== "DELETE") return response;
+      return unreadBodies.discard(request)?.then(() => response) ?? response;
     };
     const failed = (error: unknown) =>
       done(errorResponse(error, endpoint, logger));
