@@ -49,12 +49,14 @@ export const COMMANDS = {
     ],
   },
   "backup repair": {
-    help: "Mend a backup whose manifest or a segment is lost",
+    help: "Mend a backup whose manifest, snapshot or a segment is lost",
     about: [
       "Where manifest.json is missing, cannot be read, or is an old one, it is",
       "made anew from the copy that the last owner left. Where a segment is",
-      "missing, the history ends before it from then on. Shows what it found",
-      "and what is left out, and asks before it writes; nothing is deleted.",
+      "missing, the history ends before it from then on. Where the present",
+      "snapshot is not whole (it is read for that), the backup goes on from the",
+      "newest generation before it that is. Shows what it found and what is",
+      "left out or given up, and asks before it writes; nothing is deleted.",
       "Stop every server on the backup first.",
     ],
   },
