@@ -20,6 +20,11 @@ export interface BackupPosition {
   version: number;
   /** When its commit was made, where it is known. */
   timeMs?: number;
+  /**
+   * Where that segment ends, if the version is in the middle of the next one,
+   * because another source had it.
+   */
+  chainVersion?: number;
 }
 
 export interface BeginAnew {
@@ -149,7 +154,10 @@ export async function findPlace(
   // its last one is what is not in the bucket yet.
   const isOfOwner = place.epoch === (next?.epoch ?? manifest.epoch) &&
     (next !== undefined || name === manifest.generation);
-  if (isThere || isOfOwner) return { ...place, version };
+  if (isThere || isOfOwner) {
+    const chainVersion = last ? versionOf(last.last) : snapshotVersion;
+    return { ...place, version, chainVersion };
+  }
   const why = "it has what its primary did not ship before another took over";
   return { kind: "beginAnew", why, isKnown: false };
 }

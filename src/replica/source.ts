@@ -79,6 +79,8 @@ export interface Source {
   readonly via: string;
   /** Where writes are taken, where that is known. */
   readonly primaryUrl: string | undefined;
+  /** The newest version that it is known to have; 0: not known. */
+  readonly newestVersion: number;
 
   /** The newest whole state that can be had in one go. */
   snapshot(

@@ -12,6 +12,13 @@ import type { Store } from "./store.ts";
 export interface ReplicaReader extends Store {
   /** Watches are told at once; undefined: anything may have changed. */
   applied(keys: Iterable<Bytes> | undefined): void;
+  /** How many are open. */
+  readonly watches: number;
+  /**
+   * Its connection is closed in this turn.
+   * @param reason what watches are told, as a sentence
+   */
+  close(reason?: string): Promise<void>;
 }
 
 export interface ReplicaEngine {
@@ -32,10 +39,10 @@ export interface ReplicaEngine {
 
   /**
    * The one that was made beside takes the place of the present one, in this
-   * turn. No writer and no reader may be open but reads under way.
-   * @param isKept the former one stays, under the name that is returned
+   * turn; that one is removed. No writer and no reader may be open but reads
+   * under way.
    */
-  install(isKept: boolean): string | undefined;
+  install(): void;
 
   /** @throws StartupError */
   openWriter(): Promise<ReplicaWriter>;
