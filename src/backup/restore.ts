@@ -149,7 +149,9 @@ async function restoreAll(
     if (upTo < versionOf(item.first)) break;
     const endsAt = versionOf(item.last);
     try {
-      const done = await target.apply(entries, appliedVersion, upTo);
+      // Commits of another program may share a version, over two segments.
+      const after = isForeign ? 0 : appliedVersion;
+      const done = await target.apply(entries, after, upTo);
       result.logEntries += done.applied;
       appliedVersion = Math.max(appliedVersion, done.lastVersion);
     } catch (error) {

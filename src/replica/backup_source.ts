@@ -25,7 +25,7 @@ import {
   isBetweenOwners,
   placeOf,
 } from "./backup_history.ts";
-import type { BucketSourceOptions } from "./bucket_source.ts";
+import type { BucketSourceOptions } from "./bucket_options.ts";
 import { Pace } from "./pace.ts";
 import { SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";

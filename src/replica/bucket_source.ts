@@ -2,22 +2,12 @@
  * A history out of a bucket, with a manifest or without one. Which of the two
  * it is shows when there is something: until then it is waited for.
  */
-import { type Clock, sleepUntil } from "../common/clock.ts";
-import type { ManifestStore } from "../backup/manifest_store.ts";
+import { sleepUntil } from "../common/clock.ts";
 import { differentialKey, MANIFEST_KEY } from "../backup/names.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
-import type { Patience } from "../object_store/patience.ts";
 import { BackupSource, isBackupPlace } from "./backup_source.ts";
 import { FolderSource, isFolderPlace } from "./folder_source.ts";
-import type { PaceOptions } from "./pace.ts";
+import type { BucketSourceOptions } from "./bucket_options.ts";
 import type { Next, Position, Snapshot, Source } from "./source.ts";
-
-export interface BucketSourceOptions extends PaceOptions {
-  objects: ObjectStore;
-  manifests: ManifestStore;
-  clock: Clock;
-  patience: Patience;
-}
 
 type Inner = BackupSource | FolderSource;
 

@@ -22,7 +22,7 @@ import {
   versionOf,
 } from "../backup/names.ts";
 import { restore } from "../backup/restore.ts";
-import type { BucketSourceOptions } from "./bucket_source.ts";
+import type { BucketSourceOptions } from "./bucket_options.ts";
 import { Pace } from "./pace.ts";
 import { SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";

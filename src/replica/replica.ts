@@ -199,6 +199,12 @@ export class Replica {
   private async openFile(): Promise<void> {
     const { engine } = this.options;
     this.writer = await engine.openWriter();
+    const { version } = this.position!;
+    if (this.writer.version !== version) {
+      throw new StartupError(
+        `The database file is at version ${this.writer.version}, and says that it has followed its history up to ${version}: another program has written to it. Nothing was served; move it away, and it is made anew.`,
+      );
+    }
     this.store.open(engine.openReader());
   }
 

@@ -10,6 +10,7 @@ import { databaseFile } from "./database_file.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import { openReplicaReader } from "./read_only_store.ts";
 import { createRestoreTarget } from "./restore_target.ts";
+import { openReplicaWriter } from "./replica_writer.ts";
 import { inspectFile, removeDatabase, setAside } from "./unserved_file.ts";
 
 export interface SqliteReplicaEngineOptions {
@@ -18,6 +19,8 @@ export interface SqliteReplicaEngineOptions {
   random: Random;
   logger: Logger;
   maxWatches: number;
+  /** Whether the file can go back in time afterwards (`pitr`). */
+  keepsHistory: boolean;
 }
 
 export class SqliteReplicaEngine implements ReplicaEngine {
@@ -75,7 +78,16 @@ export class SqliteReplicaEngine implements ReplicaEngine {
     return openReplicaReader({ ...options, path }, options.maxWatches);
   }
 
-  openWriter(): Promise<ReplicaWriter> {
-    return openReplicaWriter(this.path);
+  /** Where the file was taken back to an earlier state, it goes on first. */
+  async openWriter(): Promise<ReplicaWriter> {
+    const { path, options } = this;
+    const writer = openReplicaWriter({ ...options, path });
+    try {
+      if (writer.version < writer.newestVersion) await writer.goTo();
+    } catch (error) {
+      await writer.close();
+      throw error;
+    }
+    return writer;
   }
 }
