@@ -6,7 +6,7 @@
  * Results are logged, not operations: a sum is the set of what it came to.
  */
 import type { Bytes } from "../common/bytes.ts";
-import { type Encoding, type Enqueue, NEVER_MS } from "../protocol/messages.ts";
+import { type Encoding, NEVER_MS } from "../protocol/messages.ts";
 import {
   dataFieldSize,
   ProtoReader,
@@ -122,7 +122,8 @@ export function decodeLogEntries(bytes: Bytes): LogEntry[] {
   return entries;
 }
 
-function decodeEntry(reader: ProtoReader): LogEntry {
+/** Of one entry, whose fields the reader stands before. */
+export function decodeEntry(reader: ProtoReader): LogEntry {
   const entry: LogEntry = {
     version: 0,
     order: 0,
@@ -163,45 +164,4 @@ function decodeEntry(reader: ProtoReader): LogEntry {
     }
   }
   return entry;
-}
-
-/**
- * The key under which a queue message is logged. Such keys begin with 0xFF:
- * no client sees them, and a reader of the backup that knows nothing of
- * queues passes them through.
- */
-export function queueLogKey(
-  table: "ready" | "running",
-  timeMs: number,
-  id: string,
-): Bytes {
-  const name = new TextEncoder().encode(id);
-  const key = new Uint8Array(10 + name.length);
-  key[0] = 0xff;
-  key[1] = table === "ready" ? 0x71 : 0x72;
-  new DataView(key.buffer).setBigUint64(2, BigInt(timeMs));
-  key.set(name, 10);
-  return key;
-}
-
-/** A queue message as the value of its log entry: the protocol's `Enqueue`. */
-export function encodeQueueMessage(
-  message: Enqueue & { backoffScheduleMs: number[] },
-): Bytes {
-  let size = dataFieldSize(message.payload.length) + 1 +
-    varintSize(message.deadlineMs);
-  for (const key of message.keysIfUndelivered) {
-    size += dataFieldSize(key.length);
-  }
-  for (const interval of message.backoffScheduleMs) {
-    size += 1 + varintSize(interval);
-  }
-  const writer = new ProtoWriter(new Uint8Array(size));
-  writer.dataField(1, message.payload);
-  writer.varintField(2, message.deadlineMs);
-  for (const key of message.keysIfUndelivered) writer.dataField(3, key);
-  for (const interval of message.backoffScheduleMs) {
-    writer.varintField(4, interval);
-  }
-  return writer.out;
 }

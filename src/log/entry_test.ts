@@ -4,12 +4,10 @@ import { seededRandom } from "../common/random.ts";
 import { Encoding, NEVER_MS } from "../protocol/messages.ts";
 import {
   decodeLogEntries,
-  encodeQueueMessage,
   LAST_INDEX,
   LogEncoder,
   type LogEntry,
   LogKind,
-  queueLogKey,
 } from "./entry.ts";
 
 const hex = (bytes: Uint8Array) => bytes.toHex();
@@ -160,33 +158,4 @@ Deno.test("bytes that are cut short are refused", () => {
   for (let length = 1; length < whole.length; length++) {
     assert.throws(() => decodeLogEntries(whole.slice(0, length)), Error);
   }
-});
-
-Deno.test("a queue message is logged under a key that no client can reach", () => {
-  assert.equal(
-    hex(queueLogKey("ready", 0x0123_4567_89ab, "id")),
-    "ff71" + "00000123456789ab" + "6964",
-  );
-  assert.equal(
-    hex(queueLogKey("running", 1, "x")),
-    "ff72" + "0000000000000001" + "78",
-  );
-});
-
-Deno.test("a queue message is logged as the protocol's Enqueue, byte for byte", () => {
-  const message = encodeQueueMessage({
-    payload: new Uint8Array([1, 2]),
-    deadlineMs: 300,
-    keysIfUndelivered: [KEY_A, new Uint8Array(0)],
-    backoffScheduleMs: [1, 300],
-  });
-  const wanted = [
-    "0a 02 0102", // payload
-    "10 ac02", // deadline
-    "1a 03 026100", // keys if undelivered
-    "1a 00",
-    "20 01", // backoff schedule
-    "20 ac02",
-  ].join(" ");
-  assert.equal(hex(message), hex(unhex(wanted)));
 });

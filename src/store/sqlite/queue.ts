@@ -4,7 +4,7 @@
  * yet, so this server only ever adds.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { encodeQueueMessage, queueLogKey } from "../../log/entry.ts";
+import { encodeQueueMessage, queueLogKey } from "../../log/queue_message.ts";
 import type { Bytes } from "../../common/bytes.ts";
 import { type Random, randomUuid } from "../../common/random.ts";
 import type { Enqueue } from "../../protocol/messages.ts";

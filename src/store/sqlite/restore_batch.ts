@@ -5,8 +5,9 @@
  */
 import type { Bytes } from "../../common/bytes.ts";
 import { decodeLogEntries, LogKind } from "../../log/entry.ts";
+import { QUEUE_PREFIX } from "../../log/queue_message.ts";
 import { locateSnapshotRange } from "../../log/snapshot_range.ts";
-import { clearMessage, QUEUE_PREFIX, setMessage } from "./queue_rows.ts";
+import { clearMessage, setMessage } from "./queue_rows.ts";
 import {
   NO_VALUE,
   type RestoreBatch,

@@ -9,6 +9,11 @@
 import type { createHash } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import {
+  encodeQueueMessage,
+  queueLogKey,
+  type QueueTable,
+} from "../../log/queue_message.ts";
+import {
   encodeSnapshotRange,
   type SnapshotRow,
 } from "../../log/snapshot_range.ts";
@@ -73,6 +78,8 @@ interface Tools {
   Database: typeof DatabaseSync;
   createHash: typeof createHash;
   encode: typeof encodeSnapshotRange;
+  encodeMessage: typeof encodeQueueMessage;
+  messageKey: typeof queueLogKey;
   sql: typeof SQL;
 }
 
@@ -93,11 +100,11 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
   }
 
   /**
-   * A queue message as the value of its log entry (log/entry.ts); undefined
+   * A queue message as its log entry (log/queue_message.ts); undefined
    * where another program has put something else there.
    */
   function queueRow(
-    table: number,
+    table: QueueTable,
     row: [number, string, Uint8Array, string, string],
   ): SnapshotRow | undefined {
     const [timeMs, id, payload] = row;
@@ -109,34 +116,13 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
       !Array.isArray(undelivered) ||
       !undelivered.every((key) => isList(key, 255))
     ) return undefined;
-    const name = new TextEncoder().encode(id);
-    const key = new Uint8Array(10 + name.length);
-    key[0] = 0xff;
-    key[1] = table;
-    new DataView(key.buffer).setBigUint64(2, BigInt(timeMs));
-    key.set(name, 10);
-    const out: number[] = [];
-    const varint = (value: number) => {
-      while (value >= 0x80) {
-        out.push((value % 0x80) | 0x80);
-        value = Math.floor(value / 0x80);
-      }
-      out.push(value);
-    };
-    const data = (tag: number, bytes: ArrayLike<number>) => {
-      out.push(tag);
-      varint(bytes.length);
-      for (let i = 0; i < bytes.length; i++) out.push(bytes[i]);
-    };
-    data(0x0a, payload);
-    out.push(0x10);
-    varint(timeMs);
-    for (const key of undelivered) data(0x1a, key);
-    for (const interval of schedule) {
-      out.push(0x20);
-      varint(interval);
-    }
-    return [key, new Uint8Array(out), 3, 0, 0, -1];
+    const value = tools.encodeMessage({
+      payload,
+      deadlineMs: timeMs,
+      keysIfUndelivered: undelivered,
+      backoffScheduleMs: schedule,
+    });
+    return [tools.messageKey(table, timeMs, id), value, 3, 0, 0, -1];
   }
 
   function* rows(db: DatabaseSync): Generator<SnapshotRow> {
@@ -148,16 +134,16 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
     };
     yield* all(tools.sql.rows) as Iterable<SnapshotRow>;
     for (
-      const [letter, table, time] of [
-        [0x71, "queue", "ts"],
-        [0x72, "queue_running", "deadline"],
+      const [state, table, time] of [
+        ["ready", "queue", "ts"],
+        ["running", "queue_running", "deadline"],
       ] as const
     ) {
       const sql =
         `select ${time}, id, cast(data as blob), cast(backoff_schedule as text), cast(keys_if_undelivered as text) from ${table} where typeof(${time}) = 'integer' and ${time} between 0 and ${Number.MAX_SAFE_INTEGER} and typeof(id) = 'text' order by ${time}, id`;
       for (const row of all(sql)) {
         const encoded = queueRow(
-          letter,
+          state,
           row as [number, string, Uint8Array, string, string],
         );
         if (encoded) yield encoded;
@@ -274,8 +260,10 @@ export function snapshotWorkerUrl(task: SnapshotTask): string {
   const source = `import { DatabaseSync } from "node:sqlite";
 import { createHash } from "node:crypto";
 const encode = ${encodeSnapshotRange.toString()};
+const encodeMessage = ${encodeQueueMessage.toString()};
+const messageKey = ${queueLogKey.toString()};
 const sql = ${JSON.stringify(SQL)};
-(${work.toString()})({ Database: DatabaseSync, createHash, encode, sql }, ${
+(${work.toString()})({ Database: DatabaseSync, createHash, encode, encodeMessage, messageKey, sql }, ${
     JSON.stringify(task)
   }, self);`;
   return "data:application/javascript," + encodeURIComponent(source);
