@@ -10,6 +10,7 @@ import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
 import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
+import type { LogReaderReport } from "../store/log_source.ts";
 import type {
   BackupReport,
   HistogramSnapshot,
@@ -115,6 +116,10 @@ export class RequestMetrics {
       }
     };
     orComment("store", () => renderStore(out, store.stats()));
+    orComment(
+      "log",
+      () => renderLogReaders(out, store.log?.logReaders() ?? []),
+    );
     if (backup) orComment("backup", () => renderBackup(out, backup.report()));
     return out.text;
   }
@@ -283,6 +288,23 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "The newest durable commit: its versionstamp's first 8 bytes as a number.",
     stats.durableVersion,
   );
+}
+
+function renderLogReaders(
+  out: Exposition,
+  readers: readonly LogReaderReport[],
+): void {
+  if (readers.length === 0) return;
+  const bytes = "denokv_log_reader_lag_bytes";
+  out.family(bytes, "gauge", "Acknowledged log that this reader has not got.");
+  for (const { name, lagBytes } of readers) {
+    out.sample(bytes, { reader: name }, lagBytes);
+  }
+  const seconds = "denokv_log_reader_lag_seconds";
+  out.family(seconds, "gauge", "Age of the oldest commit that it has not got.");
+  for (const { name, lagMs } of readers) {
+    out.sample(seconds, { reader: name }, lagMs / 1000);
+  }
 }
 
 function renderBackup(out: Exposition, report: BackupReport): void {
