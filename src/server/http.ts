@@ -14,6 +14,7 @@ import type { Logger } from "../common/log.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
 import { BodyTimeoutError } from "./body.ts";
 import { type Client, nameOf } from "./client.ts";
+import type { Changes } from "./changes.ts";
 import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
@@ -47,6 +48,7 @@ export interface DoorDeps {
   cors: Cors | undefined;
   rest: RestEntrance;
   service: Service;
+  changes: Pick<Changes, "handle">;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
   backup: Pick<BackupControl, "durableVersions"> | undefined;
@@ -56,6 +58,7 @@ export interface DoorDeps {
 }
 
 const SHORT_DATA_PATH = "/v2";
+const CHANGES_PATH = "/-/changes";
 /** Of a path, in a line of the log: the runtime takes 64 KiB of it from anyone. */
 const MAX_LOGGED_PATH_CHARS = 1024;
 
@@ -90,8 +93,10 @@ export function createDoor(deps: DoorDeps): Handler {
     const done = (made: Response): Response | Promise<Response> => {
       const response = request.method === "HEAD" ? bodiless(made) : made;
       const { status } = response;
-      if (endpoint === "rest") {
+      if (endpoint === "rest" || endpoint === "changes") {
         cors?.allow(request, response.headers);
+      }
+      if (endpoint === "rest") {
         if (backup) tellDurable(response.headers, backup.durableVersions());
       }
       const tookMs = clock.monotonicMs() - startedMs;
@@ -135,6 +140,9 @@ export function createDoor(deps: DoorDeps): Handler {
     if (endpoint === "rest") {
       return cors?.preflight(request) ??
         deps.rest.handle(request, path, query, info);
+    }
+    if (endpoint === "changes") {
+      return cors?.preflight(request) ?? deps.changes.handle(request, query);
     }
     if (endpoint === "service") return deps.service.handle(request, path);
     const { kvConnect } = deps;
@@ -183,6 +191,7 @@ function endpointOf(method: string, path: string): Endpoint {
     }
   }
   if (path === "/") return method === "POST" ? "exchange" : "service";
+  if (path === CHANGES_PATH) return "changes";
   return path.startsWith("/-/") || path === "/-" ? "service" : "rest";
 }
 
