@@ -18,6 +18,7 @@ import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
 import type { Endpoint, RequestMetrics } from "./metrics.ts";
+import { LOG_PATH, type ReplicaFeed, SNAPSHOT_PATH } from "./replica_feed.ts";
 import { text } from "./responses.ts";
 import type { BackupControl, Service } from "./service.ts";
 import { type Target, targetOf } from "./target.ts";
@@ -46,6 +47,7 @@ export interface DoorDeps {
   cors: Cors | undefined;
   rest: RestEntrance;
   service: Service;
+  replicaFeed: Pick<ReplicaFeed, "handle">;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
   backup: Pick<BackupControl, "durableVersions"> | undefined;
@@ -134,6 +136,9 @@ export function createDoor(deps: DoorDeps): Handler {
       return cors?.preflight(request) ??
         deps.rest.handle(request, path, query, info);
     }
+    if (endpoint === "replica") {
+      return deps.replicaFeed.handle(request, path, query);
+    }
     if (endpoint === "service") return deps.service.handle(request, path);
     const { kvConnect } = deps;
     if (kvConnect === undefined) {
@@ -180,6 +185,7 @@ function endpointOf(method: string, path: string): Endpoint {
         : "snapshot_read";
     }
   }
+  if (path === LOG_PATH || path === SNAPSHOT_PATH) return "replica";
   if (path === "/") return method === "POST" ? "exchange" : "service";
   return path.startsWith("/-/") || path === "/-" ? "service" : "rest";
 }

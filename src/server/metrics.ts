@@ -10,6 +10,7 @@ import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
 import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
+import type { LogStreams } from "./log_streams.ts";
 import type { LogReaderReport } from "../store/log_source.ts";
 import type {
   BackupReport,
@@ -25,6 +26,7 @@ export const ENDPOINTS = [
   "atomic_write",
   "watch",
   "rest",
+  "replica",
   "service",
 ] as const;
 export type Endpoint = (typeof ENDPOINTS)[number];
@@ -52,6 +54,7 @@ export interface ServerCounts {
   bodies: Pick<Bodies, "count" | "heldBytes" | "shed">;
   denials: Pick<Denials, "missing" | "wrong">;
   listener: Pick<Listener, "acceptFailures" | "isAccepting">;
+  logs: Pick<LogStreams, "count" | "sentBytes">;
 }
 
 class EndpointCounts {
@@ -127,7 +130,7 @@ export class RequestMetrics {
 
 function renderServer(
   out: Exposition,
-  { answers, bodies, denials, listener }: ServerCounts,
+  { answers, bodies, denials, listener, logs }: ServerCounts,
 ): void {
   out.gauge(
     "denokv_accepting",
@@ -147,6 +150,12 @@ function renderServer(
   for (const kind of ["missing", "wrong"] as const) {
     out.sample("denokv_unauthorized_total", { secret: kind }, denials[kind]);
   }
+  out.gauge("denokv_live_replicas", "Live replicas connected.", logs.count);
+  out.counter(
+    "denokv_live_replica_bytes_total",
+    "What live replicas were sent of the log.",
+    logs.sentBytes,
+  );
   out.gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
   out.gauge(
     "denokv_body_bytes",

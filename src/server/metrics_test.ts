@@ -62,6 +62,7 @@ function counts(): ServerCounts {
     bodies: { count: 0, heldBytes: 0, shed: 0 },
     denials: { missing: 0, wrong: 0 },
     listener: { acceptFailures: 0, isAccepting: true },
+    logs: { count: 0, sentBytes: 0 },
   };
 }
 

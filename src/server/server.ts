@@ -10,11 +10,17 @@ import { Denials } from "./denials.ts";
 import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
+import { LogStreams } from "./log_streams.ts";
 import { RequestMetrics } from "./metrics.ts";
+import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
 import { type BackupControl, Service } from "./service.ts";
+import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
+
+/** What the log keeps for live replicas that are behind. */
+const REPLICA_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
   store: Store;
@@ -58,6 +64,9 @@ export function startServer(options: ServerOptions): RunningServer {
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
   const watches = new WatchStreams(clock, answers);
+  const maxRetainedBytes = REPLICA_RETAINED_BYTES;
+  const logs = new LogStreams({ clock, maxRetainedBytes });
+  const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);
   const metrics = new RequestMetrics();
   let stopping: string | undefined;
@@ -71,7 +80,7 @@ export function startServer(options: ServerOptions): RunningServer {
     version: options.version,
     access,
     metrics,
-    counts: () => ({ answers, bodies, denials, listener }),
+    counts: () => ({ answers, bodies, denials, listener, logs }),
     backup,
     stopping: () => stopping,
   });
@@ -85,6 +94,13 @@ export function startServer(options: ServerOptions): RunningServer {
       : undefined,
     rest: createRest({ store, access, bodies, answers }),
     service,
+    replicaFeed: new ReplicaFeed({
+      store,
+      access,
+      logs,
+      snapshots,
+      epoch: () => backup?.report().epoch ?? 0,
+    }),
     kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,
       accessToken,
@@ -108,6 +124,8 @@ export function startServer(options: ServerOptions): RunningServer {
       stopping ??= "The server is stopping.";
       // Streams that never end would hold the server open for ever.
       watches.endAll();
+      logs.endAll(stopping);
+      snapshots.endAll(stopping);
       let isComplete = false;
       const timedOut = Promise.withResolvers<void>();
       const timer = clock.after(timeoutMs, timedOut.resolve);
