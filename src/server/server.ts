@@ -19,7 +19,6 @@ import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
-/** What the log keeps for live replicas that are behind. */
 const REPLICA_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
@@ -38,6 +37,8 @@ export interface ServerOptions {
   backup?: BackupControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** What the log keeps for live replicas that are behind. Default 256 MiB. */
+  replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
   corsOrigins: readonly string[];
   /** One line of the log for each request. */
@@ -64,7 +65,8 @@ export function startServer(options: ServerOptions): RunningServer {
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
   const watches = new WatchStreams(clock, answers);
-  const maxRetainedBytes = REPLICA_RETAINED_BYTES;
+  const maxRetainedBytes = options.replicaRetainedBytes ??
+    REPLICA_RETAINED_BYTES;
   const logs = new LogStreams({ clock, maxRetainedBytes });
   const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);
