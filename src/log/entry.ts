@@ -122,7 +122,8 @@ export function decodeLogEntries(bytes: Bytes): LogEntry[] {
   return entries;
 }
 
-function decodeEntry(reader: ProtoReader): LogEntry {
+/** Of one entry, whose fields the reader stands before. */
+export function decodeEntry(reader: ProtoReader): LogEntry {
   const entry: LogEntry = {
     version: 0,
     order: 0,

@@ -351,7 +351,7 @@ export function openReadSession(
   const { path } = options;
   const db = openConnection(path, true);
   try {
-    if (schemaVersion(db, path) < 3) {
+    if (schemaVersion(db, path, { takesViews: true }) < 3) {
       throw new StartupError(
         `${path} has an older schema and cannot be brought up to date read-only. It was not changed; open it once without --read-only.`,
       );
