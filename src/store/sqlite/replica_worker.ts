@@ -10,8 +10,8 @@ import type { DatabaseSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../../common/errors.ts";
 import {
-  decodeLogEntry,
   decodeLogEntries,
+  decodeLogEntry,
   LAST_INDEX,
   type LogEntry,
   LogKind,
