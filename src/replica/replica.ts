@@ -121,7 +121,7 @@ export class Replica {
     }
     const snapshot = await this.firstSnapshot();
     const position = await this.build(snapshot);
-    engine.install();
+    await engine.install();
     this.position = position;
     await this.openFile();
     logger.info(
@@ -293,10 +293,15 @@ export class Replica {
     const closed = former?.close(
       "This replica has a new copy of the database; ask again.",
     );
-    engine.install();
-    this.store.open(engine.openReader());
-    this.position = position;
+    let removed: Promise<void> | undefined;
+    try {
+      removed = engine.install();
+      this.position = position;
+    } finally {
+      this.store.open(engine.openReader());
+    }
     await closed;
+    await removed;
     this.writer = await engine.openWriter();
     logger.info("The new copy is served, and its log is followed.", {
       version: position.version,
