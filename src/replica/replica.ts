@@ -92,12 +92,16 @@ export class Replica {
 
   /**
    * Begins, or goes on, and stops at the end of what there is.
+   * @param onBegun called when there is a whole state
    * @returns how many entries of the log were new
    */
-  async catchUp(): Promise<{ version: number; entries: number }> {
+  async catchUp(
+    onBegun: () => void,
+  ): Promise<{ version: number; entries: number }> {
     this.isOnce = true;
     const running = (async () => {
       await this.begin();
+      onBegun();
       while (await this.step() !== "end");
       return { version: this.position!.version, entries: this.entries };
     })();
@@ -117,7 +121,7 @@ export class Replica {
     }
     const snapshot = await this.firstSnapshot();
     const position = await this.build(snapshot);
-    engine.install();
+    await engine.install();
     this.position = position;
     await this.openFile();
     logger.info(
@@ -289,10 +293,15 @@ export class Replica {
     const closed = former?.close(
       "This replica has a new copy of the database; ask again.",
     );
-    engine.install();
-    this.store.open(engine.openReader());
-    this.position = position;
+    let removed: Promise<void> | undefined;
+    try {
+      removed = engine.install();
+      this.position = position;
+    } finally {
+      this.store.open(engine.openReader());
+    }
     await closed;
+    await removed;
     this.writer = await engine.openWriter();
     logger.info("The new copy is served, and its log is followed.", {
       version: position.version,

@@ -40,6 +40,7 @@ export class ReplicaStore implements Store {
   /** From now on this file is read. */
   open(reader: ReplicaReader): void {
     this.reader = reader;
+    this.lastReadMs = this.options.clock.monotonicMs();
   }
 
   /** @returns what was read so far; its caller closes it */

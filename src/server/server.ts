@@ -16,7 +16,7 @@ import { LogStreams } from "./log_streams.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { type BackupControl, Service } from "./service.ts";
+import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
 import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
@@ -37,6 +37,8 @@ export interface ServerOptions {
   publicReads: boolean;
   /** Absent where the database has no backup. */
   backup?: BackupControl;
+  /** Absent where the store is no replica. */
+  replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
   /** What the log keeps for change feeds that are behind. */
@@ -94,6 +96,7 @@ export function startServer(options: ServerOptions): RunningServer {
     metrics,
     counts: () => ({ answers, bodies, changes, denials, listener, logs }),
     backup,
+    replica: options.replica,
     stopping: () => stopping,
   });
   const handler = createDoor({
