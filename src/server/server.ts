@@ -7,6 +7,8 @@ import { Answers } from "./answers.ts";
 import { Bodies } from "./body.ts";
 import { Cors } from "./cors.ts";
 import { Denials } from "./denials.ts";
+import { Changes } from "./changes.ts";
+import { ChangeStreams } from "./change_streams.ts";
 import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
@@ -32,6 +34,8 @@ export interface ServerOptions {
   backup?: BackupControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** What the log keeps for change feeds that are behind. */
+  changesRetainedBytes: number;
   /** Pages of these origins may use REST from a browser. */
   corsOrigins: readonly string[];
   /** One line of the log for each request. */
@@ -58,6 +62,12 @@ export function startServer(options: ServerOptions): RunningServer {
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
   const watches = new WatchStreams(clock, answers);
+  const changes = new ChangeStreams({
+    clock,
+    logger,
+    answers,
+    maxRetainedBytes: options.changesRetainedBytes,
+  });
   const denials = new Denials(clock, logger);
   const metrics = new RequestMetrics();
   let stopping: string | undefined;
@@ -71,7 +81,7 @@ export function startServer(options: ServerOptions): RunningServer {
     version: options.version,
     access,
     metrics,
-    counts: () => ({ answers, bodies, denials, listener }),
+    counts: () => ({ answers, bodies, changes, denials, listener }),
     backup,
     stopping: () => stopping,
   });
@@ -85,6 +95,7 @@ export function startServer(options: ServerOptions): RunningServer {
       : undefined,
     rest: createRest({ store, access, bodies, answers }),
     service,
+    changes: new Changes({ store, access, streams: changes }),
     kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,
       accessToken,
@@ -108,6 +119,7 @@ export function startServer(options: ServerOptions): RunningServer {
       stopping ??= "The server is stopping.";
       // Streams that never end would hold the server open for ever.
       watches.endAll();
+      changes.endAll(stopping);
       let isComplete = false;
       const timedOut = Promise.withResolvers<void>();
       const timer = clock.after(timeoutMs, timedOut.resolve);

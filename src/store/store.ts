@@ -35,11 +35,14 @@ import type {
   WriteOutcome,
 } from "../protocol/messages.ts";
 import type { BackupSource } from "./backup_source.ts";
+import type { LogSource } from "./log_source.ts";
 
 export interface Store {
   /** A lowercase UUID that lives in the database and travels with it. */
   readonly databaseId: string;
   readonly isReadOnly: boolean;
+  /** Where writes are taken, where this store takes none and that is known. */
+  readonly primaryUrl?: string | undefined;
 
   /**
    * All ranges from one snapshot; one list of entries for each, in order.
@@ -74,6 +77,9 @@ export interface Store {
 
   /** What a backup reads; undefined where the store only reads. */
   readonly backupSource?: BackupSource;
+
+  /** What replicas and change feeds read; undefined where there is no log. */
+  readonly log?: LogSource;
 
   /**
    * Refuses new writes, finishes the ones it has, and gives the file up in a
@@ -243,6 +249,37 @@ export interface BackupReport {
   verifyFailureKind: BackupErrorKind | undefined;
   /** Since a standby last had all that the bucket showed. */
   followedAgeMs?: number;
+  /** Absent where nobody counts them. */
+  requests?: BackupRequests;
+}
+
+/** How a replica stands, for metrics and readiness. Times in milliseconds. */
+export interface ReplicaReport {
+  /** What it follows; holds no credentials. */
+  source: string;
+  /** What that is read over at present: `bucket`, `stream`. */
+  via: string;
+  /**
+   * `Starting`: it serves nothing yet. `Following`: all is well. `Waiting`:
+   * another instance is becoming the owner. `Unreachable`: the source does not
+   * answer. `Stopped`: what it says cannot be followed.
+   */
+  state: "Starting" | "Following" | "Waiting" | "Unreachable" | "Stopped";
+  /** The history's version that is served. */
+  version: number;
+  /** When its commit was made, by the primary's clock; 0: not known. */
+  timeMs: number;
+  /** Since it last had all that its source showed. */
+  lagMs: number;
+  /** How far its version is behind the newest one that the source showed. */
+  lagVersions: number;
+  /** Where writes are taken, where that is known. */
+  primaryUrl: string | undefined;
+  /** Entries of the log that were applied since the start. */
+  entries: number;
+  failures: number;
+  lastError: string | undefined;
+  lastErrorKind: BackupErrorKind | undefined;
   /** Absent where nobody counts them. */
   requests?: BackupRequests;
 }

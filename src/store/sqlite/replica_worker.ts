@@ -10,7 +10,7 @@ import type { DatabaseSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../../common/errors.ts";
 import {
-  decodeEntry,
+  decodeLogEntry,
   decodeLogEntries,
   LAST_INDEX,
   type LogEntry,
@@ -527,7 +527,7 @@ export function replicaWorkerUrl(task: ReplicaTask): string {
     readVersion,
     readOrder,
     writeVersionstamp,
-    decodeEntry,
+    decodeLogEntry,
     decodeLogEntries,
     readQueueLogKey,
     decodeQueueMessage,
