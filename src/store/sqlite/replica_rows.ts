@@ -187,7 +187,8 @@ export class ReplicaRows {
         this.applyMessage(row, log);
         continue;
       }
-      const name = this.nameOf(row.key);
+      // Sorts as the bytes do.
+      const name = row.key.toHex();
       if (log !== null) {
         const before = last.get(name);
         if (before === undefined) {
@@ -244,13 +245,6 @@ export class ReplicaRows {
 
   private flush(...statements: BulkStatement[]): void {
     for (const statement of statements) statement.flush();
-  }
-
-  /** Sorts as the bytes do. */
-  private nameOf(key: Bytes): string {
-    let name = "";
-    for (let i = 0; i < key.length; i++) name += String.fromCharCode(key[i]);
-    return name;
   }
 
   /** An entry's place in a log, with what stood or stands in its row. */

@@ -10,8 +10,8 @@ import type { DatabaseSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../../common/errors.ts";
 import {
-  decodeLogEntry,
   decodeLogEntries,
+  decodeLogEntry,
   LAST_INDEX,
   type LogEntry,
   LogKind,
@@ -88,8 +88,8 @@ interface Tools {
 /** Stands alone: nothing outside its own text is within its reach. */
 function work(tools: Tools, task: ReplicaTask, scope: Scope) {
   const LAST = 0xffff;
-  const CHUNK_ROWS = 10_000;
-  const CHUNK_BYTES = 8 * 1024 * 1024;
+  const CHUNK_ROWS = 30_000;
+  const CHUNK_BYTES = 16 * 1024 * 1024;
   const READERS_WAIT_MS = 5000;
   const LOCK_WAIT_MS = 5000;
   const refuse = (sentence: string): never => {
@@ -100,7 +100,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
 
   const db = new tools.Database(task.path);
   db.exec(
-    `pragma busy_timeout = ${LOCK_WAIT_MS}; pragma synchronous = normal; pragma wal_autocheckpoint = 0; pragma cache_size = -16384; pragma mmap_size = 0; pragma journal_size_limit = ${task.maxLogBytes}`,
+    `pragma busy_timeout = ${LOCK_WAIT_MS}; pragma synchronous = normal; pragma wal_autocheckpoint = 0; pragma cache_size = -32768; pragma mmap_size = 0; pragma journal_size_limit = ${task.maxLogBytes}`,
   );
   const arrays = (sql: string) => {
     const statement = db.prepare(sql);
