@@ -14,7 +14,7 @@ import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { createRest } from "./rest.ts";
-import { type BackupControl, Service } from "./service.ts";
+import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
@@ -32,6 +32,8 @@ export interface ServerOptions {
   publicReads: boolean;
   /** Absent where the database has no backup. */
   backup?: BackupControl;
+  /** Absent where the store is no replica. */
+  replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
   /** What the log keeps for change feeds that are behind. */
@@ -83,6 +85,7 @@ export function startServer(options: ServerOptions): RunningServer {
     metrics,
     counts: () => ({ answers, bodies, changes, denials, listener }),
     backup,
+    replica: options.replica,
     stopping: () => stopping,
   });
   const handler = createDoor({
