@@ -234,6 +234,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
       position = {
         ...position,
         newestVersion,
+        last: last === undefined ? position.last : { version, order },
         newest: newestVersion > version
           ? { version: newestVersion, order: LAST }
           : { version, order },
