@@ -75,6 +75,11 @@ export class Replica {
     this.lock = options.engine.lock();
   }
 
+  /** Undefined before there is a file. */
+  get databaseId(): string | undefined {
+    return this.writer?.databaseId;
+  }
+
   /**
    * Follows until it is closed.
    * @param onServing called when requests are served from then on
@@ -115,8 +120,10 @@ export class Replica {
       await this.openFile();
       return;
     }
-    const snapshot = await this.firstSnapshot();
-    const position = await this.build(snapshot);
+    // A copy that was cut is begun anew.
+    const position = await this.patiently(async () =>
+      this.build(await this.firstSnapshot())
+    );
     engine.install();
     this.position = position;
     await this.openFile();
