@@ -35,7 +35,12 @@ interface CommandNeeds {
 
 const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   start: { listens: true, database: "write" },
-  serve: { listens: true, database: "write", place: "write" },
+  serve: {
+    listens: true,
+    database: "write",
+    place: ({ syncFromS3, replicaFrom }) =>
+      syncFromS3 || replicaFrom !== undefined ? "read" : "write",
+  },
   // It lists the files that were set aside beside the database.
   "backup status": { asks: true, database: "read", place: "read" },
   "backup list": { place: "read" },
@@ -52,6 +57,7 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   "backup branches": {
     place: ({ removeBranch }) => removeBranch === undefined ? "read" : "write",
   },
+  "pitr sync": { database: "write", place: "read" },
   // A leap of versions is noted in the backup.
   restore: { place: ({ sameDatabase }) => sameDatabase ? "write" : "read" },
   health: { asks: true },

@@ -47,6 +47,8 @@ export interface ServeConfig {
   version: string;
   /** Absent: the database is in its file alone. */
   backup?: ServeBackupConfig;
+  /** The file follows what another server writes, and takes no writes. */
+  replica?: ServeReplicaConfig;
   /** Names that the runtime hides from it, in few words. Absent: none. */
   hiddenVariables?: string;
   /** `--dev`: the settings are known to everyone. */
@@ -73,6 +75,19 @@ export interface ServeBackupConfig {
   startsInOutage: boolean;
   /** Where clients reach this instance, for other instances to tell. */
   advertisedUrl?: string;
+}
+
+export interface ServeReplicaConfig {
+  place: BackupPlace;
+  intervalMs: number;
+  /** Absent: it asks its bucket whether anybody reads or not. */
+  idlePauseMs?: number;
+}
+
+export interface PitrSyncConfig {
+  place: BackupPlace;
+  sqlitePath: string;
+  json: boolean;
 }
 
 export interface BackupConfig {
@@ -212,13 +227,49 @@ export function serveConfig(given: Settings): ServeConfig {
         `for KV Connect and REST, or KVSTORE_SECRET for REST alone. ${ENVIRONMENT_HINT}`,
     );
   }
+  const replica = serveReplicaOf(settings);
   return {
     ...commonConfig(settings),
     accessToken,
     restSecret,
-    backup: serveBackupOf(settings, isDevelopment),
+    ...(replica === undefined
+      ? { backup: serveBackupOf(settings, isDevelopment) }
+      : { replica, readOnly: true }),
     isDevelopment,
   };
+}
+
+function serveReplicaOf({ values }: Settings): ServeReplicaConfig | undefined {
+  const { syncFromS3, replicaFrom, replicaIdlePauseMs } = values;
+  if (!syncFromS3 && replicaFrom === undefined) return undefined;
+  const flag = syncFromS3 ? "--sync-from-s3" : "--replica-from";
+  if (values.backup !== undefined) {
+    throw new UsageError(
+      `${flag} and --backup do not go together: a replica takes no writes, and has nothing to back up. Nothing was opened or changed; keep one.`,
+    );
+  }
+  const place = placeOf(values);
+  if (place === undefined || syncFromS3 && values.s3Bucket === undefined) {
+    throw new UsageError(
+      `--sync-from-s3 needs --s3-bucket (or DENO_KV_S3_BUCKET): where to read from. ${ENVIRONMENT_HINT}`,
+    );
+  }
+  return {
+    place,
+    intervalMs: values.replicaIntervalMs!,
+    idlePauseMs: replicaIdlePauseMs,
+  };
+}
+
+/** @throws UsageError */
+export function pitrSyncConfig({ values }: Settings): PitrSyncConfig {
+  const place = placeOf(values);
+  if (place === undefined) {
+    throw new UsageError(
+      `--s3-bucket (or DENO_KV_S3_BUCKET) or --replica-from is missing: where to read from. ${ENVIRONMENT_HINT}`,
+    );
+  }
+  return { place, sqlitePath: sqlitePathOf(values), json: values.json! };
 }
 
 function serveBackupOf(
@@ -283,8 +334,8 @@ function serveBackupOf(
  * @throws UsageError where it is named twice
  */
 export function placeOf(values: OptionValues): BackupPlace | undefined {
-  const { backup, restoreFrom, dev } = values;
-  const place = backupPlaceOf(backup ?? restoreFrom, values);
+  const { backup, restoreFrom, replicaFrom, dev } = values;
+  const place = backupPlaceOf(backup ?? restoreFrom ?? replicaFrom, values);
   return place && {
     ...place,
     // Elsewhere the environment has them.
@@ -310,7 +361,7 @@ function refuseSourceAlone(values: OptionValues): void {
   throw new UsageError(
     "--s3-bucket, --s3-prefix and --s3-endpoint (or their DENO_KV_S3_… variables) are given without --backup. " +
       "For the Rust server they name a place to read from, so this one does not take them as a place to write to. " +
-      "Nothing was opened or changed. To get a database out of that place: denokv restore --from s3://bucket/prefix -o FILE. " +
+      "Nothing was opened or changed. To serve what is there, read-only, as the Rust server does: --sync-from-s3. To get a database out of that place: denokv restore --from s3://bucket/prefix -o FILE. " +
       `To back this one up: --backup s3://bucket/another-prefix, a place of its own. ${ENVIRONMENT_HINT}`,
   );
 }

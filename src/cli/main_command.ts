@@ -15,6 +15,7 @@ import {
   branchesConfig,
   healthConfig,
   listConfig,
+  pitrSyncConfig,
   repairConfig,
   restoreConfig,
   rewindConfig,
@@ -126,6 +127,10 @@ async function run(
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");
       return await backupSnapshot(snapshotConfig(invocation), io);
+    }
+    case "pitr sync": {
+      const { pitrSync } = await import("./pitr_sync.ts");
+      return await pitrSync(pitrSyncConfig(invocation), io);
     }
     case "restore": {
       const { restoreCommand } = await import("./restore.ts");

@@ -83,6 +83,16 @@ export const COMMANDS = {
       "Asks the server at --addr, with its access token or KVSTORE_SECRET.",
     ],
   },
+  "pitr sync": {
+    help: "Bring a replica's file to the end of the history in a bucket",
+    about: [
+      "Begins with a snapshot where --sqlite-path is not there yet, and goes on",
+      "where it was otherwise; ends when it has all that is there. Takes a",
+      "generation's folder, also one that Deno Deploy wrote, or the place of a",
+      "backup. For a file that `serve --sync-from-s3` serves afterwards, or that",
+      "`restore` would make anew each time. No server may have the file open.",
+    ],
+  },
   restore: {
     help: "Write a database file out of a backup",
     about: [
@@ -157,7 +167,7 @@ export const OPTIONS = {
     defaultFor: { start: "./data/denokv.sqlite" },
     help:
       "The SQLite database file. It is created when it is missing; its folder has to be there.",
-    commands: ["start", "serve", "backup status", "backup verify"],
+    commands: ["start", "serve", "backup status", "backup verify", "pitr sync"],
   },
   accessToken: {
     flag: "access-token",
@@ -393,14 +403,51 @@ export const OPTIONS = {
       "Keep the database's id, for a file that takes the database's place. Its versionstamps then go on above every one that was issued, which is noted in the backup: it has to be writable.",
     commands: ["restore"],
   },
+  syncFromS3: {
+    flag: "sync-from-s3",
+    env: "DENO_KV_SYNC_FROM_S3",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Serve a read-only replica of the place that --s3-bucket and --s3-prefix name: a backup, or a folder of one, also one that Deno Deploy wrote. It follows what is written there.",
+    commands: ["serve"],
+  },
+  replicaFrom: {
+    flag: "replica-from",
+    env: "DENO_KV_REPLICA_FROM",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "The same for a place of any kind, as --backup names it: s3://, gs:// or file://. Nothing is written there, so the right to read is enough.",
+    commands: ["serve", "pitr sync"],
+  },
+  replicaIntervalMs: {
+    flag: "replica-interval",
+    env: "DENO_KV_REPLICA_INTERVAL",
+    type: { kind: "duration", minMs: 100, maxMs: 3_600_000 },
+    placeholder: "TIME",
+    default: "1s",
+    help:
+      "How often a replica asks its bucket for more while something comes; less often while nothing does.",
+    commands: ["serve"],
+  },
+  replicaIdlePauseMs: {
+    flag: "replica-idle-pause",
+    env: "DENO_KV_REPLICA_IDLE_PAUSE",
+    type: { kind: "duration", minMs: 1000, maxMs: 365 * 86_400_000 },
+    placeholder: "TIME",
+    help:
+      "A replica that nobody has read for so long, and nobody watches, asks its bucket nothing until the next read. That one is answered with the state that it has.",
+    commands: ["serve"],
+  },
   s3Bucket: {
     flag: "s3-bucket",
     env: "DENO_KV_S3_BUCKET",
     type: { kind: "string" },
     placeholder: "BUCKET",
     help:
-      "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup only: for the Rust server it is a place to read from.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+      "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup, --sync-from-s3 and --replica-from only: for the Rust server it is a place to read from.",
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   s3Prefix: {
     flag: "s3-prefix",
@@ -408,7 +455,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "PREFIX",
     help: "See --s3-bucket; a slash at its end makes no difference.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   s3Endpoint: {
     flag: "s3-endpoint",
@@ -417,7 +464,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where an S3 that is not Amazon's answers, such as http://localhost:9000.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   gcsEndpoint: {
     flag: "gcs-endpoint",
@@ -426,7 +473,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where Google Cloud Storage answers, if not at its usual address; one that begins with http: is taken for an emulator and gets no credentials.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   durability: {
     flag: "durability",
@@ -565,7 +612,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help: "Print one JSON object instead of lines for people.",
-    commands: [...PLACE_COMMANDS, "restore"],
+    commands: [...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   logFormat: {
     flag: "log-format",
@@ -639,15 +686,3 @@ export function environmentOf(
     isMeant(name) ? spec.env ?? [] : []
   );
 }
-
-/**
- * What the Rust server has and this one has not: named, so that a person who
- * comes from there reads why instead of "unknown option". Beside a flag: what
- * to do instead.
- */
-export const NOT_BUILT_FLAGS: Readonly<Record<string, string>> = {
-  // Without it the other flags would name a place to write to.
-  "sync-from-s3":
-    " What the place holds now can be had with: denokv restore --from s3://bucket/prefix -o FILE. Never name the place that it reads from with --backup: a backup is written there.",
-};
-export const NOT_BUILT_COMMANDS: readonly string[] = ["pitr"];

@@ -3,7 +3,6 @@ import { durationMs } from "./duration.ts";
 import {
   COMMANDS,
   defaultOf,
-  NOT_BUILT_FLAGS,
   OPTION_LIST,
   type OPTIONS,
   optionsOf,
@@ -30,7 +29,6 @@ Deno.test("flags and environment names are well formed and unique", () => {
     assert.equal(spec.placeholder !== undefined, needsPlaceholder, name);
     assert.match(spec.help, /^[A-Z].*\.$/s);
   }
-  for (const flag of Object.keys(NOT_BUILT_FLAGS)) assert(!seen.has(flag));
 });
 
 Deno.test("every default is a value that the option itself takes", () => {

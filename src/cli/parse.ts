@@ -10,8 +10,6 @@ import {
   COMMANDS,
   defaultOf,
   isCommand,
-  NOT_BUILT_COMMANDS,
-  NOT_BUILT_FLAGS,
   OPTION_LIST,
   type OptionName,
   optionsOf,
@@ -52,7 +50,6 @@ export function parseCommandLine(
   const { flags, words, isHelp, isVersion } = tokenize(args);
   if (words[0] === "help") {
     if (words.length === 1) return { kind: "help", asked: true };
-    refuseNotBuilt(words[1]);
     const command = commandOf(words.slice(1), flags);
     return { kind: "help", command, asked: true };
   }
@@ -61,8 +58,6 @@ export function parseCommandLine(
     return { kind: "help", command, asked: true };
   }
   if (isVersion) return { kind: "version" };
-  // Before its flags: they are not in the table either.
-  refuseNotBuilt(words[0]);
   const given = new Map<OptionName, string | undefined>();
   for (const flag of flags) takeFlag(flag, given);
   if (words.length === 0) {
@@ -137,9 +132,6 @@ function takeFlag(
   flag: Flag,
   given: Map<OptionName, string | undefined>,
 ): void {
-  if (Object.hasOwn(NOT_BUILT_FLAGS, flag.name)) {
-    throw notBuilt(`--${flag.name}`, NOT_BUILT_FLAGS[flag.name]);
-  }
   const option = BY_FLAG.get(flag.name);
   if (
     option === undefined || !flag.rawName.startsWith("--") &&
@@ -168,19 +160,6 @@ function unknownFlag(flag: Flag): UsageError {
   return new UsageError(
     `There is no option ${flag.rawName}` +
       (near === undefined ? "." : `; did you mean --${near}?`),
-  );
-}
-
-function refuseNotBuilt(word: string | undefined): void {
-  if (word !== undefined && NOT_BUILT_COMMANDS.includes(word)) {
-    throw notBuilt(`The command \`${word}\``);
-  }
-}
-
-function notBuilt(what: string, instead = ""): UsageError {
-  return new UsageError(
-    `${what} is not built yet in this server. ` +
-      `Nothing was opened or changed; use the Rust denokv for it.${instead}`,
   );
 }
 

@@ -97,12 +97,16 @@ export class Replica {
 
   /**
    * Begins, or goes on, and stops at the end of what there is.
+   * @param onBegun called when there is a whole state
    * @returns how many entries of the log were new
    */
-  async catchUp(): Promise<{ version: number; entries: number }> {
+  async catchUp(
+    onBegun: () => void,
+  ): Promise<{ version: number; entries: number }> {
     this.isOnce = true;
     const running = (async () => {
       await this.begin();
+      onBegun();
       while (await this.step() !== "end");
       return { version: this.position!.version, entries: this.entries };
     })();

@@ -14,7 +14,9 @@ import type { LogStreams } from "./log_streams.ts";
 import type { LogReaderReport } from "../store/log_source.ts";
 import type {
   BackupReport,
+  BackupRequests,
   HistogramSnapshot,
+  ReplicaReport,
   Store,
   StoreStats,
 } from "../store/store.ts";
@@ -82,6 +84,7 @@ export class RequestMetrics {
     isReady: boolean,
     server: ServerCounts,
     backup?: { report(): BackupReport },
+    replica?: { report(): ReplicaReport },
   ): string {
     const out = new Exposition();
     out.family("denokv_info", "gauge", "The version of this server.");
@@ -124,6 +127,7 @@ export class RequestMetrics {
       () => renderLogReaders(out, store.log?.logReaders() ?? []),
     );
     if (backup) orComment("backup", () => renderBackup(out, backup.report()));
+    if (replica) renderReplica(out, replica.report());
     return out.text;
   }
 }
@@ -369,14 +373,7 @@ function renderBackup(out: Exposition, report: BackupReport): void {
       report.clockSkewMs / 1000,
     );
   }
-  if (report.requests !== undefined) {
-    const name = "denokv_backup_requests_total";
-    out.family(name, "counter", "Requests to the object store.");
-    const { forMs: _forMs, ...counts } = report.requests;
-    for (const [kind, count] of Object.entries(counts)) {
-      out.sample(name, { kind }, count);
-    }
-  }
+  renderRequests(out, report.requests);
   if (report.followedAgeMs !== undefined) {
     out.gauge(
       "denokv_standby_followed_age_seconds",
@@ -396,6 +393,53 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     "1 where the last verification failed.",
     report.verifyFailure === undefined ? 0 : 1,
   );
+}
+
+function renderRequests(
+  out: Exposition,
+  requests: BackupRequests | undefined,
+): void {
+  if (requests === undefined) return;
+  const name = "denokv_backup_requests_total";
+  out.family(name, "counter", "Requests to the object store.");
+  const { forMs: _forMs, ...counts } = requests;
+  for (const [kind, count] of Object.entries(counts)) {
+    out.sample(name, { kind }, count);
+  }
+}
+
+function renderReplica(out: Exposition, report: ReplicaReport): void {
+  const { state, via, lastErrorKind } = report;
+  const name = "denokv_replica_following";
+  out.family(name, "gauge", "1 while the replica follows its source.");
+  const error = lastErrorKind ?? "none";
+  out.sample(name, { state, via, error }, state === "Following" ? 1 : 0);
+  out.gauge(
+    "denokv_replica_version",
+    "The history's version that is served.",
+    report.version,
+  );
+  out.gauge(
+    "denokv_replica_lag_seconds",
+    "Since the replica last had everything that its source showed.",
+    report.lagMs / 1000,
+  );
+  out.gauge(
+    "denokv_replica_lag_versions",
+    "How far it is behind the newest version that its source showed.",
+    report.lagVersions,
+  );
+  out.counter(
+    "denokv_replica_entries_total",
+    "Entries of the log that were applied.",
+    report.entries,
+  );
+  out.counter(
+    "denokv_replica_failures_total",
+    "Tries to follow that failed.",
+    report.failures,
+  );
+  renderRequests(out, report.requests);
 }
 
 /** Writes the format; names and labels come from this file alone. */

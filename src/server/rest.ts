@@ -61,7 +61,7 @@ const REFUSED_ON_WRITES = [
 ];
 
 export interface RestDeps {
-  store: Pick<Store, "read" | "write" | "isReadOnly">;
+  store: Pick<Store, "read" | "write" | "isReadOnly" | "primaryUrl">;
   access: Access;
   bodies: Pick<Bodies, "read">;
   answers: AnswersOfRest;
@@ -168,7 +168,7 @@ export function createRest(deps: RestDeps): Rest {
     if (!access.mayWrite(request)) {
       return refuseAccess(access, request, "Writes");
     }
-    if (store.isReadOnly) return refuseReadOnly();
+    if (store.isReadOnly) return refuseReadOnly(store.primaryUrl);
     refuseQuery(rawQuery);
     refuseHeaders(request.headers);
     const key = keyOfPath(rawPath);
@@ -203,7 +203,7 @@ export function createRest(deps: RestDeps): Rest {
       case "committed":
         return written(versionstampHex(outcome.version, outcome.order));
       case "writeDisabled":
-        return refuseReadOnly();
+        return refuseReadOnly(store.primaryUrl);
       case "refused":
         throw new InvalidRequestError(outcome.message);
       case "checkFailed":
@@ -258,8 +258,11 @@ function refuseAccess(
   );
 }
 
-function refuseReadOnly(): Response {
-  return text(403, "This server is read-only. Nothing was written.");
+function refuseReadOnly(primaryUrl: string | undefined): Response {
+  const where = primaryUrl === undefined
+    ? ""
+    : ` Writes are taken at ${primaryUrl}.`;
+  return text(403, `This server is read-only. Nothing was written.${where}`);
 }
 
 function refuseQuery(rawQuery: string): void {

@@ -14,8 +14,8 @@ import { LogStreams } from "./log_streams.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { type BackupControl, Service } from "./service.ts";
 import { SnapshotStreams } from "./snapshot_streams.ts";
+import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
@@ -35,6 +35,8 @@ export interface ServerOptions {
   publicReads: boolean;
   /** Absent where the database has no backup. */
   backup?: BackupControl;
+  /** Absent where the store is no replica. */
+  replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
@@ -84,6 +86,7 @@ export function startServer(options: ServerOptions): RunningServer {
     metrics,
     counts: () => ({ answers, bodies, denials, listener, logs }),
     backup,
+    replica: options.replica,
     stopping: () => stopping,
   });
   const handler = createDoor({
