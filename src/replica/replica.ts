@@ -216,7 +216,7 @@ export class Replica {
         `The database file is at version ${this.writer.version}, and says that it has followed its history up to ${version}: another program has written to it. Nothing was served; move it away, and it is made anew.`,
       );
     }
-    this.store.open(engine.openReader());
+    this.store.open(engine.openReader(), version);
   }
 
   // ---------------------------------------------------------------- following
@@ -266,7 +266,7 @@ export class Replica {
       );
     }
     this.position = position;
-    this.store.applied(told);
+    this.store.applied(told, position.version);
   }
 
   /** The keys that watches are told of; before the bytes are given away. */
@@ -301,7 +301,7 @@ export class Replica {
       "This replica has a new copy of the database; ask again.",
     );
     engine.install();
-    this.store.open(engine.openReader());
+    this.store.open(engine.openReader(), position.version);
     this.position = position;
     await closed;
     this.writer = await engine.openWriter();

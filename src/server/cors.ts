@@ -4,7 +4,8 @@
  */
 
 const ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE";
-const ALLOWED_HEADERS = "authorization, content-type, if-none-match";
+const ALLOWED_HEADERS =
+  "authorization, content-type, if-none-match, x-denokv-min-versionstamp";
 const EXPOSED_HEADERS = "etag, durable-local, durable-backup";
 /** How long a browser may remember the answer to its question. */
 const MAX_AGE_SECONDS = 600;

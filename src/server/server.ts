@@ -11,6 +11,7 @@ import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
 import { LogStreams } from "./log_streams.ts";
+import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
@@ -39,6 +40,8 @@ export interface ServerOptions {
   replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: readonly string[];
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
   replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
@@ -97,7 +100,13 @@ export function startServer(options: ServerOptions): RunningServer {
     cors: options.corsOrigins.length > 0
       ? new Cors(options.corsOrigins)
       : undefined,
-    rest: createRest({ store, access, bodies, answers }),
+    rest: createRest({
+      store,
+      access,
+      bodies,
+      answers,
+      minVersions: new MinVersions(store, clock),
+    }),
     service,
     replicaFeed: new ReplicaFeed({
       store,
@@ -113,6 +122,7 @@ export function startServer(options: ServerOptions): RunningServer {
       watches,
       bodies,
       answers,
+      advertisedReplicas: options.advertisedReplicas ?? [],
     }),
     backup,
     turns: new Turns(clock),
