@@ -85,6 +85,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
       changesRetainedBytes: config.changesRetainedBytes,
+      advertisedReplicas: config.advertisedReplicas,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
       // Opening and closing it touches no lock of SQLite.
@@ -224,13 +225,14 @@ async function startProgress(
 /** A file that follows a bucket; loaded only where it does. */
 async function openAsReplica(
   config: ServeConfig,
-  { place, intervalMs, idlePauseMs }: ServeReplicaConfig,
+  { primary, place, intervalMs, idlePauseMs }: ServeReplicaConfig,
   logger: Logger,
 ): Promise<OpenDatabase> {
   const { asStartupError } = await import("./backup_place.ts");
   const { openReplica } = await import("./replica.ts");
   const progress = await startProgress(config, logger);
   const { replica, requests } = await openReplica({
+    primary,
     place,
     intervalMs,
     idlePauseMs,

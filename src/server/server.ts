@@ -13,6 +13,7 @@ import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
 import { LogStreams } from "./log_streams.ts";
+import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
@@ -21,7 +22,8 @@ import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
-const REPLICA_RETAINED_BYTES = 256 * 1024 * 1024;
+/** What one kind of the log's readers may hold back of it. */
+const LOG_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
   store: Store;
@@ -41,8 +43,10 @@ export interface ServerOptions {
   replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
-  /** What the log keeps for change feeds that are behind. */
-  changesRetainedBytes: number;
+  /** What the log keeps for change feeds that are behind. Default 256 MiB. */
+  changesRetainedBytes?: number;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: readonly string[];
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
   replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
@@ -75,10 +79,10 @@ export function startServer(options: ServerOptions): RunningServer {
     clock,
     logger,
     answers,
-    maxRetainedBytes: options.changesRetainedBytes,
+    maxRetainedBytes: options.changesRetainedBytes ?? LOG_RETAINED_BYTES,
   });
   const maxRetainedBytes = options.replicaRetainedBytes ??
-    REPLICA_RETAINED_BYTES;
+    LOG_RETAINED_BYTES;
   const logs = new LogStreams({ clock, maxRetainedBytes });
   const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);
@@ -107,7 +111,13 @@ export function startServer(options: ServerOptions): RunningServer {
     cors: options.corsOrigins.length > 0
       ? new Cors(options.corsOrigins)
       : undefined,
-    rest: createRest({ store, access, bodies, answers }),
+    rest: createRest({
+      store,
+      access,
+      bodies,
+      answers,
+      minVersions: new MinVersions(store, clock),
+    }),
     service,
     changes: new Changes({ store, access, streams: changes }),
     replicaFeed: new ReplicaFeed({
@@ -124,6 +134,7 @@ export function startServer(options: ServerOptions): RunningServer {
       watches,
       bodies,
       answers,
+      advertisedReplicas: options.advertisedReplicas ?? [],
     }),
     backup,
     turns: new Turns(clock),
