@@ -24,6 +24,7 @@ import {
   start,
   type Starter,
 } from "../servers.ts";
+import { metric, SegmentCost } from "../segment_cost.ts";
 import { openSide, type Side } from "../side.ts";
 import { durableWrite } from "../work.ts";
 
@@ -81,10 +82,12 @@ export const backupRows: Row[] = [
           { folder: `${folder}/s3` },
         );
         await using local = await openSide(ours, { folder: `${folder}/local` });
-        return await inTurn(plan, {
-          ours: (seconds) => writes(s3, seconds, plan),
+        const cost = new SegmentCost(minio, s3, CONNECTIONS);
+        const sides = await inTurn(plan, {
+          ours: (seconds) => cost.of(() => writes(s3, seconds, plan), seconds),
           peer: (seconds) => writes(local, seconds, plan),
         });
+        return { ...sides, note: await cost.note(plan.seconds) };
       }),
   },
   {
@@ -164,10 +167,8 @@ async function writes(
   return perSecond;
 }
 
-async function maxLagSeconds(side: Side): Promise<number> {
-  const url = new URL("/-/metrics", side.client.url);
-  const text = await (await fetch(url)).text();
-  return Number(/^denokv_backup_max_lag_seconds (.*)$/m.exec(text)![1]);
+function maxLagSeconds(side: Side): Promise<number> {
+  return metric(side, "denokv_backup_max_lag_seconds");
 }
 
 /** One after the other, through a proxy that counts, after some writes. */

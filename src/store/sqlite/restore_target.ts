@@ -110,7 +110,11 @@ class NewFileTarget implements RestoreTarget {
   finish(end: RestoreEnd): Promise<void> {
     return this.writing(async () => {
       const { working, path } = this;
-      const queueContents = await this.thread.finish();
+      // What is loaded goes to the disk while its index is made.
+      const [queueContents] = await Promise.all([
+        this.thread.finish(),
+        sync(working),
+      ]);
       this.thread.end();
       // What is left to write is the same for a file of any size.
       const db = openConnection(working, false);
