@@ -41,9 +41,7 @@ export class StartupError extends Error {
  * This machine's own file or disk does not let us: it is full, say. What others
  * hold is whole, and the same may be tried again when there is room.
  */
-export class LocalFileError extends StartupError {
-  override name = "LocalFileError";
-}
+export class LocalFileError extends StartupError {}
 
 /** What an unknown thrown value says, without its stack. */
 export function messageOf(error: unknown): string {
