@@ -213,7 +213,11 @@ export class Instance {
           continue;
         }
         if (takes || manifest === undefined) {
-          const taken = await this.answered(() => candidate.take(sight));
+          // A file that followed leaps when it takes over.
+          const leaps = this.follower.position !== undefined;
+          const taken = await this.answered(() =>
+            candidate.take(sight, { leaps })
+          );
           if (taken !== undefined) return taken;
           continue;
         }
