@@ -19,14 +19,14 @@ const MAX_LINES = 50_000;
 const TABLE = `
 CREATE TABLE IF NOT EXISTS ${table} (
   versionstamp String,
-  index UInt32,
+  \`index\` UInt32,
   type LowCardinality(String),
   key String,
   value String,
   encoding LowCardinality(String),
   expireAt Nullable(DateTime64(3, 'UTC')),
   committedAt DateTime64(3, 'UTC')
-) ENGINE = ReplacingMergeTree ORDER BY (versionstamp, index)`;
+) ENGINE = ReplacingMergeTree ORDER BY (versionstamp, \`index\`)`;
 
 async function ask(query, body = "") {
   const settings = { query, date_time_input_format: "best_effort" };

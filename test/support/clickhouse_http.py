@@ -11,7 +11,8 @@ engine = session.Session(sys.argv[1])
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    # One connection at a time, so each ends with its answer.
+    protocol_version = "HTTP/1.0"
 
     def do_GET(self):
         self.answer(200, b"Ok.\n")
