@@ -63,6 +63,28 @@ export async function hasNode(): Promise<boolean> {
   }
 }
 
+/** `denokv changes` on this server; its standard output is to be read. */
+export function spawnChanges(url: string, args: string[]): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "-A",
+      "--quiet",
+      "--no-check",
+      "--cached-only",
+      MAIN,
+      "changes",
+      "--url",
+      url,
+      ...args,
+    ],
+    env: { DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+}
+
 /** The two programs of a pipe. */
 class Pipeline {
   private constructor(
@@ -83,26 +105,11 @@ class Pipeline {
     }).output();
     assert.ok(success, new TextDecoder().decode(stderr));
     const from = new TextDecoder().decode(stdout).trim();
-    const feed = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "-A",
-        "--quiet",
-        "--no-check",
-        "--cached-only",
-        MAIN,
-        "changes",
-        "--url",
-        url,
-        "--from",
-        from,
-        ...(follows ? ["--follow"] : []),
-      ],
-      env: { DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN },
-      stdin: "null",
-      stdout: "piped",
-      stderr: "null",
-    }).spawn();
+    const feed = spawnChanges(url, [
+      "--from",
+      from,
+      ...(follows ? ["--follow"] : []),
+    ]);
     const consumer = new Deno.Command("node", {
       args: [script],
       env,
@@ -140,7 +147,7 @@ class Pipeline {
 }
 
 /** Writes commits of one to five mutations until it is told to stop. */
-class Writer {
+export class Writer {
   /** Acknowledged: how many mutations, by versionstamp. */
   readonly acknowledged = new Map<string, number>();
   private isStopped = false;
@@ -263,7 +270,7 @@ export async function killAndResume(recipe: Recipe): Promise<Line[][]> {
 }
 
 /** Everything that the server's log holds. */
-async function linesOf(url: string): Promise<Line[]> {
+export async function linesOf(url: string): Promise<Line[]> {
   const answer = await fetch(`${url}/-/changes?from=oldest`, {
     headers: { authorization: `Bearer ${ACCESS_TOKEN}` },
   });
