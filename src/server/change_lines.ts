@@ -41,6 +41,7 @@ export class ChangeLines {
   /** The commit whose entries are being read, and how many it had so far. */
   private present = 0;
   private count = 0;
+  private stamp = { version: -1, order: 0, text: "" };
   /** The newest line of the present commit, which may be its last one. */
   private pending: { line: string; versionstamp: string } | undefined;
 
@@ -96,7 +97,7 @@ export class ChangeLines {
       const index = this.count++;
       if (!this.isWanted(entry.key)) continue;
       if (this.pending) out += this.written(false);
-      const versionstamp = versionstampHex(entry.version, entry.order);
+      const versionstamp = this.stampOf(entry);
       this.pending = {
         versionstamp,
         line: mutationLine(entry, versionstamp, index, this.committedAt),
@@ -125,6 +126,15 @@ export class ChangeLines {
     return this.format === "lines"
       ? `${json}\n`
       : `event: end\ndata: ${json}\n\n`;
+  }
+
+  /** Most entries have that of the one before. */
+  private stampOf({ version, order }: LogEntry): string {
+    const { stamp } = this;
+    if (stamp.version === version && stamp.order === order) return stamp.text;
+    const text = versionstampHex(version, order);
+    this.stamp = { version, order, text };
+    return text;
   }
 
   private endCommit(): string {

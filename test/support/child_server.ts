@@ -12,7 +12,9 @@ export interface ChildServerOptions {
   args: string[];
   env?: Record<string, string>;
   /** Answers 2xx once the server is ready. */
-  readyUrl: string;
+  readyUrl?: string;
+  /** Where that is told in another way. */
+  isReady?(): Promise<boolean>;
   /** Removed, with all in it, when the server has ended. */
   temporaryFolder?: string;
 }
@@ -88,7 +90,8 @@ export async function startChildServer(
   };
 
   const until = performance.now() + READY_LIMIT_MS;
-  while (!await isReady(options.readyUrl)) {
+  const ready = options.isReady ?? (() => answersWell(options.readyUrl!));
+  while (!await ready()) {
     if (hasEnded || performance.now() > until) {
       await server.stop();
       throw new Error(`${options.name} did not get ready: ${lastWords}`);
@@ -103,7 +106,7 @@ export async function startChildServer(
   return server;
 }
 
-async function isReady(url: string): Promise<boolean> {
+async function answersWell(url: string): Promise<boolean> {
   try {
     const answer = await fetch(url);
     await answer.body?.cancel();
