@@ -22,6 +22,7 @@ import {
   type ObjectInfo,
   type ObjectStore,
   ObjectStoreRefusedError,
+  type PutOptions,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
@@ -30,6 +31,7 @@ import {
 import { withCause } from "./fetch_error.ts";
 import { explain, isConflict, isMissing, isPastEnd } from "./s3_errors.ts";
 import { putInParts } from "./s3_parts.ts";
+import { putCommand, type PutInput } from "./s3_put.ts";
 import {
   closedError,
   inParallel,
@@ -205,14 +207,14 @@ export class S3ObjectStore implements ObjectStore {
   put(
     key: string,
     data: Uint8Array,
-    options?: RequestOptions,
+    options?: PutOptions,
   ): Promise<VersionTag> {
     if (data.length <= this.#partSizeBytes) {
       return this.#run(
         options,
         "Writing",
         key,
-        (Key, signal) => this.#putWhole({ Key, Body: data }, signal),
+        (Key, signal) => this.#putWhole({ Key, Body: data }, signal, options),
       );
     }
     return putInParts({
@@ -291,11 +293,16 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async #putWhole(
-    input: Omit<aws.PutObjectCommandInput, "Bucket">,
+    input: Omit<PutInput, "Bucket">,
     signal: AbortSignal,
+    options: PutOptions = {},
   ): Promise<VersionTag> {
     const answer = await this.#client.send(
-      new aws.PutObjectCommand({ ...input, Bucket: this.#bucket }),
+      putCommand(
+        { ...input, Bucket: this.#bucket },
+        options,
+        this.#limits.clock,
+      ),
       { abortSignal: signal },
     );
     return tagOf(answer);
@@ -303,7 +310,7 @@ export class S3ObjectStore implements ObjectStore {
 
   #putIf(
     key: string,
-    input: Omit<aws.PutObjectCommandInput, "Bucket" | "Key">,
+    input: Omit<PutInput, "Bucket" | "Key">,
     options: RequestOptions | undefined,
   ): Promise<WriteResult> {
     return this.#run<WriteResult>(
