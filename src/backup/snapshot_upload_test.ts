@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { setImmediate } from "node:timers/promises";
 import { type Bytes, utf8 } from "../common/bytes.ts";
 import { UnavailableError } from "../common/errors.ts";
+import { sleep } from "../common/clock.ts";
 import { silentLogger } from "../common/log.ts";
 import { ManualClock } from "../common/manual_clock.ts";
 import { seededRandom } from "../common/random.ts";
@@ -32,11 +33,11 @@ class WatchedStore extends MemoryObjectStore {
 }
 
 /** A source of small parts, and when each was asked for. */
-function scene(requests: () => number, givesUpFirst = false) {
+function scene(requests: (nowMs: number) => number, givesUpFirst = false) {
   const clock = new ManualClock(0);
   const objects = new WatchedStore({ clock });
   const askedMs: number[] = [];
-  const pausesMs: (number | undefined)[] = [];
+  const pausesMs: number[] = [];
   const handedOut: Bytes[] = [];
   let tries = 0;
   const source: Pick<BackupSource, "snapshot"> = {
@@ -46,7 +47,10 @@ function scene(requests: () => number, givesUpFirst = false) {
       for (let i = 0; i < PARTS; i++) {
         if (givesUpFirst && tries === 1) throw new SnapshotGivenUpError("long");
         askedMs.push(clock.monotonicMs());
-        pausesMs.push(pauseMs?.());
+        const pause = pauseMs?.() ?? 0;
+        pausesMs.push(pause);
+        // A part of 1 MiB has 15 of them.
+        if (pause > 0) await sleep(clock, 15 * pause);
         const bytes = utf8(`${i}`);
         handedOut.push(bytes);
         const endKey = bytes.slice();
@@ -65,7 +69,7 @@ function scene(requests: () => number, givesUpFirst = false) {
     logger: silentLogger,
     patience: new Patience({ clock, ...DATA_PATIENCE }),
     maxLogBytes: 1,
-    requests,
+    requests: () => requests(clock.monotonicMs()),
     signal: new AbortController().signal,
     onBegin() {},
   }, "g");
@@ -90,6 +94,16 @@ Deno.test("a snapshot leaves room for the requests that are served beside it", a
   assert.ok(busy.spacings().every((ms) => ms >= 100), `${busy.spacings()}`);
 });
 
+Deno.test("requests that come while a snapshot rests count as well", async () => {
+  // One while the first part is read, and then one in each of the rests.
+  const busy = scene((nowMs) =>
+    Math.min(Math.floor(nowMs / 50), 1) + Math.floor((nowMs + 30) / 150)
+  );
+  await busy.run();
+  const spacings = busy.spacings();
+  assert.ok(spacings.every((ms) => ms >= 140), `${spacings}`);
+});
+
 Deno.test("a snapshot is as fast as it can be where nothing is served", async () => {
   const idle = scene(() => 0);
   await idle.run();
@@ -108,7 +122,7 @@ Deno.test("beside requests a part is read and sent in pieces", async () => {
   const busy = scene(() => ++served);
   await busy.run();
   const asked = busy.pausesMs;
-  assert.ok(asked.every((ms) => ms! > 0), `${asked}`);
+  assert.ok(asked.every((ms) => ms > 0), `${asked}`);
   const parts = busy.objects.puts.slice(0, PARTS);
   assert.ok(parts.every(({ pauseMs }) => pauseMs! > 0));
   // The reader of the parts has their digest already.

@@ -54,7 +54,7 @@ export interface PutOptions extends RequestOptions {
   sha256?: string;
   /**
    * Not in one go: the thread is left to others for so long after each piece
-   * of 64 KiB. A store that takes no time of the thread need not heed it.
+   * of 64 KiB. A wish: S3 heeds it, a folder has no need to.
    */
   pauseMs?: number;
 }

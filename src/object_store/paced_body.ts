@@ -1,7 +1,7 @@
 /**
  * A request's body that goes out in small pieces, with a pause after each, so
  * that the thread serves others in between. A body in one piece is copied
- * twice and written to the connection in one go: some 10 ms for 1 MiB.
+ * twice and written to the connection in one go.
  *
  * A Blob, because the runtime announces the length of no other stream, and S3
  * demands it. Its own parts stay empty: the runtime asks for `size` and
