@@ -17,6 +17,7 @@ import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
+import { snapshotRow } from "./rows/snapshot_p99.ts";
 import { Skipped } from "./servers.ts";
 import { machineLine, type Result, table } from "./table.ts";
 
@@ -30,6 +31,7 @@ const ROWS: Row[] = [
   launchRow,
   keyCountRow,
   ...backupRows,
+  snapshotRow,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]
