@@ -11,6 +11,7 @@ import { describeMachine } from "./machine.ts";
 import { PACKAGES, type Plan, type Row, type Tool } from "./row.ts";
 import { backupRows } from "./rows/backup.ts";
 import { bareServeRow } from "./rows/bare_serve.ts";
+import { changesRows } from "./rows/changes.ts";
 import { keyCountRow } from "./rows/key_count.ts";
 import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
@@ -32,6 +33,7 @@ const ROWS: Row[] = [
   keyCountRow,
   ...backupRows,
   snapshotRow,
+  ...changesRows,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

@@ -6,7 +6,7 @@
  */
 import { Budget } from "../common/budget.ts";
 import { type Bytes, utf8 } from "../common/bytes.ts";
-import type { Clock, Timer } from "../common/clock.ts";
+import { type Clock, sleepUntil, type Timer } from "../common/clock.ts";
 import { messageOf, TooManyError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { LogRow } from "../store/backup_source.ts";
@@ -30,6 +30,14 @@ export const MAX_CHANGE_FEEDS = 32;
 export const HEARTBEAT_MS = 5000;
 /** About how much of the log a feed holds at once; a row may be larger. */
 export const BATCH_BYTES = 256 * 1024;
+/**
+ * Changes that come one after the other are gathered for this long: each time
+ * that a feed hands something out costs as much as ten of them. One that comes
+ * alone goes at once.
+ */
+export const GATHER_MS = 10;
+/** Who gets more than this at once is behind, and has no time to wait. */
+const GATHER_BYTES = 64 * 1024;
 /**
  * What all feeds may hold, beside what each has as little as: a feed alone gets
  * a row of any size.
@@ -129,13 +137,14 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   private hasBegun = false;
   /** Its consumer has taken all there is and waits for a change. */
   private isWaiting = false;
-  /** What is left of the present batch. */
-  private rows: LogRow[] = [];
+  /** Of the batch that is being written. */
   private heldBytes = 0;
   private taker: Taker | undefined;
   /** What is left of the present slice. */
   private piece: Bytes = NOTHING;
   private sentMs: number;
+  /** When the present batch came, and how large it was. */
+  private batch = { atMs: -Infinity, sizeBytes: 0 };
   private readonly ended = new AbortController();
 
   constructor(
@@ -165,7 +174,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
       }
       while (this.isOpen) {
         if (this.piece.length > 0) return this.sendPiece();
-        if (this.lines.isDone && !await this.nextRow()) return;
+        if (this.lines.isDone && !await this.goOn()) return;
         // Others get their turn between two slices.
         await this.turn();
         if (!this.isOpen) return;
@@ -179,22 +188,14 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     }
   }
 
-  /** False where the feed is over. */
-  private async nextRow(): Promise<boolean> {
-    let row = this.rows.shift();
-    if (row === undefined) {
-      this.letGo();
-      if (this.isComplete()) {
-        this.sendHeartbeat();
-        this.leave();
-        this.out.close();
-        return false;
-      }
-      if (!await this.nextBatch()) return false;
-      row = this.rows.shift()!;
-    }
-    this.lines.begin(row);
-    return true;
+  /** Begins with more of the log; false where the feed is over. */
+  private async goOn(): Promise<boolean> {
+    this.letGo();
+    if (!this.isComplete()) return await this.nextBatch();
+    this.sendHeartbeat();
+    this.leave();
+    this.out.close();
+    return false;
   }
 
   private isComplete(): boolean {
@@ -203,7 +204,8 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   }
 
   /**
-   * Waits for more of the log, and for room to hold it. Where there is none,
+   * Waits for more of the log, and for room to hold it; false where the feed is
+   * over. Where there is none,
    * nothing is kept: it is read again when there is.
    */
   private async nextBatch(): Promise<boolean> {
@@ -212,6 +214,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     let reservedBytes = 0;
     this.isWaiting = true;
     try {
+      await this.gather();
       for (;;) {
         const rows = await this.reader.next(signal);
         if (!this.isOpen) return false;
@@ -241,10 +244,20 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     }
   }
 
+  private async gather(): Promise<void> {
+    const { atMs, sizeBytes } = this.batch;
+    const { clock } = this.own;
+    const leftMs = atMs + GATHER_MS - clock.monotonicMs();
+    if (!this.options.follows || sizeBytes > GATHER_BYTES || leftMs <= 0) {
+      return;
+    }
+    await sleepUntil(clock, leftMs, this.ended.signal);
+  }
+
   private hold(rows: LogRow[], sizeBytes: number): void {
-    // They are shared with other readers of the log.
-    this.rows = [...rows];
+    this.lines.begin(rows);
     this.heldBytes = sizeBytes;
+    this.batch = { atMs: this.own.clock.monotonicMs(), sizeBytes };
     this.taker = this.own.answers.track(this.streams.budget, true, () => {
       this.taker = undefined;
       this.leave();
@@ -255,7 +268,6 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   private letGo(): void {
     if (this.taker) this.own.answers.leave(this.taker);
     this.taker = undefined;
-    this.rows = [];
     if (this.heldBytes > 0) this.streams.budget.give(this.heldBytes);
     this.heldBytes = 0;
   }
