@@ -21,6 +21,7 @@ import type {
   WatchState,
 } from "../store/store.ts";
 import type { BoundedWaits } from "./bounded_waits.ts";
+import { OwnedLog } from "./owned_log.ts";
 
 /** What this needs of an {@linkcode Ownership}. */
 export interface Gate {
@@ -52,13 +53,19 @@ export class OwnedStore implements Store {
   requests = 0;
   private refusal: UnavailableError | undefined;
   private readonly watches = new Set<Watch>();
+  readonly log: OwnedLog | undefined;
 
   /** @param waits for confirmations, where the backup has to confirm */
   constructor(
     private readonly inner: Store,
     private readonly gate: Gate,
     private readonly waits?: BoundedWaits,
-  ) {}
+  ) {
+    this.log = inner.log && new OwnedLog(inner.log, {
+      ready: () => this.ready(),
+      watch: () => gate.watch(),
+    });
+  }
 
   get databaseId(): string {
     return this.inner.databaseId;
@@ -68,10 +75,11 @@ export class OwnedStore implements Store {
     return this.inner.backupSource;
   }
 
-  /** From now on reads and writes are answered with this error; watches end. */
+  /** From now on reads and writes are answered with this error; watches and log readers end. */
   refuse(error: UnavailableError): void {
     this.refusal ??= error;
     for (const watch of this.watches) watch.cancel();
+    this.log?.refuse(error);
   }
 
   read(

@@ -84,6 +84,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       restSecret: config.restSecret,
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
+      changesRetainedBytes: config.changesRetainedBytes,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
       // Opening and closing it touches no lock of SQLite.

@@ -13,14 +13,29 @@ export class Waiters {
     return this.waiting.length;
   }
 
-  /** Resolves when `version` is reached; rejects with what `fail` is given. */
-  wait(version: number): Promise<void> {
+  /**
+   * Resolves when `version` is reached; rejects with what `fail` is given.
+   * @param signal ends the wait, with its reason
+   */
+  wait(version: number, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
       const { waiting } = this;
       // Nearly always the newest: then the loop ends at once.
       let at = waiting.length;
       while (at > 0 && waiting[at - 1].version > version) at--;
-      waiting.splice(at, 0, { version, resolve, reject });
+      const waiter = { version, resolve, reject };
+      waiting.splice(at, 0, waiter);
+      if (signal === undefined) return;
+      const end = () => {
+        const at = waiting.indexOf(waiter);
+        if (at >= 0) waiting.splice(at, 1);
+        reject(signal.reason);
+      };
+      const forget = () => signal.removeEventListener("abort", end);
+      waiter.resolve = () => (forget(), resolve());
+      waiter.reject = (error) => (forget(), reject(error));
+      signal.addEventListener("abort", end);
     });
   }
 

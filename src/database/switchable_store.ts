@@ -12,6 +12,7 @@ import type {
   WriteOutcome,
 } from "../protocol/messages.ts";
 import type { BackupSource } from "../store/backup_source.ts";
+import type { LogSource } from "../store/log_source.ts";
 import type {
   NotWritableCause,
   Store,
@@ -57,6 +58,11 @@ export class SwitchableStore implements Store {
 
   get backupSource(): BackupSource | undefined {
     return this.inner?.backupSource;
+  }
+
+  /** Readers of it end with the database that is behind this at present. */
+  get log(): LogSource | undefined {
+    return this.inner?.log;
   }
 
   read(

@@ -8,8 +8,11 @@ import { Histogram } from "../common/histogram.ts";
 import { messageOf } from "../common/errors.ts";
 import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
+import type { ChangeStreams } from "./change_streams.ts";
 import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
+import type { LogStreams } from "./log_streams.ts";
+import type { LogReaderReport } from "../store/log_source.ts";
 import type {
   BackupReport,
   BackupRequests,
@@ -26,6 +29,8 @@ export const ENDPOINTS = [
   "atomic_write",
   "watch",
   "rest",
+  "changes",
+  "replica",
   "service",
 ] as const;
 export type Endpoint = (typeof ENDPOINTS)[number];
@@ -51,8 +56,10 @@ const LATENCY_BOUNDS_SECONDS = [
 export interface ServerCounts {
   answers: Pick<Answers, "budget" | "largeReads" | "frames" | "cut">;
   bodies: Pick<Bodies, "count" | "heldBytes" | "shed">;
+  changes: Pick<ChangeStreams, "count" | "budget" | "sentBytes">;
   denials: Pick<Denials, "missing" | "wrong">;
   listener: Pick<Listener, "acceptFailures" | "isAccepting">;
+  logs: Pick<LogStreams, "count" | "sentBytes">;
 }
 
 class EndpointCounts {
@@ -118,6 +125,10 @@ export class RequestMetrics {
       }
     };
     orComment("store", () => renderStore(out, store.stats()));
+    orComment(
+      "log",
+      () => renderLogReaders(out, store.log?.logReaders() ?? []),
+    );
     if (backup) orComment("backup", () => renderBackup(out, backup.report()));
     if (replica) renderReplica(out, replica.report());
     return out.text;
@@ -126,7 +137,7 @@ export class RequestMetrics {
 
 function renderServer(
   out: Exposition,
-  { answers, bodies, denials, listener }: ServerCounts,
+  { answers, bodies, changes, denials, listener, logs }: ServerCounts,
 ): void {
   out.gauge(
     "denokv_accepting",
@@ -146,6 +157,18 @@ function renderServer(
   for (const kind of ["missing", "wrong"] as const) {
     out.sample("denokv_unauthorized_total", { secret: kind }, denials[kind]);
   }
+  out.gauge("denokv_change_feeds", "Change feeds open.", changes.count);
+  out.counter(
+    "denokv_change_feed_bytes_total",
+    "What change feeds have handed out.",
+    changes.sentBytes,
+  );
+  out.gauge("denokv_live_replicas", "Live replicas connected.", logs.count);
+  out.counter(
+    "denokv_live_replica_bytes_total",
+    "What live replicas were sent of the log.",
+    logs.sentBytes,
+  );
   out.gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
   out.gauge(
     "denokv_body_bytes",
@@ -161,9 +184,14 @@ function renderServer(
     answers: answers.budget,
     large_reads: answers.largeReads,
     frames: answers.frames,
+    changes: changes.budget,
   };
   const bytes = "denokv_in_flight_bytes";
-  out.family(bytes, "gauge", "Large answers and watch frames not yet taken.");
+  out.family(
+    bytes,
+    "gauge",
+    "Large answers, watch frames and changes not yet taken.",
+  );
   for (const [kind, { usedBytes }] of Object.entries(kinds)) {
     out.sample(bytes, { kind }, usedBytes);
   }
@@ -173,7 +201,11 @@ function renderServer(
     out.sample(limit, { kind }, limitBytes);
   }
   const waiting = "denokv_in_flight_waiting";
-  out.family(waiting, "gauge", "Answers and watches that wait their turn.");
+  out.family(
+    waiting,
+    "gauge",
+    "Answers, watches and change feeds that wait their turn.",
+  );
   for (const [kind, budget] of Object.entries(kinds)) {
     out.sample(waiting, { kind }, budget.waiting);
   }
@@ -287,6 +319,23 @@ function renderStore(out: Exposition, stats: StoreStats): void {
     "The newest durable commit: its versionstamp's first 8 bytes as a number.",
     stats.durableVersion,
   );
+}
+
+function renderLogReaders(
+  out: Exposition,
+  readers: readonly LogReaderReport[],
+): void {
+  if (readers.length === 0) return;
+  const bytes = "denokv_log_reader_lag_bytes";
+  out.family(bytes, "gauge", "Acknowledged log that this reader has not got.");
+  for (const { name, lagBytes } of readers) {
+    out.sample(bytes, { reader: name }, lagBytes);
+  }
+  const seconds = "denokv_log_reader_lag_seconds";
+  out.family(seconds, "gauge", "Age of the oldest commit that it has not got.");
+  for (const { name, lagMs } of readers) {
+    out.sample(seconds, { reader: name }, lagMs / 1000);
+  }
 }
 
 function renderBackup(out: Exposition, report: BackupReport): void {

@@ -7,14 +7,21 @@ import { Answers } from "./answers.ts";
 import { Bodies } from "./body.ts";
 import { Cors } from "./cors.ts";
 import { Denials } from "./denials.ts";
+import { Changes } from "./changes.ts";
+import { ChangeStreams } from "./change_streams.ts";
 import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
+import { LogStreams } from "./log_streams.ts";
 import { RequestMetrics } from "./metrics.ts";
+import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
 import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
+import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
+
+const REPLICA_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
   store: Store;
@@ -34,6 +41,10 @@ export interface ServerOptions {
   replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** What the log keeps for change feeds that are behind. */
+  changesRetainedBytes: number;
+  /** What the log keeps for live replicas that are behind. Default 256 MiB. */
+  replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
   corsOrigins: readonly string[];
   /** One line of the log for each request. */
@@ -60,6 +71,16 @@ export function startServer(options: ServerOptions): RunningServer {
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
   const watches = new WatchStreams(clock, answers);
+  const changes = new ChangeStreams({
+    clock,
+    logger,
+    answers,
+    maxRetainedBytes: options.changesRetainedBytes,
+  });
+  const maxRetainedBytes = options.replicaRetainedBytes ??
+    REPLICA_RETAINED_BYTES;
+  const logs = new LogStreams({ clock, maxRetainedBytes });
+  const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);
   const metrics = new RequestMetrics();
   let stopping: string | undefined;
@@ -73,7 +94,7 @@ export function startServer(options: ServerOptions): RunningServer {
     version: options.version,
     access,
     metrics,
-    counts: () => ({ answers, bodies, denials, listener }),
+    counts: () => ({ answers, bodies, changes, denials, listener, logs }),
     backup,
     replica: options.replica,
     stopping: () => stopping,
@@ -88,6 +109,14 @@ export function startServer(options: ServerOptions): RunningServer {
       : undefined,
     rest: createRest({ store, access, bodies, answers }),
     service,
+    changes: new Changes({ store, access, streams: changes }),
+    replicaFeed: new ReplicaFeed({
+      store,
+      access,
+      logs,
+      snapshots,
+      epoch: () => backup?.report().epoch ?? 0,
+    }),
     kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,
       accessToken,
@@ -111,6 +140,9 @@ export function startServer(options: ServerOptions): RunningServer {
       stopping ??= "The server is stopping.";
       // Streams that never end would hold the server open for ever.
       watches.endAll();
+      changes.endAll(stopping);
+      logs.endAll(stopping);
+      snapshots.endAll(stopping);
       let isComplete = false;
       const timedOut = Promise.withResolvers<void>();
       const timer = clock.after(timeoutMs, timedOut.resolve);

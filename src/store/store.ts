@@ -35,6 +35,7 @@ import type {
   WriteOutcome,
 } from "../protocol/messages.ts";
 import type { BackupSource } from "./backup_source.ts";
+import type { LogSource } from "./log_source.ts";
 
 export interface Store {
   /** A lowercase UUID that lives in the database and travels with it. */
@@ -76,6 +77,9 @@ export interface Store {
 
   /** What a backup reads; undefined where the store only reads. */
   readonly backupSource?: BackupSource;
+
+  /** What replicas and change feeds read; undefined where there is no log. */
+  readonly log?: LogSource;
 
   /**
    * Refuses new writes, finishes the ones it has, and gives the file up in a

@@ -5,6 +5,7 @@
  */
 import { promisesContract } from "./contract/promises.ts";
 import { durabilityContract } from "./contract/durability.ts";
+import { logContract } from "./contract/log.ts";
 import { expiryContract } from "./contract/expiry.ts";
 import { readsContract } from "./contract/reads.ts";
 import { watchesContract } from "./contract/watches.ts";
@@ -25,6 +26,7 @@ export function storeContract(name: string, makePlace: MakePlace): void {
   durabilityContract(name, makePlace);
   promisesContract(name, makePlace);
   expiryContract(name, makePlace);
+  logContract(name, makePlace);
   readsContract(name, makePlace);
   writesContract(name, makePlace);
   watchesContract(name, makePlace);

@@ -9,17 +9,18 @@ import {
 } from "../backup_source.ts";
 import type { Clock } from "../../common/clock.ts";
 import { UnavailableError } from "../../common/errors.ts";
+import type { Retention } from "../log_readers.ts";
 import { digestFile, snapshotFile } from "./snapshot.ts";
 import type { Writing } from "./writing.ts";
 
-/** Rows read from the log at once; each takes 512 KiB at most, or one commit. */
-const ROWS_AT_ONCE = 16;
 /** The write-ahead log reaches half of this without any reader. */
 const MIN_LOG_LIMIT_BYTES = 32 * 1024 * 1024;
 /** How often its length is looked at while a snapshot reads. */
 const LOG_LOOK_MS = 50;
 
 export class SqliteBackupSource implements BackupSource {
+  private retention: Retention | undefined;
+
   constructor(
     private readonly writing: Writing,
     private readonly path: string,
@@ -44,26 +45,15 @@ export class SqliteBackupSource implements BackupSource {
 
   readLog(version: number, maxBytes: number): LogRow[] {
     const { session, horizon } = this.writing.current();
-    const rows: LogRow[] = [];
-    let sizeBytes = 0;
-    while (sizeBytes < maxBytes) {
-      const more = session.log.read(version, ROWS_AT_ONCE);
-      for (const row of more) {
-        if (row.version > horizon.syncedVersion) return rows;
-        if (rows.length > 0 && sizeBytes + row.entries.length > maxBytes) {
-          return rows;
-        }
-        rows.push(row);
-        sizeBytes += row.entries.length;
-        version = row.version;
-      }
-      if (more.length < ROWS_AT_ONCE) break;
-    }
-    return rows;
+    return session.log.readUpTo(version, horizon.syncedVersion, maxBytes);
   }
 
   retainAfter(version: number, maxBytes: number): void {
-    this.writing.retain({ afterVersion: version, maxBytes });
+    const { retentions } = this.writing.logReaders;
+    this.retention ??= { name: "backup", afterVersion: version, maxBytes };
+    this.retention.afterVersion = version;
+    this.retention.maxBytes = maxBytes;
+    retentions.add(this.retention);
   }
 
   async snapshot(options: SnapshotOptions): Promise<SnapshotSummary> {

@@ -32,6 +32,14 @@ export interface CommittedGroup {
   fail(error: Error): void;
 }
 
+/** What is in the file and was not confirmed when it was closed. */
+export interface Unconfirmed {
+  /** The newest version that is acknowledged. */
+  durableVersion: number;
+  /** Keys that commits above it removed, or gave an expiry. */
+  removals: readonly Bytes[];
+}
+
 interface Waiting extends CommittedGroup {
   /** Of readers that met something of this group; made when the first does. */
   readers: PromiseWithResolvers<void> | undefined;
@@ -103,6 +111,35 @@ export class DurableHorizon {
   ) {
     this.durableVersion = version;
     this.syncedVersion = version;
+  }
+
+  /** What the next opening of the file begins with. */
+  get unconfirmed(): Unconfirmed {
+    const { durableVersion, removals } = this;
+    return {
+      durableVersion,
+      removals: [...removals.values()].map(({ key }) => key),
+    };
+  }
+
+  /**
+   * The file was opened anew and holds what was never acknowledged: it is
+   * synced and confirmed as a commit is, and not shown before.
+   */
+  resume({ durableVersion, removals }: Unconfirmed): void {
+    const version = this.durableVersion;
+    if (version <= durableVersion) return;
+    this.durableVersion = durableVersion;
+    this.add({
+      version,
+      hasWritten: true,
+      walFrames: this.durableFrames,
+      walRun: 0,
+      keys: [],
+      removals,
+      acknowledge() {},
+      fail() {},
+    });
   }
 
   /** Whether a commit made now would start on its way to the disk at once. */

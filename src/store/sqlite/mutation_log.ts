@@ -8,6 +8,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { LogEncoder } from "../../log/entry.ts";
 import type { LogRow } from "../backup_source.ts";
+import type { Retention } from "../log_readers.ts";
 import { prepareRows } from "./connection.ts";
 import { isCount } from "./foreign_rows.ts";
 import type { StateTable } from "./state.ts";
@@ -20,20 +21,14 @@ const ROW_BYTES = 512 * 1024;
 const TRIM_ROWS = 64;
 /** Trimming starts this far past the limit, so that it comes in batches. */
 const TRIM_SLACK_BYTES = 1024 * 1024;
+/** Rows read at once; each takes 512 KiB at most, or one commit. */
+const ROWS_AT_ONCE = 16;
 /** What a row costs beside its entries, counted so that empty rows count. */
 const ROW_OVERHEAD_BYTES = 32;
 
-/** What a reader of the log still needs of it. */
-export interface Retention {
-  /** Rows after this version stay… */
-  afterVersion: number;
-  /** …while the log takes less than this. */
-  maxBytes: number;
-}
-
 export class MutationLog {
-  /** Set while somebody follows the log. */
-  retention: Retention | undefined;
+  /** Of those who follow the log. */
+  retentions: Iterable<Retention> = [];
   /** Whether the file's log was as this program leaves it. */
   isSound = true;
   /** Entries of the commits of the present row. */
@@ -53,6 +48,8 @@ export class MutationLog {
   private readonly deleteUpTo: StatementSync;
   private readonly readAfter: StatementSync;
   private readonly endOf: StatementSync;
+  private readonly nextTime: StatementSync;
+  private readonly rowOf: StatementSync;
 
   constructor(
     private readonly db: DatabaseSync,
@@ -76,6 +73,14 @@ export class MutationLog {
     this.endOf = prepareRows(
       db,
       "select end_bytes from denokv_log where version <= ? order by version desc limit 1",
+    );
+    this.nextTime = prepareRows(
+      db,
+      "select time_ms from denokv_log where version > ? order by version limit 1",
+    );
+    this.rowOf = prepareRows(
+      db,
+      "select first_version from denokv_log where version >= ? order by version limit 1",
     );
     this.load();
     this.uncommitted = this.position();
@@ -179,12 +184,13 @@ export class MutationLog {
   }
 
   private trim(): void {
+    if (this.isNeeded(this.floor + 1, this.floorBytes)) return;
     const rows = this.oldest.all() as unknown as [number, number][];
     let last: [number, number] | undefined;
     for (const row of rows) {
       // The newest row always stays: it names our last commit.
       if (row[0] === this.head || this.endBytes - row[1] < this.maxBytes) break;
-      if (this.isNeeded(row)) break;
+      if (this.isNeeded(...row)) break;
       last = row;
     }
     if (last === undefined) return;
@@ -193,10 +199,14 @@ export class MutationLog {
     this.saveFloor();
   }
 
-  private isNeeded([version, endBytes]: [number, number]): boolean {
-    const { retention } = this;
-    return retention !== undefined && version > retention.afterVersion &&
-      this.endBytes - endBytes < retention.maxBytes;
+  /** Whether anyone needs the row that has this version and this end. */
+  private isNeeded(version: number, endBytes: number): boolean {
+    for (const { afterVersion, maxBytes } of this.retentions) {
+      if (version > afterVersion && this.endBytes - endBytes < maxBytes) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private saveFloor(): void {
@@ -254,6 +264,41 @@ export class MutationLog {
   bytesAfter(version: number): number {
     const row = this.endOf.get(version) as unknown as [number] | undefined;
     return this.endBytes - Math.max(row?.[0] ?? 0, this.floorBytes);
+  }
+
+  /** Whether a row has the version, from its first commit to its last. */
+  isInRow(version: number): boolean {
+    const row = this.rowOf.get(version) as unknown as [number] | undefined;
+    return row !== undefined && row[0] <= version;
+  }
+
+  /** When the first row after `version` was committed. */
+  timeAfter(version: number): number | undefined {
+    const row = this.nextTime.get(version) as unknown as [number] | undefined;
+    return row?.[0];
+  }
+
+  /**
+   * Rows after `version` and not beyond `upTo`, oldest first, about `maxBytes`
+   * of them, but at least one where there is one.
+   */
+  readUpTo(version: number, upTo: number, maxBytes: number): LogRow[] {
+    const rows: LogRow[] = [];
+    let sizeBytes = 0;
+    while (sizeBytes < maxBytes) {
+      const more = this.read(version, ROWS_AT_ONCE);
+      for (const row of more) {
+        if (row.version > upTo) return rows;
+        if (rows.length > 0 && sizeBytes + row.entries.length > maxBytes) {
+          return rows;
+        }
+        rows.push(row);
+        sizeBytes += row.entries.length;
+        version = row.version;
+      }
+      if (more.length < ROWS_AT_ONCE) break;
+    }
+    return rows;
   }
 
   /** Rows after `version`, oldest first. */

@@ -15,6 +15,7 @@ import type {
   WriteOutcome,
 } from "../../protocol/messages.ts";
 import type { BackupSource } from "../backup_source.ts";
+import type { LogSource } from "../log_source.ts";
 import { type Durability, localDurability } from "../durability.ts";
 import {
   LargeReadError,
@@ -102,6 +103,7 @@ export async function openSqliteStore(
 class SqliteStore implements Store {
   readonly isReadOnly = false;
   readonly backupSource: BackupSource;
+  readonly log: LogSource;
   private readonly hub: WatchHub;
   private readonly pieces = new Pieces();
   private readonly largeReads: LargeReads;
@@ -116,6 +118,7 @@ class SqliteStore implements Store {
     maxWatches: number,
   ) {
     this.backupSource = new SqliteBackupSource(writing, path, clock);
+    this.log = writing.logReaders;
     this.largeReads = new LargeReads(path, clock);
     writing.largeReads = this.largeReads;
     this.hub = new WatchHub({
@@ -238,6 +241,7 @@ class SqliteStore implements Store {
         await this.largeReads.close();
         await this.writing.close();
       } finally {
+        this.writing.logReaders.end(closed());
         this.lock.release();
       }
     })();

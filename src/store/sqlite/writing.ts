@@ -8,6 +8,7 @@ import type { Bytes } from "../../common/bytes.ts";
 import { messageOf, UnavailableError } from "../../common/errors.ts";
 import type { AtomicWrite, WriteOutcome } from "../../protocol/messages.ts";
 import type { Durability } from "../durability.ts";
+import { LogReaders, type ReadableLog } from "../log_readers.ts";
 import type { StoreHealth, StoreStats } from "../store.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import {
@@ -17,7 +18,11 @@ import {
   requireAlone,
 } from "./cut_back.ts";
 import { DiskReserve } from "./disk_reserve.ts";
-import { type CommittedGroup, DurableHorizon } from "./durable_horizon.ts";
+import {
+  type CommittedGroup,
+  DurableHorizon,
+  type Unconfirmed,
+} from "./durable_horizon.ts";
 import { ExpirySweeper } from "./expiry.ts";
 import { ForeignWrites } from "./foreign_writes.ts";
 import {
@@ -29,7 +34,6 @@ import {
 } from "./full_disk.ts";
 import { GroupCommit } from "./group_commit.ts";
 import type { LargeReads } from "./large_reads.ts";
-import type { Retention } from "./mutation_log.ts";
 import { type Counts, countsOf } from "./writing_counts.ts";
 import {
   openWriteSession,
@@ -89,9 +93,11 @@ export class Writing {
   private recovering: Promise<void> | undefined;
   /** The log is in doubt: the file has to be opened anew from its durable part. */
   private needsReopening = false;
+  private unconfirmed: Unconfirmed | undefined;
   /** Where the log has to end before the file may be opened again. */
   private cut: Cut | undefined;
-  private retention: Retention | undefined;
+  /** They outlive openings of the file. */
+  readonly logReaders: LogReaders;
 
   private constructor(
     private readonly options: WritingOptions,
@@ -100,6 +106,10 @@ export class Writing {
   ) {
     this.databaseId = session.databaseId;
     this.foreignWrites = new ForeignWrites(options.clock, options.logger);
+    this.logReaders = new LogReaders(
+      () => this.readableLog(),
+      () => options.clock.nowMs(),
+    );
     this.waiting = new WaitingWrites(options.maxWaitingBytes);
     this.stalls = new StallWatch({
       clock: options.clock,
@@ -155,7 +165,7 @@ export class Writing {
 
   /** @param certainFrames how much of the log is known to be on the disk */
   private begin(session: WriteSession, certainFrames: number): Current {
-    session.log.retention = this.retention;
+    session.log.retentions = this.logReaders.retentions;
     const { clock, random, durability, batchTimeoutMs } = this.options;
     const horizon = new DurableHorizon({
       clock,
@@ -231,10 +241,16 @@ export class Writing {
     return log === checkpointed;
   }
 
-  /** Keeps what a reader of the log still needs, over reopenings too. */
-  retain(retention: Retention): void {
-    this.retention = retention;
-    if (this.open) this.open.session.log.retention = retention;
+  private readableLog(): ReadableLog {
+    const { session: { log }, horizon } = this.current();
+    return {
+      floorVersion: log.floorVersion,
+      durableVersion: horizon.durableVersion,
+      rows: (version, upTo, maxBytes) => log.readUpTo(version, upTo, maxBytes),
+      isInRow: (version) => log.isInRow(version),
+      bytesAfter: (version) => log.bytesAfter(version),
+      timeAfter: (version) => log.timeAfter(version),
+    };
   }
 
   /** @throws UnavailableError where the disk does not take them */
@@ -281,6 +297,7 @@ export class Writing {
 
   private afterDurable(groups: readonly CommittedGroup[]): void {
     this.onDurableKeys(keysOf(groups));
+    this.logReaders.durable(this.open?.horizon.durableVersion ?? 0);
   }
 
   /** Of a snapshot. */
@@ -339,6 +356,7 @@ export class Writing {
   private refuseForGood(error: UnavailableError): void {
     this.isRefused = true;
     this.failure = error;
+    this.logReaders.end(error);
     this.open?.writer.refuse(error);
     const reason = error.message;
     this.options.logger.error(
@@ -440,6 +458,7 @@ export class Writing {
           open.writer.certainFrames,
         );
         this.open = undefined;
+        this.unconfirmed = open.horizon.unconfirmed;
         this.highestVersion = open.writer.highestVersion;
         open.sweeper.stop();
         this.closed = countsOf(open, this.closed);
@@ -447,11 +466,14 @@ export class Writing {
       if (this.cut) cutLog(this.cut);
       const session = openWriteSession(options);
       this.open = this.begin(session, this.cut?.frames ?? 0);
+      if (this.unconfirmed) this.open.horizon.resume(this.unconfirmed);
+      this.unconfirmed = undefined;
       // Writes are refused until the probe has passed.
       if (this.failure) this.open.writer.refuse(this.failure);
       await session.wal.sync();
       this.cut = undefined;
       this.needsReopening = false;
+      this.logReaders.reopened();
       if (this.failure) this.refuse(this.failure);
     } finally {
       checkpointer.resume();
