@@ -376,7 +376,12 @@ export async function planRestore(
       const others = new Set([...damaged, generation]);
       return await planRestore(objects, manifest, point, others);
     }
-    throw new StartupError(`${error.message} ${offer(beforeVersion)}`);
+    const isPresent = manifest?.generation === generation;
+    throw new StartupError(
+      `${error.message} ${offer(beforeVersion)}${
+        isPresent ? ` ${REPAIR_OFFER}` : ""
+      }`,
+    );
   }
   if (records && snapshot.totals === undefined) {
     throw new StartupError(
@@ -486,6 +491,10 @@ export function offer(version: number): string {
     hexVersion(version)
   }\` gives everything before the damage.`;
 }
+
+/** Of a snapshot of the present generation that is not whole. */
+export const REPAIR_OFFER =
+  "`backup repair` lets this backup go on from there, once nobody can bring the object back; it says what is given up then, and asks.";
 
 /**
  * Whether a generation that the manifest itself names has the point. That of a

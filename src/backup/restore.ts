@@ -24,6 +24,7 @@ import type { RestoreTarget } from "../store/restore_target.ts";
 import {
   type ListedSegment,
   offer,
+  REPAIR_OFFER,
   type RestorePlan,
   type RestorePoint,
   type SnapshotPartInfo,
@@ -73,17 +74,22 @@ export interface RestoreResult {
  * @throws UnavailableError where the store does not answer
  */
 export async function restore(options: RestoreOptions): Promise<RestoreResult> {
-  const good = { version: options.plan.beforeVersion };
+  const { beforeVersion, isPast, databaseId } = options.plan;
+  const good = { version: beforeVersion, isSnapshotWhole: false };
   try {
     return await restoreAll(options, good);
   } catch (error) {
     if (!(error instanceof DamagedError)) throw error;
+    const isRepairable = !good.isSnapshotWhole && !isPast &&
+      databaseId !== "" && beforeVersion !== undefined;
     throw new DamagedError(
       `${error.message} ${
         good.version === undefined
           ? "Nothing before it can be restored"
           : offer(good.version).slice(0, -1)
-      }; \`backup verify\` looks at all objects.`,
+      }; \`backup verify\` looks at all objects.${
+        isRepairable ? ` ${REPAIR_OFFER}` : ""
+      }`,
     );
   }
 }
@@ -91,7 +97,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
 /** @param good the last version that is known to be whole */
 async function restoreAll(
   options: RestoreOptions,
-  good: { version: number | undefined },
+  good: { version: number | undefined; isSnapshotWhole: boolean },
 ): Promise<RestoreResult> {
   const { plan, target } = options;
   const { snapshot, point } = plan;
@@ -125,6 +131,7 @@ async function restoreAll(
     }
   } else result.version = options.afterVersion;
   const { beforeVersion = 0 } = plan;
+  good.isSnapshotWhole = true;
   good.version = Math.max(result.version, beforeVersion);
 
   // A snapshot of another program is whole only with the log before it.

@@ -5,6 +5,7 @@
  */
 import { dirname, resolve } from "node:path";
 import {
+  hostOf,
   type Permissions,
   permissions,
   type Surroundings,
@@ -60,6 +61,7 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   "pitr sync": { database: "write", place: "read" },
   // A leap of versions is noted in the backup.
   restore: { place: ({ sameDatabase }) => sameDatabase ? "write" : "read" },
+  changes: { asks: true },
   health: { asks: true },
 };
 
@@ -72,8 +74,14 @@ export function commandPermissions(
   const { values } = settings;
   const needs = COMMAND_NEEDS[command];
   const all = [permissions({ env: environmentOf(command) })];
-  const { sqlitePath, accessTokenFile, addressFile, output, replicaOf } =
-    values;
+  const {
+    sqlitePath,
+    accessTokenFile,
+    addressFile,
+    output,
+    replicaOf,
+    resumeFile,
+  } = values;
   const files = (access: "read" | "write", paths: string[]) =>
     permissions({ read: paths, write: access === "write" ? paths : [] });
   if (needs.listens) {
@@ -84,7 +92,9 @@ export function commandPermissions(
   }
   if (needs.asks) {
     all.push(permissions({
-      net: [formatAddress(askedAddress(settings))],
+      net: values.url === undefined
+        ? [formatAddress(askedAddress(settings))]
+        : hostOf(values.url),
       read: addressFile === undefined ? [] : [addressFile],
     }));
   }
@@ -93,6 +103,9 @@ export function commandPermissions(
   }
   if (replicaOf !== undefined && URL.canParse(replicaOf)) {
     all.push(permissions({ net: [hostAndPort(new URL(replicaOf))] }));
+  }
+  if (resumeFile !== undefined) {
+    all.push(files("write", [dirname(resumeFile)]));
   }
   if (output !== undefined) all.push(files("write", [dirname(output)]));
   if (accessTokenFile !== undefined) {

@@ -5,7 +5,12 @@
 import { UsageError } from "../common/errors.ts";
 import type { LogFormat, LogLevel } from "../common/log.ts";
 import { readAccessTokenFile } from "./access_token.ts";
-import { type Address, loopbackOf, parseAddress } from "./address.ts";
+import {
+  type Address,
+  formatAddress,
+  loopbackOf,
+  parseAddress,
+} from "./address.ts";
 import { readAddressFile } from "./address_file.ts";
 import type { OptionName, OptionValues } from "./options.ts";
 import type { Invocation, Source } from "./parse.ts";
@@ -32,6 +37,8 @@ export interface ServeConfig {
   maxWatches: number;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** Of the log, for change feeds that are behind. */
+  changesRetainedBytes: number;
   /** As browsers send them; `*` for any. */
   corsOrigins: string[];
   /** One line of the log for each request. */
@@ -150,6 +157,21 @@ export interface RestoreConfig {
   /** The file keeps the database's id, and its versions leap. */
   isSameDatabase: boolean;
   json: boolean;
+}
+
+export interface ChangesConfig {
+  /** Of the server, without a slash at its end. */
+  url: string;
+  secret?: string;
+  /** A versionstamp, `oldest` or `now`. Absent: from now. */
+  from?: string;
+  /** As paths of REST. */
+  prefixes: string[];
+  follows: boolean;
+  format: "json" | "text";
+  /** Whether heartbeats are printed too. */
+  heartbeats: boolean;
+  resumeFile?: string;
 }
 
 export interface StartConfig {
@@ -363,8 +385,8 @@ function serveBackupOf(
  * @throws UsageError where it is named twice
  */
 export function placeOf(values: OptionValues): BackupPlace | undefined {
-  const { backup, restoreFrom, replicaFrom, dev } = values;
-  const place = backupPlaceOf(backup ?? restoreFrom ?? replicaFrom, values);
+  const { backup, from, replicaFrom, dev } = values;
+  const place = backupPlaceOf(backup ?? from ?? replicaFrom, values);
   return place && {
     ...place,
     // Elsewhere the environment has them.
@@ -465,6 +487,43 @@ export function snapshotConfig(settings: Settings): SnapshotConfig {
 }
 
 /** @throws UsageError */
+export function changesConfig(settings: Settings): ChangesConfig {
+  const { values } = settings;
+  const { from, prefix } = values;
+  if (from !== undefined && !/^(0|oldest|now|[0-9a-f]{20})$/.test(from)) {
+    throw new UsageError(
+      `--from needs a versionstamp of 20 hexadecimal digits, oldest or now, but got '${from}'.`,
+    );
+  }
+  return {
+    url: values.url === undefined
+      ? `http://${formatAddress(askedAddress(settings))}`
+      : serverUrl(values.url),
+    secret: accessTokenOf(settings) ?? values.restSecret,
+    from,
+    prefixes: prefix === undefined ? [] : [prefix],
+    follows: values.follow!,
+    format: values.format!,
+    heartbeats: values.heartbeats!,
+    resumeFile: values.resumeFile,
+  };
+}
+
+function serverUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (
+    url === undefined || !/^https?:$/.test(url.protocol) ||
+    url.pathname !== "/" || url.search !== "" || url.hash !== "" ||
+    url.username !== "" || url.password !== ""
+  ) {
+    throw new UsageError(
+      "--url needs the address of a server and no more, as http://127.0.0.1:4512 or https://kv.example; the access token goes into DENO_KV_ACCESS_TOKEN.",
+    );
+  }
+  return url.origin;
+}
+
+/** @throws UsageError */
 export function restoreConfig({ values }: Settings): RestoreConfig {
   const place = placeOf(values);
   if (place === undefined) {
@@ -544,6 +603,7 @@ function commonConfig(settings: Settings): Omit<ServeConfig, "accessToken"> {
     atomicWriteBatchTimeoutMs: values.atomicWriteBatchTimeoutMs,
     maxWatches: values.maxWatches!,
     maxInFlightBytes: values.maxInFlightMib! * 1024 * 1024,
+    changesRetainedBytes: values.changesRetainMib! * 1024 * 1024,
     corsOrigins: corsOriginsOf(values),
     logsAccess: values.accessLog!,
     reserveBytes: values.diskReserveMib! * 1024 * 1024,

@@ -53,6 +53,7 @@ Deno.test("serve, with nothing but what is needed", () => {
     logLevel: "info",
     backup: undefined,
     corsOrigins: [],
+    changesRetainedBytes: 256 * 1024 * 1024,
     isDevelopment: false,
   });
 });

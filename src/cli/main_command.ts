@@ -1,9 +1,10 @@
 /**
  * The command line from its arguments to its exit code: 0 done, 1 could not
  * start or go on, 2 used wrongly, 3 handed over to another instance, 4 fenced
- * by one. Every failure is one sentence on standard
- * error; a stack trace never reaches a person.
+ * by one; commands that have more of them say so in their help. Every failure is
+ * one sentence on standard error; a stack trace never reaches a person.
  */
+import { systemClock } from "../common/clock.ts";
 import {
   messageOf,
   StartupError,
@@ -13,6 +14,7 @@ import {
 import {
   backupConfig,
   branchesConfig,
+  changesConfig,
   healthConfig,
   listConfig,
   pitrSyncConfig,
@@ -135,6 +137,16 @@ async function run(
     case "restore": {
       const { restoreCommand } = await import("./restore.ts");
       return await restoreCommand(restoreConfig(invocation), io);
+    }
+    case "changes": {
+      const { changes } = await import("./changes.ts");
+      const { untilSignal } = await import("./until_signal.ts");
+      const { writeOutput } = await import("./standard_output.ts");
+      return await changes(changesConfig(invocation), io, {
+        write: writeOutput,
+        signal: untilSignal(),
+        clock: systemClock,
+      });
     }
     case "health": {
       const { health } = await import("./health.ts");

@@ -49,12 +49,14 @@ export const COMMANDS = {
     ],
   },
   "backup repair": {
-    help: "Mend a backup whose manifest or a segment is lost",
+    help: "Mend a backup whose manifest, snapshot or a segment is lost",
     about: [
       "Where manifest.json is missing, cannot be read, or is an old one, it is",
       "made anew from the copy that the last owner left. Where a segment is",
-      "missing, the history ends before it from then on. Shows what it found",
-      "and what is left out, and asks before it writes; nothing is deleted.",
+      "missing, the history ends before it from then on. Where the present",
+      "snapshot is not whole (it is read for that), the backup goes on from the",
+      "newest generation before it that is. Shows what it found and what is",
+      "left out or given up, and asks before it writes; nothing is deleted.",
       "Stop every server on the backup first.",
     ],
   },
@@ -99,6 +101,18 @@ export const COMMANDS = {
       "The file must not be there yet; it appears under its name when it is",
       "whole and verified. Without --at, everything the backup holds. It is a",
       "database of its own, with a new id, unless --same-database is given.",
+    ],
+  },
+  changes: {
+    help: "Print what is committed, every mutation as a line of JSON",
+    about: [
+      "The change feed of the server at --addr or --url: whole commits, in their",
+      "order. Ends with the newest one unless --follow is given; then it goes on,",
+      "and where the server or the network goes away it goes on where it was.",
+      "Needs the server's access token or KVSTORE_SECRET. Exit codes: 0 done, or",
+      "ended by a signal, or by whoever reads its output; 1 the server cannot be",
+      "asked, or refuses; 8 the log no longer reaches back so far. The lines are",
+      "described in docs/changes.md.",
     ],
   },
   health: {
@@ -176,7 +190,7 @@ export const OPTIONS = {
     placeholder: "TOKEN",
     help:
       "The access token that opens KV Connect, and REST as a Bearer token; at least 12 characters. Without one, KV Connect is off. Prefer the environment or --access-token-file: other users of the machine can read a command line.",
-    commands: ["serve", ...BACKUP_COMMANDS],
+    commands: ["serve", ...BACKUP_COMMANDS, "changes"],
     isSecret: true,
   },
   accessTokenFile: {
@@ -186,14 +200,14 @@ export const OPTIONS = {
     placeholder: "PATH",
     help:
       "A file that holds the access token; white space around it is ignored.",
-    commands: ["serve", ...BACKUP_COMMANDS],
+    commands: ["serve", ...BACKUP_COMMANDS, "changes"],
   },
   restSecret: {
     env: "KVSTORE_SECRET",
     type: { kind: "string" },
     help:
       "The secret that opens REST and nothing else. Only from the environment.",
-    commands: ["serve", ...BACKUP_COMMANDS],
+    commands: ["serve", ...BACKUP_COMMANDS, "changes"],
     isSecret: true,
   },
   publicReads: {
@@ -213,21 +227,21 @@ export const OPTIONS = {
     defaultFor: { start: "localhost:4512" },
     help:
       "The address to listen on; an IPv6 address stands in brackets, port 0 takes any free port.",
-    commands: ["start", "serve", ...BACKUP_COMMANDS, "health"],
+    commands: ["start", "serve", ...BACKUP_COMMANDS, "changes", "health"],
   },
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
     help:
       "Listen at this port where --addr is not given, on 0.0.0.0 if nothing else says where.",
-    commands: ["serve", ...BACKUP_COMMANDS, "health"],
+    commands: ["serve", ...BACKUP_COMMANDS, "changes", "health"],
   },
   host: {
     env: "DENO_KV_HOST",
     type: { kind: "string" },
     help:
       "Listen at this host where --addr is not given; without it `serve` listens everywhere, with --dev on localhost alone.",
-    commands: ["serve", ...BACKUP_COMMANDS, "health"],
+    commands: ["serve", ...BACKUP_COMMANDS, "changes", "health"],
   },
   addressFile: {
     flag: "address-file",
@@ -236,7 +250,7 @@ export const OPTIONS = {
     placeholder: "FILE",
     help:
       "A file for the address that the server listens on. It writes it there; the commands that ask a server read it, where no --addr is given.",
-    commands: ["start", "serve", ...BACKUP_COMMANDS, "health"],
+    commands: ["start", "serve", ...BACKUP_COMMANDS, "changes", "health"],
   },
   readOnly: {
     flag: "read-only",
@@ -283,13 +297,23 @@ export const OPTIONS = {
       "Memory for large answers and frames of watches that clients have not yet taken, over all connections. Past it they wait their turn.",
     commands: ["start", "serve"],
   },
+  changesRetainMib: {
+    flag: "changes-retain-mib",
+    env: "DENO_KV_CHANGES_RETAIN_MIB",
+    type: { kind: "integer", min: 64, max: 1_048_576 },
+    placeholder: "MIB",
+    default: 256,
+    help:
+      "What the log may grow to on this machine's disk while the consumer of a change feed is connected and behind. Past it the log goes on without it. A consumer that is away holds nothing: it finds about the last 64 MiB of changes.",
+    commands: ["start", "serve"],
+  },
   corsOrigin: {
     flag: "cors-origin",
     env: "DENO_KV_CORS_ORIGIN",
     type: { kind: "string" },
     placeholder: "ORIGINS",
     help:
-      "Origins whose pages may use REST from a browser, as https://app.example, several with commas, or * for any. Without it, none may.",
+      "Origins whose pages may use REST and change feeds from a browser, as https://app.example, several with commas, or * for any. Without it, none may.",
     commands: ["start", "serve"],
   },
   accessLog: {
@@ -340,13 +364,13 @@ export const OPTIONS = {
       "Back the database up to this place, and come back from it: s3://bucket/prefix, gs://bucket/prefix or file:///folder.",
     commands: ["serve", ...PLACE_COMMANDS],
   },
-  restoreFrom: {
+  from: {
     flag: "from",
     type: { kind: "string" },
-    placeholder: "URL",
+    placeholder: "PLACE",
     help:
-      "The backup to restore from: as --backup, or the folder of one generation.",
-    commands: ["restore"],
+      "For `restore` the backup to restore from: as --backup, or the folder of one generation. For `changes` the versionstamp to begin after, oldest (as far back as the log goes) or now (the default).",
+    commands: ["restore", "changes"],
   },
   restoreAt: {
     flag: "at",
@@ -615,6 +639,55 @@ export const OPTIONS = {
     help:
       "For development only, with secrets that everyone knows: the database in /tmp/denokv.sqlite, backed up to s3://denokv/app on a MinIO at localhost:9000 (minioadmin), localhost:8000, KVSTORE_SECRET denorocks, public reads. Other options still count.",
     commands: ["serve"],
+  },
+  url: {
+    flag: "url",
+    env: "DENO_KV_URL",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "The server to ask, as https://kv.example. Without it the one on this machine, at --addr.",
+    commands: ["changes"],
+  },
+  prefix: {
+    flag: "prefix",
+    type: { kind: "string" },
+    placeholder: "PATH",
+    help:
+      "Only keys that begin with these parts, written as a path of REST: /users/alice.",
+    commands: ["changes"],
+  },
+  follow: {
+    flag: "follow",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Go on with what is committed from now on, and ask again where the server is away.",
+    commands: ["changes"],
+  },
+  format: {
+    flag: "format",
+    type: { kind: "choice", choices: ["json", "text"] },
+    placeholder: "FORMAT",
+    default: "json",
+    help: "The lines as the server sends them, or shorter ones for people.",
+    commands: ["changes"],
+  },
+  heartbeats: {
+    flag: "heartbeats",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Print heartbeats too: lines that say up to which versionstamp everything has been printed.",
+    commands: ["changes"],
+  },
+  resumeFile: {
+    flag: "resume-file",
+    type: { kind: "string" },
+    placeholder: "FILE",
+    help:
+      "A file for the versionstamp up to which everything has been printed; where it is there, the feed begins after that one and not at --from. It says what was handed over, and not what the reader of a pipe has made of it.",
+    commands: ["changes"],
   },
   yes: {
     flag: "yes",

@@ -116,14 +116,17 @@ export function decodeLogEntries(bytes: Bytes): LogEntry[] {
   const reader = new ProtoReader(bytes);
   const entries: LogEntry[] = [];
   while (reader.next()) {
-    if (reader.field === 1) entries.push(decodeEntry(reader.message()));
+    if (reader.field === 1) entries.push(decodeLogEntry(reader.message()));
     else reader.skip();
   }
   return entries;
 }
 
-/** Of one entry, whose fields the reader stands before. */
-export function decodeEntry(reader: ProtoReader): LogEntry {
+/**
+ * One entry: for whoever reads a run of them bit by bit.
+ * @throws InvalidRequestError where the bytes are no entry
+ */
+export function decodeLogEntry(reader: ProtoReader): LogEntry {
   const entry: LogEntry = {
     version: 0,
     order: 0,

@@ -16,6 +16,7 @@ import { probe } from "./probe.ts";
 import { S3ObjectStore, type S3Options } from "./s3.ts";
 
 const MIB = 1024 * 1024;
+const HOUR_MS = 3_600_000;
 
 /** As proxies and other programs answer. */
 const PAGES = [
@@ -194,6 +195,29 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
         const error = await refused(ask());
         assert.ok(!Deno.inspect(error).includes(secretAccessKey));
       }
+    }
+  },
+
+  async "a clock that is far off is put right by the first answer"({ open }) {
+    const clock = {
+      ...systemClock,
+      nowMs: () => systemClock.nowMs() + HOUR_MS,
+    };
+    const store = open({ clock });
+    await isUnavailable(store.put("clock", utf8("x")), "RequestTimeTooSkewed");
+    await store.put("clock", utf8("y"));
+    assert.deepEqual((await store.get("clock"))!.data, utf8("y"));
+  },
+
+  async "names that have to be encoded are signed as they are sent"({ open }) {
+    const store = open();
+    for (const key of ["a b/c+d", "~!'()*&=@:,$", "\u00fcmlaut/\u{1f600}%2F"]) {
+      const tag = await store.put(key, utf8(key));
+      assert.deepEqual((await store.get(key))!.data, utf8(key));
+      assert.deepEqual(await store.getRange(key, 0, 1), utf8(key).slice(0, 1));
+      assert.equal((await store.head(key))!.tag, tag);
+      assert.equal((await store.replace(key, utf8("2"), tag)).written, true);
+      await store.delete([key]);
     }
   },
 

@@ -1,11 +1,11 @@
 /**
- * What a browser asks before a page of another origin may use REST: none may,
- * unless `--cors-origin` names it. (fetch.spec.whatwg.org, "CORS protocol")
+ * What a browser asks before a page of another origin may use REST or a change
+ * feed: none may, unless `--cors-origin` names it. (fetch.spec.whatwg.org, "CORS protocol")
  */
 
 const ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE";
 const ALLOWED_HEADERS =
-  "authorization, content-type, if-none-match, x-denokv-min-versionstamp";
+  "authorization, content-type, if-none-match, last-event-id, x-denokv-min-versionstamp";
 const EXPOSED_HEADERS = "etag, durable-local, durable-backup";
 /** How long a browser may remember the answer to its question. */
 const MAX_AGE_SECONDS = 600;

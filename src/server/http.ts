@@ -12,8 +12,9 @@ import {
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import { BodyTimeoutError, discardBody } from "./body.ts";
+import { BodyTimeoutError } from "./body.ts";
 import { type Client, nameOf } from "./client.ts";
+import type { Changes } from "./changes.ts";
 import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
@@ -23,6 +24,7 @@ import { text } from "./responses.ts";
 import type { BackupControl, Service } from "./service.ts";
 import { type Target, targetOf } from "./target.ts";
 import type { Turns } from "./turns.ts";
+import { UnreadBodies } from "./unread_bodies.ts";
 
 /** The REST API, as the door needs it. */
 export interface RestEntrance {
@@ -47,6 +49,7 @@ export interface DoorDeps {
   cors: Cors | undefined;
   rest: RestEntrance;
   service: Service;
+  changes: Pick<Changes, "handle">;
   replicaFeed: Pick<ReplicaFeed, "handle">;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
@@ -57,6 +60,7 @@ export interface DoorDeps {
 }
 
 const SHORT_DATA_PATH = "/v2";
+const CHANGES_PATH = "/-/changes";
 /** Of a path, in a line of the log: the runtime takes 64 KiB of it from anyone. */
 const MAX_LOGGED_PATH_CHARS = 1024;
 
@@ -70,6 +74,7 @@ export type Handler = (
 export function createDoor(deps: DoorDeps): Handler {
   const { clock, logger, metrics, denials, cors, backup, turns, logsAccess } =
     deps;
+  const unreadBodies = new UnreadBodies(clock);
 
   return function handle(request, info) {
     const startedMs = clock.monotonicMs();
@@ -87,11 +92,13 @@ export function createDoor(deps: DoorDeps): Handler {
     const endpoint = target === undefined
       ? "service"
       : endpointOf(request.method, target.path);
-    const done = (made: Response) => {
+    const done = (made: Response): Response | Promise<Response> => {
       const response = request.method === "HEAD" ? bodiless(made) : made;
       const { status } = response;
-      if (endpoint === "rest") {
+      if (endpoint === "rest" || endpoint === "changes") {
         cors?.allow(request, response.headers);
+      }
+      if (endpoint === "rest") {
         if (backup) tellDurable(response.headers, backup.durableVersions());
       }
       const tookMs = clock.monotonicMs() - startedMs;
@@ -111,8 +118,8 @@ export function createDoor(deps: DoorDeps): Handler {
       }
       // What nobody has read is in the way of the answer. A read has no body,
       // and asking whether it has takes a microsecond.
-      if (status >= 400 || request.method === "DELETE") discardBody(request);
-      return response;
+      if (status < 400 && request.method !== "DELETE") return response;
+      return unreadBodies.discard(request)?.then(() => response) ?? response;
     };
     const failed = (error: unknown) =>
       done(errorResponse(error, endpoint, logger));
@@ -135,6 +142,9 @@ export function createDoor(deps: DoorDeps): Handler {
     if (endpoint === "rest") {
       return cors?.preflight(request) ??
         deps.rest.handle(request, path, query, info);
+    }
+    if (endpoint === "changes") {
+      return cors?.preflight(request) ?? deps.changes.handle(request, query);
     }
     if (endpoint === "replica") {
       return deps.replicaFeed.handle(request, path, query);
@@ -187,6 +197,7 @@ function endpointOf(method: string, path: string): Endpoint {
   }
   if (path === LOG_PATH || path === SNAPSHOT_PATH) return "replica";
   if (path === "/") return method === "POST" ? "exchange" : "service";
+  if (path === CHANGES_PATH) return "changes";
   return path.startsWith("/-/") || path === "/-" ? "service" : "rest";
 }
 

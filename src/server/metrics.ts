@@ -8,6 +8,7 @@ import { Histogram } from "../common/histogram.ts";
 import { messageOf } from "../common/errors.ts";
 import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
+import type { ChangeStreams } from "./change_streams.ts";
 import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
 import type { LogStreams } from "./log_streams.ts";
@@ -28,6 +29,7 @@ export const ENDPOINTS = [
   "atomic_write",
   "watch",
   "rest",
+  "changes",
   "replica",
   "service",
 ] as const;
@@ -54,6 +56,7 @@ const LATENCY_BOUNDS_SECONDS = [
 export interface ServerCounts {
   answers: Pick<Answers, "budget" | "largeReads" | "frames" | "cut">;
   bodies: Pick<Bodies, "count" | "heldBytes" | "shed">;
+  changes: Pick<ChangeStreams, "count" | "budget" | "sentBytes">;
   denials: Pick<Denials, "missing" | "wrong">;
   listener: Pick<Listener, "acceptFailures" | "isAccepting">;
   logs: Pick<LogStreams, "count" | "sentBytes">;
@@ -134,7 +137,7 @@ export class RequestMetrics {
 
 function renderServer(
   out: Exposition,
-  { answers, bodies, denials, listener, logs }: ServerCounts,
+  { answers, bodies, changes, denials, listener, logs }: ServerCounts,
 ): void {
   out.gauge(
     "denokv_accepting",
@@ -154,6 +157,12 @@ function renderServer(
   for (const kind of ["missing", "wrong"] as const) {
     out.sample("denokv_unauthorized_total", { secret: kind }, denials[kind]);
   }
+  out.gauge("denokv_change_feeds", "Change feeds open.", changes.count);
+  out.counter(
+    "denokv_change_feed_bytes_total",
+    "What change feeds have handed out.",
+    changes.sentBytes,
+  );
   out.gauge("denokv_live_replicas", "Live replicas connected.", logs.count);
   out.counter(
     "denokv_live_replica_bytes_total",
@@ -175,9 +184,14 @@ function renderServer(
     answers: answers.budget,
     large_reads: answers.largeReads,
     frames: answers.frames,
+    changes: changes.budget,
   };
   const bytes = "denokv_in_flight_bytes";
-  out.family(bytes, "gauge", "Large answers and watch frames not yet taken.");
+  out.family(
+    bytes,
+    "gauge",
+    "Large answers, watch frames and changes not yet taken.",
+  );
   for (const [kind, { usedBytes }] of Object.entries(kinds)) {
     out.sample(bytes, { kind }, usedBytes);
   }
@@ -187,7 +201,11 @@ function renderServer(
     out.sample(limit, { kind }, limitBytes);
   }
   const waiting = "denokv_in_flight_waiting";
-  out.family(waiting, "gauge", "Answers and watches that wait their turn.");
+  out.family(
+    waiting,
+    "gauge",
+    "Answers, watches and change feeds that wait their turn.",
+  );
   for (const [kind, budget] of Object.entries(kinds)) {
     out.sample(waiting, { kind }, budget.waiting);
   }

@@ -60,6 +60,7 @@ function counts(): ServerCounts {
   return {
     answers: { budget, largeReads: budget, frames: budget, cut: 0 },
     bodies: { count: 0, heldBytes: 0, shed: 0 },
+    changes: { count: 0, budget, sentBytes: 0 },
     denials: { missing: 0, wrong: 0 },
     listener: { acceptFailures: 0, isAccepting: true },
     logs: { count: 0, sentBytes: 0 },

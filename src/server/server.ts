@@ -7,6 +7,8 @@ import { Answers } from "./answers.ts";
 import { Bodies } from "./body.ts";
 import { Cors } from "./cors.ts";
 import { Denials } from "./denials.ts";
+import { Changes } from "./changes.ts";
+import { ChangeStreams } from "./change_streams.ts";
 import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
@@ -42,6 +44,8 @@ export interface ServerOptions {
   maxInFlightBytes: number;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: readonly string[];
+  /** What the log keeps for change feeds that are behind. */
+  changesRetainedBytes: number;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
   replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
@@ -70,6 +74,12 @@ export function startServer(options: ServerOptions): RunningServer {
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
   const watches = new WatchStreams(clock, answers);
+  const changes = new ChangeStreams({
+    clock,
+    logger,
+    answers,
+    maxRetainedBytes: options.changesRetainedBytes,
+  });
   const maxRetainedBytes = options.replicaRetainedBytes ??
     REPLICA_RETAINED_BYTES;
   const logs = new LogStreams({ clock, maxRetainedBytes });
@@ -87,7 +97,7 @@ export function startServer(options: ServerOptions): RunningServer {
     version: options.version,
     access,
     metrics,
-    counts: () => ({ answers, bodies, denials, listener, logs }),
+    counts: () => ({ answers, bodies, changes, denials, listener, logs }),
     backup,
     replica: options.replica,
     stopping: () => stopping,
@@ -108,6 +118,7 @@ export function startServer(options: ServerOptions): RunningServer {
       minVersions: new MinVersions(store, clock),
     }),
     service,
+    changes: new Changes({ store, access, streams: changes }),
     replicaFeed: new ReplicaFeed({
       store,
       access,
@@ -139,6 +150,7 @@ export function startServer(options: ServerOptions): RunningServer {
       stopping ??= "The server is stopping.";
       // Streams that never end would hold the server open for ever.
       watches.endAll();
+      changes.endAll(stopping);
       logs.endAll(stopping);
       snapshots.endAll(stopping);
       let isComplete = false;

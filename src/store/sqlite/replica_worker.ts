@@ -10,8 +10,8 @@ import type { DatabaseSync } from "node:sqlite";
 import type { Bytes } from "../../common/bytes.ts";
 import { InvalidRequestError, TooLargeError } from "../../common/errors.ts";
 import {
-  decodeEntry,
   decodeLogEntries,
+  decodeLogEntry,
   LAST_INDEX,
   type LogEntry,
   LogKind,
@@ -488,7 +488,7 @@ export function replicaWorkerUrl(task: ReplicaTask): string {
     readVersion,
     readOrder,
     writeVersionstamp,
-    decodeEntry,
+    decodeLogEntry,
     decodeLogEntries,
     readQueueLogKey,
     decodeQueueMessage,
