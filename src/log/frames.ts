@@ -52,6 +52,8 @@ export type Frame =
     kind: "commits";
     previousVersion: number;
     version: number;
+    /** The newest acknowledged version, when they were sent. */
+    durableVersion: number;
     times: CommitTime[];
     /** The only view of its buffer that goes on. */
     entries: Bytes;
@@ -72,11 +74,13 @@ export type Frame =
 /** @param deflates whether the other side takes compressed payloads */
 export function encodeCommits(
   previousVersion: number,
-  rows: readonly (SegmentRow & { version: number })[],
+  rows: readonly SegmentRow[],
+  durableVersion: number,
   deflates: boolean,
 ): Bytes {
   const times = encodeCommitTimes(commitTimesOf(rows), previousVersion);
-  const head = numbers(previousVersion, rows[rows.length - 1].version);
+  const { version } = rows[rows.length - 1];
+  const head = numbers(previousVersion, version, durableVersion);
   const payload = concatBytes([
     head,
     u32(times.length),
@@ -255,15 +259,16 @@ function decode(kind: number, sent: Bytes): Frame {
     view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4);
   switch (kind & ~IS_DEFLATED) {
     case FrameKind.COMMITS: {
-      const timesBytes = view.getUint32(16);
-      const entriesAt = 20 + timesBytes;
+      const timesAt = 28;
+      const entriesAt = timesAt + view.getUint32(24);
       const previousVersion = number(0);
       return {
         kind: "commits",
         previousVersion,
         version: number(8),
+        durableVersion: number(16),
         times: decodeCommitTimes(
-          payload.subarray(20, entriesAt),
+          payload.subarray(timesAt, entriesAt),
           previousVersion,
         ),
         entries: payload.subarray(entriesAt),

@@ -40,12 +40,13 @@ function someFrames(deflates: boolean): [Bytes, Frame[]] {
     kind: "commits",
     previousVersion: 10,
     version: 20,
+    durableVersion: 25,
     times: [{ version: 19, timeMs: 1000 }, { version: 20, timeMs: 1001 }],
     entries: concatBytes(rows.map(({ entries }) => entries)),
   };
   return [
     concatBytes([
-      encodeCommits(10, rows, deflates),
+      encodeCommits(10, rows, 25, deflates),
       ...OTHERS.map((frame) => encodeFrame(frame, deflates)),
     ]),
     [commits, ...OTHERS],

@@ -143,7 +143,12 @@ class LogStream implements UnderlyingDefaultSource<Bytes> {
       if (!isBehind) rows = [...rows, ...await this.gather()];
       this.isWaiting = false;
       if (!this.isOpen) return;
-      const frame = encodeCommits(this.version, rows, this.deflates);
+      const frame = encodeCommits(
+        this.version,
+        rows,
+        this.log.durableVersion,
+        this.deflates,
+      );
       this.version = rows[rows.length - 1].version;
       this.send(frame);
     } catch (error) {

@@ -13,11 +13,12 @@ import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
 import { LogStreams } from "./log_streams.ts";
+import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
 import { SnapshotStreams } from "./snapshot_streams.ts";
+import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
@@ -41,6 +42,8 @@ export interface ServerOptions {
   replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: readonly string[];
   /** What the log keeps for change feeds that are behind. */
   changesRetainedBytes: number;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
@@ -107,7 +110,13 @@ export function startServer(options: ServerOptions): RunningServer {
     cors: options.corsOrigins.length > 0
       ? new Cors(options.corsOrigins)
       : undefined,
-    rest: createRest({ store, access, bodies, answers }),
+    rest: createRest({
+      store,
+      access,
+      bodies,
+      answers,
+      minVersions: new MinVersions(store, clock),
+    }),
     service,
     changes: new Changes({ store, access, streams: changes }),
     replicaFeed: new ReplicaFeed({
@@ -124,6 +133,7 @@ export function startServer(options: ServerOptions): RunningServer {
       watches,
       bodies,
       answers,
+      advertisedReplicas: options.advertisedReplicas ?? [],
     }),
     backup,
     turns: new Turns(clock),
