@@ -57,6 +57,7 @@ export class Primary implements AsyncDisposable {
       publicReads: false,
       maxInFlightBytes: 64 * 1024 * 1024,
       replicaRetainedBytes: 4 * 1024 * 1024,
+      changesRetainedBytes: 4 * 1024 * 1024,
       corsOrigins: [],
       logsAccess: false,
     });
