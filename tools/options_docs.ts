@@ -43,7 +43,9 @@ function section(command: CommandName): string[] {
 }
 
 function row(command: CommandName, spec: OptionSpec): string {
-  const flag = spec.flag === undefined ? "" : `\`${flagForm(spec)}\``;
+  const flag = spec.flag === undefined && !spec.isArgument
+    ? ""
+    : `\`${flagForm(spec)}\``;
   const env = spec.env === undefined ? "" : `\`${spec.env}\``;
   const value = defaultOf(spec, command);
   const preset = value === undefined

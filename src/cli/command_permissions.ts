@@ -59,6 +59,9 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
     place: ({ removeBranch }) => removeBranch === undefined ? "read" : "write",
   },
   "pitr sync": { database: "write", place: "read" },
+  "pitr list": { database: "read" },
+  "pitr info": { database: "read" },
+  "pitr checkout": { database: "write" },
   // A leap of versions is noted in the backup.
   restore: { place: ({ sameDatabase }) => sameDatabase ? "write" : "read" },
   changes: { asks: true },

@@ -142,6 +142,23 @@ export interface BranchesConfig extends ListConfig {
   remove?: string;
 }
 
+export interface PitrConfig {
+  sqlitePath: string;
+  json: boolean;
+}
+
+export interface PitrListConfig extends PitrConfig {
+  startMs?: number;
+  /** Those made then are left out. */
+  endMs?: number;
+}
+
+export interface PitrCheckoutConfig extends PitrConfig {
+  point:
+    | { kind: "version"; version: number; order: number }
+    | { kind: "time"; timeMs: number };
+}
+
 export interface SnapshotConfig {
   address: Address;
   secret: string;
@@ -310,6 +327,45 @@ function primaryOf(
     );
   }
   return { url: plainUrl(replicaOf, "--replica-of"), accessToken };
+}
+
+/** @throws UsageError */
+export function pitrConfig({ values }: Settings): PitrConfig {
+  return { sqlitePath: sqlitePathOf(values), json: values.json! };
+}
+
+/** @throws UsageError */
+export function pitrListConfig(settings: Settings): PitrListConfig {
+  const { listStart, listEnd } = settings.values;
+  const given = (text: string | undefined, flag: string) => {
+    const timeMs = text === undefined ? undefined : timeOf(text);
+    if (text === undefined || timeMs !== undefined) return timeMs;
+    throw new UsageError(
+      `${flag} needs a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
+    );
+  };
+  return {
+    ...pitrConfig(settings),
+    startMs: given(listStart, "--start"),
+    endMs: given(listEnd, "--end"),
+  };
+}
+
+/** @throws UsageError */
+export function pitrCheckoutConfig(settings: Settings): PitrCheckoutConfig {
+  const { checkoutPoint } = settings.values;
+  if (checkoutPoint === undefined) {
+    throw new UsageError(
+      "The point is missing: which versionstamp or time to go to. `pitr list` shows those that there are.",
+    );
+  }
+  const point = restorePointOf(checkoutPoint, "`pitr checkout`");
+  return {
+    ...pitrConfig(settings),
+    point: point.kind === "version"
+      ? { ...point, order: parseInt(checkoutPoint.slice(16), 16) }
+      : point as { kind: "time"; timeMs: number },
+  };
 }
 
 /** @throws UsageError */

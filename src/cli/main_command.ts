@@ -17,6 +17,9 @@ import {
   changesConfig,
   healthConfig,
   listConfig,
+  pitrCheckoutConfig,
+  pitrConfig,
+  pitrListConfig,
   pitrSyncConfig,
   repairConfig,
   restoreConfig,
@@ -133,6 +136,19 @@ async function run(
     case "pitr sync": {
       const { pitrSync } = await import("./pitr_sync.ts");
       return await pitrSync(pitrSyncConfig(invocation), io);
+    }
+    case "pitr list": {
+      const { pitrList } = await import("./pitr_list.ts");
+      const { writeOutput } = await import("./standard_output.ts");
+      return await pitrList(pitrListConfig(invocation), writeOutput);
+    }
+    case "pitr info": {
+      const { pitrInfo } = await import("./pitr.ts");
+      return pitrInfo(pitrConfig(invocation), io);
+    }
+    case "pitr checkout": {
+      const { pitrCheckout } = await import("./pitr.ts");
+      return await pitrCheckout(pitrCheckoutConfig(invocation), io);
     }
     case "restore": {
       const { restoreCommand } = await import("./restore.ts");

@@ -95,6 +95,30 @@ export const COMMANDS = {
       "`restore` would make anew each time. No server may have the file open.",
     ],
   },
+  "pitr list": {
+    help: "List the points in time that a replica's file can go to",
+    about: [
+      "A line for each commit, newest first: its versionstamp, a tab, and when",
+      "it was made. With --json each line is an object. A server may have the",
+      "file open.",
+    ],
+  },
+  "pitr info": {
+    help: "Tell which point in time a replica's file shows",
+    about: [
+      "With --json also the newest and the earliest one that it has.",
+    ],
+  },
+  "pitr checkout": {
+    help: "Take a replica's file to another point in time",
+    about: [
+      "Back or forth, as `pitr list` shows the points; all other data stay in",
+      "the file, and the way back too. Between two commits it is the one before.",
+      "Killed at any moment it leaves the state before or the new one. No server",
+      "may have the file open; `serve --read-only` shows the state afterwards,",
+      "while `serve --sync-from-s3` goes forward to the newest one again.",
+    ],
+  },
   restore: {
     help: "Write a database file out of a backup",
     about: [
@@ -141,6 +165,8 @@ export type OptionType =
 export interface OptionSpec {
   /** Without its dashes. Absent: only the environment sets it. */
   flag?: string;
+  /** A word behind the command, not a flag. */
+  isArgument?: true;
   /** One letter, without its dash. */
   short?: string;
   env?: string;
@@ -172,6 +198,13 @@ const PLACE_COMMANDS = [
   "backup branches",
 ] as const;
 
+const PITR_COMMANDS = [
+  "pitr sync",
+  "pitr list",
+  "pitr info",
+  "pitr checkout",
+] as const;
+
 export const OPTIONS = {
   sqlitePath: {
     flag: "sqlite-path",
@@ -181,7 +214,13 @@ export const OPTIONS = {
     defaultFor: { start: "./data/denokv.sqlite" },
     help:
       "The SQLite database file. It is created when it is missing; its folder has to be there.",
-    commands: ["start", "serve", "backup status", "backup verify", "pitr sync"],
+    commands: [
+      "start",
+      "serve",
+      "backup status",
+      "backup verify",
+      ...PITR_COMMANDS,
+    ],
   },
   accessToken: {
     flag: "access-token",
@@ -402,6 +441,28 @@ export const OPTIONS = {
     placeholder: "NAME",
     help: "Give this branch up.",
     commands: ["backup branches"],
+  },
+  checkoutPoint: {
+    isArgument: true,
+    type: { kind: "string" },
+    placeholder: "POINT",
+    help:
+      "A versionstamp (20 hexadecimal digits; ffffffffffffffffffff for the newest) or a time (as 2026-01-31T12:00:00Z; UTC where no zone is named): the last commit at or before it.",
+    commands: ["pitr checkout"],
+  },
+  listStart: {
+    flag: "start",
+    type: { kind: "string" },
+    placeholder: "TIME",
+    help: "Only commits that were made at this time or later.",
+    commands: ["pitr list"],
+  },
+  listEnd: {
+    flag: "end",
+    type: { kind: "string" },
+    placeholder: "TIME",
+    help: "Only commits that were made before this time.",
+    commands: ["pitr list"],
   },
   scratchFolder: {
     flag: "scratch-folder",
@@ -703,7 +764,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help: "Print one JSON object instead of lines for people.",
-    commands: [...PLACE_COMMANDS, "pitr sync", "restore"],
+    commands: [...PLACE_COMMANDS, ...PITR_COMMANDS, "restore"],
   },
   logFormat: {
     flag: "log-format",

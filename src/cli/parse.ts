@@ -67,6 +67,8 @@ export function parseCommandLine(
     );
   }
   const command = commandOf(words, flags);
+  const argument = argumentOf(command);
+  if (argument !== undefined) given.set(argument[0], words[1]);
   return { kind: "run", command, ...settle(command, given, env) };
 }
 
@@ -175,7 +177,13 @@ function commandOf(words: readonly string[], flags: readonly Flag[]) {
           : `; did you mean '${near}'?`),
     );
   }
-  if (rest.length > 0) {
+  const taken = argumentOf(word) === undefined ? 0 : 1;
+  if (rest.length > taken) {
+    if (taken > 0) {
+      throw new UsageError(
+        `\`${word}\` takes one word, but got '${rest[1]}' as well.`,
+      );
+    }
     throw new UsageError(
       `\`${word}\` takes options only, but got ` +
         (hasSecret(flags) ? "another word." : `'${rest[0]}' as well.`),
@@ -192,6 +200,11 @@ function commandOf(words: readonly string[], flags: readonly Flag[]) {
     }
   }
   return word;
+}
+
+/** The option that a word behind the command stands for. */
+function argumentOf(command: CommandName) {
+  return optionsOf(command).find(([, { isArgument }]) => isArgument);
 }
 
 function hasSecret(flags: readonly Flag[]): boolean {
@@ -212,7 +225,10 @@ function settle(
       ? env(spec.env) || undefined
       : undefined;
     if (flagText !== undefined) {
-      values[name] = valueOf(spec, `--${spec.flag}`, flagText);
+      const where = spec.isArgument
+        ? `<${spec.placeholder}>`
+        : `--${spec.flag}`;
+      values[name] = valueOf(spec, where, flagText);
       sources[name] = "flag";
     } else if (envText !== undefined) {
       values[name] = valueOf(

@@ -128,7 +128,7 @@ export class Replica {
     const position = await this.patiently(async () =>
       this.build(await this.firstSnapshot())
     );
-    engine.install();
+    await engine.install();
     this.position = position;
     await this.openFile();
     logger.info(
@@ -300,10 +300,15 @@ export class Replica {
     const closed = former?.close(
       "This replica has a new copy of the database; ask again.",
     );
-    engine.install();
-    this.store.open(engine.openReader(), position.version);
-    this.position = position;
+    let removed: Promise<void> | undefined;
+    try {
+      removed = engine.install();
+      this.position = position;
+    } finally {
+      this.store.open(engine.openReader(), this.position!.version);
+    }
     await closed;
+    await removed;
     this.writer = await engine.openWriter();
     logger.info("The new copy is served, and its log is followed.", {
       version: position.version,

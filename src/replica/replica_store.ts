@@ -44,6 +44,7 @@ export class ReplicaStore implements Store {
   /** From now on this file is read, which is at this version. */
   open(reader: ReplicaReader, version: number): void {
     this.reader = reader;
+    this.lastReadMs = this.options.clock.monotonicMs();
     this.isAt(version);
   }
 

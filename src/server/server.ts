@@ -17,8 +17,8 @@ import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { SnapshotStreams } from "./snapshot_streams.ts";
 import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
+import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 

@@ -4,7 +4,6 @@
  */
 import type { BackupSource } from "./backup_source.ts";
 import type { Durability } from "./durability.ts";
-import type { ReplicaWriter, ReplicaWriterOptions } from "./replica_writer.ts";
 import type { LocalDatabase, RestoreTarget } from "./restore_target.ts";
 import type { Store } from "./store.ts";
 
@@ -41,15 +40,6 @@ export interface LocalEngine {
 
   /** A scratch database beside it: for verification. */
   scratch(): ScratchDatabase;
-}
-
-/** One whose database can be a replica of another server's. */
-export interface ReplicaEngine extends LocalEngine {
-  /**
-   * The database itself, which follows a history from the state that it is in.
-   * It may be opened for reading meanwhile, beside it.
-   */
-  follow(options: ReplicaWriterOptions): Promise<ReplicaWriter>;
 }
 
 export interface EngineLock {

@@ -63,8 +63,10 @@ export interface ReplicaPosition {
   point: CommitPoint;
   /** The newest version that the file has. */
   newestVersion: number;
-  /** Its commits up to this one are there. */
+  /** Commits up to this one are there; beyond `last` none changed anything. */
   newest: CommitPoint;
+  /** The last commit that it has. */
+  last: CommitPoint;
   /** The earliest state that it can go back to; undefined: none. */
   floor: CommitPoint | undefined;
   /** When that one was made, where it is known. */
@@ -154,6 +156,7 @@ export function replicaPosition(
     version,
     point,
     newestVersion,
+    last,
     newest: newestVersion > last.version
       ? { version: newestVersion, order: 0xffff }
       : last,

@@ -2,13 +2,11 @@
 import type { Clock } from "../../common/clock.ts";
 import type { BackupSource } from "../backup_source.ts";
 import type { Durability } from "../durability.ts";
-import type { ReplicaEngine, ScratchDatabase } from "../local_engine.ts";
-import type { ReplicaWriter, ReplicaWriterOptions } from "../replica_writer.ts";
+import type { LocalEngine, ScratchDatabase } from "../local_engine.ts";
 import type { LocalDatabase, RestoreTarget } from "../restore_target.ts";
 import type { Store } from "../store.ts";
 import { databaseFile } from "./database_file.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
-import { openReplicaWriter } from "./replica_writer.ts";
 import {
   catchUpTarget,
   createRestoreTarget,
@@ -24,7 +22,7 @@ import {
   setAside,
 } from "./unserved_file.ts";
 
-export class SqliteLocalEngine implements ReplicaEngine {
+export class SqliteLocalEngine implements LocalEngine {
   private readonly path: string;
   private held: InstanceLock | undefined;
 
@@ -56,12 +54,6 @@ export class SqliteLocalEngine implements ReplicaEngine {
   // deno-lint-ignore require-await -- what it throws is the promise's
   async catchUp(): Promise<RestoreTarget> {
     return catchUpTarget(this.path);
-  }
-
-  // deno-lint-ignore require-await -- what it throws is the promise's
-  async follow(options: ReplicaWriterOptions): Promise<ReplicaWriter> {
-    const { clock, random } = this.options;
-    return openReplicaWriter({ ...options, path: this.path, clock, random });
   }
 
   leap(toVersion: number): void {

@@ -38,7 +38,12 @@ import {
 import type { CommitPoint, ReplicaCommits } from "../replica_writer.ts";
 import type { ReplicaPosition } from "./history_tables.ts";
 import { digestOf, digestOfQueue } from "./queue.ts";
-import { type ReplicaRow, ReplicaRows } from "./replica_rows.ts";
+import {
+  BulkStatement,
+  type HistoryLog,
+  type ReplicaRow,
+  ReplicaRows,
+} from "./replica_rows.ts";
 
 export type ReplicaRequest =
   | ({ kind: "apply" | "keep" } & ReplicaCommits)
@@ -83,7 +88,8 @@ interface Tools {
 /** Stands alone: nothing outside its own text is within its reach. */
 function work(tools: Tools, task: ReplicaTask, scope: Scope) {
   const LAST = 0xffff;
-  const PROGRESS_EVERY = 5000;
+  const CHUNK_ROWS = 30_000;
+  const CHUNK_BYTES = 16 * 1024 * 1024;
   const READERS_WAIT_MS = 5000;
   const LOCK_WAIT_MS = 5000;
   const refuse = (sentence: string): never => {
@@ -94,7 +100,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
 
   const db = new tools.Database(task.path);
   db.exec(
-    `pragma busy_timeout = ${LOCK_WAIT_MS}; pragma synchronous = normal; pragma wal_autocheckpoint = 0; pragma cache_size = -16384; pragma mmap_size = 0; pragma journal_size_limit = ${task.maxLogBytes}`,
+    `pragma busy_timeout = ${LOCK_WAIT_MS}; pragma synchronous = normal; pragma wal_autocheckpoint = 0; pragma cache_size = -32768; pragma mmap_size = 0; pragma journal_size_limit = ${task.maxLogBytes}`,
   );
   const arrays = (sql: string) => {
     const statement = db.prepare(sql);
@@ -203,6 +209,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
     } catch (error) {
       position = before;
       rows.queueDigest = digest;
+      rows.clear();
       // A full disk may have rolled it back already.
       if (db.isTransaction) db.exec("rollback");
       throw error;
@@ -217,34 +224,17 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
       );
     }
     return transact(() => {
-      const { times } = commits;
-      const stamp = new Uint8Array(12);
-      let run = 0;
-      for (const entry of entries) {
-        const { version, order, index } = entry;
-        while (run < times.length && times[run].version < version) run++;
-        tools.writeVersionstamp(stamp, 0, version, order);
-        stamp[10] = index >>> 8;
-        stamp[11] = index;
-        const row: ReplicaRow = {
-          stamp,
-          timeMs: run < times.length ? times[run].timeMs : commits.timeMs,
-          key: entry.key,
-          value: entry.kind === 1 ? entry.value : null,
-          encoding: entry.encoding,
-          version,
-          order,
-          expireAtMs: entry.expireAtMs,
-        };
-        if (isKept) rows.keep(row);
-        else rows.apply(row, task.keepsHistory ? "undo" : null);
-      }
+      inChunks(rowsOf(entries, commits), (chunk) => {
+        if (isKept) rows.keep(chunk);
+        else rows.apply(chunk, task.keepsHistory ? "undo" : null);
+      });
       const last = entries.at(-1);
       const { version, order } = last ?? position.newest;
       const newestVersion = Math.max(commits.version, position.newestVersion);
       position = {
         ...position,
         newestVersion,
+        last: last === undefined ? position.last : { version, order },
         newest: newestVersion > version
           ? { version: newestVersion, order: LAST }
           : { version, order },
@@ -259,6 +249,51 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
       }
       return entries.length;
     });
+  }
+
+  function* rowsOf(
+    entries: readonly LogEntry[],
+    { times, timeMs }: ReplicaCommits,
+  ): Generator<ReplicaRow> {
+    const stamps = new Uint8Array(12 * entries.length);
+    let run = 0;
+    for (let i = 0; i < entries.length; i++) {
+      const { version, order, index, kind, key, value } = entries[i];
+      while (run < times.length && times[run].version < version) run++;
+      const at = 12 * i;
+      tools.writeVersionstamp(stamps, at, version, order);
+      stamps[at + 10] = index >>> 8;
+      stamps[at + 11] = index;
+      yield {
+        stamp: stamps.subarray(at, at + 12),
+        timeMs: run < times.length ? times[run].timeMs : timeMs,
+        key,
+        value: kind === 1 ? value : null,
+        encoding: entries[i].encoding,
+        versionstamp: stamps.subarray(at, at + 10),
+        version,
+        order,
+        expireAtMs: entries[i].expireAtMs,
+      };
+    }
+  }
+
+  /** So many that few keys are written twice, and little is held. */
+  function inChunks(
+    rows: Iterable<ReplicaRow>,
+    take: (chunk: ReplicaRow[]) => void,
+  ): void {
+    let chunk: ReplicaRow[] = [];
+    let bytes = 0;
+    for (const row of rows) {
+      chunk.push(row);
+      bytes += row.key.length + (row.value?.length ?? 0);
+      if (chunk.length < CHUNK_ROWS && bytes < CHUNK_BYTES) continue;
+      take(chunk);
+      chunk = [];
+      bytes = 0;
+    }
+    take(chunk);
   }
 
   /** Within a transaction: what says which state the data are. */
@@ -356,7 +391,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
 
   /** What is in one log goes into the data, and its inverse into the other. */
   function replay(
-    log: "undo" | "redo",
+    log: HistoryLog,
     where: string,
     direction: "asc" | "desc",
     from: Bytes,
@@ -369,33 +404,38 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
       `select versionstamp12, timestamp_ms, k, v, v_encoding, real_versionstamp, expiration_ms from tt_${log}_log ${where} order by versionstamp12 ${direction}`,
     ).iterate(from, to) as Iterable<unknown>;
     let done = 0;
+    inChunks(historyRows(found), (chunk) => {
+      rows.apply(chunk, inverse);
+      done += chunk.length;
+      scope.postMessage({ kind: "progress", done, total });
+    });
+    return done;
+  }
+
+  function* historyRows(found: Iterable<unknown>): Generator<ReplicaRow> {
     for (const row of found) {
-      const [stamp, timeMs, key, value, encoding, real, expireAtMs] = row as [
-        Bytes,
-        number,
-        Bytes,
-        Bytes | null,
-        number,
-        Bytes,
-        number | null,
-      ];
-      const { version, order } = pointAt(real);
-      rows.apply({
+      const [stamp, timeMs, key, value, encoding, versionstamp, expireAtMs] =
+        row as [
+          Bytes,
+          number,
+          Bytes,
+          Bytes | null,
+          number,
+          Bytes,
+          number | null,
+        ];
+      yield {
         stamp,
         timeMs,
         key,
         value,
         encoding,
-        version,
-        order,
+        versionstamp,
+        ...pointAt(versionstamp),
         // The Rust server's own rows say nothing of it.
         expireAtMs: expireAtMs ?? -1,
-      }, inverse);
-      if (++done % PROGRESS_EVERY === 0) {
-        scope.postMessage({ kind: "progress", done, total });
-      }
+      };
     }
-    return done;
   }
 
   // ------------------------------------------------------------ checkpoints
@@ -495,6 +535,7 @@ export function replicaWorkerUrl(task: ReplicaTask): string {
     encodeQueueMessage,
     digestOf,
     digestOfQueue,
+    BulkStatement,
     ReplicaRows,
   ].map((each) => each.toString());
   const source = `import { DatabaseSync } from "node:sqlite";
@@ -508,7 +549,7 @@ function malformed() {
   throw new InvalidRequestError("Bytes of the log are not those of entries. Nothing was applied.");
 }
 const tooManyFields = malformed;
-(${work.toString()})({ Database: DatabaseSync, InvalidRequestError, decodeLogEntries, readOrder, readVersion, writeVersionstamp, ReplicaRows, digestOfQueue, rowTools: { readQueueLogKey, decodeQueueMessage, encodeQueueMessage, digestOf } }, ${
+(${work.toString()})({ Database: DatabaseSync, InvalidRequestError, decodeLogEntries, readOrder, readVersion, writeVersionstamp, ReplicaRows, digestOfQueue, rowTools: { readQueueLogKey, decodeQueueMessage, encodeQueueMessage, digestOf, BulkStatement } }, ${
     JSON.stringify(task)
   }, self);`;
   return "data:application/javascript," + encodeURIComponent(source);

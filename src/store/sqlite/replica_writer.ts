@@ -43,8 +43,8 @@ import { bringUpToDate, makeOwnTables, schemaVersion } from "./schema.ts";
 import { SELECT_DATA_VERSION } from "./foreign_rows.ts";
 import { StateTable } from "./state.ts";
 
-const CHECKPOINT_AT_BYTES = 8 * 1024 * 1024;
-const MAX_LOG_BYTES = 64 * 1024 * 1024;
+const CHECKPOINT_AT_BYTES = 32 * 1024 * 1024;
+const MAX_LOG_BYTES = 128 * 1024 * 1024;
 /** A thread that is silent for so long is ended. */
 const MAX_SILENCE_MS = 1_800_000;
 

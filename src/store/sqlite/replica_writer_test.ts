@@ -32,6 +32,15 @@ function engineOf(path: string): SqliteLocalEngine {
   });
 }
 
+function follow(path: string, options = { keepsHistory: true }) {
+  return openReplicaWriter({
+    ...options,
+    path,
+    clock: systemClock,
+    random: systemRandom,
+  });
+}
+
 /** An empty database at version 9, which follows. */
 async function replica(
   work: (writer: ReplicaWriter, path: string) => Promise<void>,
@@ -48,7 +57,7 @@ async function replica(
     leapToVersion: 9,
     state: {},
   });
-  const writer = await engine.follow(options);
+  const writer = follow(path, options);
   try {
     await work(writer, path);
   } finally {
@@ -63,7 +72,7 @@ async function again(
   options = { keepsHistory: true },
 ): Promise<ReplicaWriter> {
   await writer.close();
-  return await engineOf(path).follow(options);
+  return follow(path, options);
 }
 
 function commit(version: number, key: string, value: string | null): Commit {
@@ -267,8 +276,8 @@ Deno.test("a replica that is opened as a database of its own was written to by n
     await store.write(atomic([set("mine", "1")]));
     await store.close();
     // What it holds now is no state of the history that it followed.
-    await assert.rejects(
-      engine.follow({ keepsHistory: true }),
+    assert.throws(
+      () => follow(path),
       (error: Error) =>
         error instanceof StartupError && /was written to/.test(error.message),
     );
@@ -305,9 +314,9 @@ Deno.test("a reader beside it does not let the write-ahead log grow without end"
     assert.equal(entriesOf(path), 40);
   }));
 
-Deno.test("where there is no file none is made", async () => {
-  await assert.rejects(
-    engineOf("/tmp/denokv-test-none.sqlite").follow({ keepsHistory: true }),
+Deno.test("where there is no file none is made", () => {
+  assert.throws(
+    () => follow("/tmp/denokv-test-none.sqlite"),
     StartupError,
   );
 });
@@ -329,7 +338,7 @@ Deno.test("a thread that ends is told, with what state the file is in", () =>
       );
     }
     await broken.close();
-    const next = await engineOf(path).follow({ keepsHistory: true });
+    const next = follow(path, { keepsHistory: true });
     await next.apply(batchOf([commit(12, "a", "1")], 9));
     await next.close();
   }));

@@ -139,8 +139,11 @@ export function schemaVersion(
     db.prepare("select name, type from sqlite_schema").all()
       .map((row) => [String(row.name), String(row.type)]),
   );
-  if (objects.has("kv_snapshot") && objects.has("tt_config")) {
-    if (takesViews) return SCHEMA_VERSION;
+  if (objects.get("kv") === "view" || objects.has("kv_snapshot")) {
+    const isWhole = ["kv_snapshot", "tt_config", "data_version"].every((name) =>
+      objects.has(name)
+    );
+    if (takesViews && isWhole) return SCHEMA_VERSION;
     throw new StartupError(
       `${path} was made by the Rust server's S3 sync: its data are views over that program's own tables, which take no writes. It was not changed. Serve it with --read-only; \`denokv pitr\` goes back and forth in it.`,
     );
