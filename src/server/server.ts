@@ -44,6 +44,8 @@ export interface ServerOptions {
   maxInFlightBytes: number;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: readonly string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong?: boolean;
   /** What the log keeps for change feeds that are behind. */
   changesRetainedBytes: number;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
@@ -134,6 +136,7 @@ export function startServer(options: ServerOptions): RunningServer {
       bodies,
       answers,
       advertisedReplicas: options.advertisedReplicas ?? [],
+      isNamedStrong: options.isNamedStrong ?? false,
     }),
     backup,
     turns: new Turns(clock),
