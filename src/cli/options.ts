@@ -519,6 +519,7 @@ export const OPTIONS = {
     flag: "replica-endpoint",
     env: "DENO_KV_REPLICA_ENDPOINT",
     type: { kind: "choice", choices: ["eventual", "strong"] },
+    placeholder: "CONSISTENCY",
     default: "eventual",
     help:
       "What a replica says of itself to clients that open the database at it. eventual: it is for reads of eventual consistency, and its primary for all else, where that is known. strong: it is for all reads, as the Rust server says; Deno's own client reads nowhere else, and its writes are refused then.",
