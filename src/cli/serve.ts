@@ -84,6 +84,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       restSecret: config.restSecret,
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
+      isNamedStrong: config.isNamedStrong,
       changesRetainedBytes: config.changesRetainedBytes,
       advertisedReplicas: config.advertisedReplicas,
       corsOrigins: config.corsOrigins,

@@ -47,6 +47,8 @@ export interface ServerOptions {
   changesRetainedBytes?: number;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: readonly string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong?: boolean;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
   replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
@@ -135,6 +137,7 @@ export function startServer(options: ServerOptions): RunningServer {
       bodies,
       answers,
       advertisedReplicas: options.advertisedReplicas ?? [],
+      isNamedStrong: options.isNamedStrong ?? false,
     }),
     backup,
     turns: new Turns(clock),
