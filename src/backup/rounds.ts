@@ -9,9 +9,9 @@ import type { Clock } from "../common/clock.ts";
 import type { LogRow } from "../store/backup_source.ts";
 
 const ROUND_PART = 0.95;
+/** The longest wait: of some puts, or, where they take long, of one. */
 const ROUND_PUTS = 3;
-/** Where puts take long, writers that come back at all come back before. */
-const MAX_ROUND_MS = 20;
+const LONG_PUTS_MS = 20;
 /**
  * After a wait in vain so many segments have none behind them, its own
  * included; after the next one twice as many.
@@ -52,7 +52,7 @@ export class Rounds {
       ? {
         bytes: aheadBytes + this.waitingBytes(),
         untilMs: this.clock.monotonicMs() +
-          Math.min(ROUND_PUTS * tookMs, MAX_ROUND_MS),
+          Math.min(ROUND_PUTS * tookMs, Math.max(tookMs, LONG_PUTS_MS)),
       }
       : undefined;
   }
