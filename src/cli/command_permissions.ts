@@ -39,8 +39,8 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   serve: {
     listens: true,
     database: "write",
-    place: ({ syncFromS3, replicaFrom }) =>
-      syncFromS3 || replicaFrom !== undefined ? "read" : "write",
+    place: ({ syncFromS3, replicaFrom, replicaOf }) =>
+      syncFromS3 || (replicaFrom ?? replicaOf) !== undefined ? "read" : "write",
   },
   // It lists the files that were set aside beside the database.
   "backup status": { asks: true, database: "read", place: "read" },
@@ -77,8 +77,14 @@ export function commandPermissions(
   const { values } = settings;
   const needs = COMMAND_NEEDS[command];
   const all = [permissions({ env: environmentOf(command) })];
-  const { sqlitePath, accessTokenFile, addressFile, output, resumeFile } =
-    values;
+  const {
+    sqlitePath,
+    accessTokenFile,
+    addressFile,
+    output,
+    replicaOf,
+    resumeFile,
+  } = values;
   const files = (access: "read" | "write", paths: string[]) =>
     permissions({ read: paths, write: access === "write" ? paths : [] });
   if (needs.listens) {
@@ -97,6 +103,9 @@ export function commandPermissions(
   }
   if (needs.database !== undefined && sqlitePath !== undefined) {
     all.push(files(needs.database, foldersOf(sqlitePath, around)));
+  }
+  if (replicaOf !== undefined && URL.canParse(replicaOf)) {
+    all.push(permissions({ net: [hostAndPort(new URL(replicaOf))] }));
   }
   if (resumeFile !== undefined) {
     all.push(files("write", [dirname(resumeFile)]));
@@ -120,6 +129,10 @@ export function commandPermissions(
     all.push(files("write", [folder]));
   }
   return together(all);
+}
+
+function hostAndPort({ hostname, port, protocol }: URL): string {
+  return `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
 }
 
 /** For a command line with a mistake: the mistake may be in a variable. */

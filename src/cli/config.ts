@@ -54,6 +54,8 @@ export interface ServeConfig {
   version: string;
   /** Absent: the database is in its file alone. */
   backup?: ServeBackupConfig;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: string[];
   /** The file follows what another server writes, and takes no writes. */
   replica?: ServeReplicaConfig;
   /** Names that the runtime hides from it, in few words. Absent: none. */
@@ -85,7 +87,10 @@ export interface ServeBackupConfig {
 }
 
 export interface ServeReplicaConfig {
-  place: BackupPlace;
+  /** A primary that offers its log. Absent: the place alone. */
+  primary?: { url: string; accessToken: string };
+  /** Absent: the primary alone. */
+  place?: BackupPlace;
   intervalMs: number;
   /** Absent: it asks its bucket whether anybody reads or not. */
   idlePauseMs?: number;
@@ -266,11 +271,12 @@ export function serveConfig(given: Settings): ServeConfig {
         `for KV Connect and REST, or KVSTORE_SECRET for REST alone. ${ENVIRONMENT_HINT}`,
     );
   }
-  const replica = serveReplicaOf(settings);
+  const replica = serveReplicaOf(settings, accessToken);
   return {
     ...commonConfig(settings),
     accessToken,
     restSecret,
+    advertisedReplicas: advertisedReplicasOf(settings.values),
     ...(replica === undefined
       ? { backup: serveBackupOf(settings, isDevelopment) }
       : { replica, readOnly: true }),
@@ -278,26 +284,49 @@ export function serveConfig(given: Settings): ServeConfig {
   };
 }
 
-function serveReplicaOf({ values }: Settings): ServeReplicaConfig | undefined {
-  const { syncFromS3, replicaFrom, replicaIdlePauseMs } = values;
-  if (!syncFromS3 && replicaFrom === undefined) return undefined;
-  const flag = syncFromS3 ? "--sync-from-s3" : "--replica-from";
+function serveReplicaOf(
+  { values }: Settings,
+  accessToken: string | undefined,
+): ServeReplicaConfig | undefined {
+  const { syncFromS3, replicaFrom, replicaOf, replicaIdlePauseMs } = values;
+  if (!syncFromS3 && (replicaFrom ?? replicaOf) === undefined) return undefined;
+  const flag = syncFromS3
+    ? "--sync-from-s3"
+    : replicaFrom !== undefined
+    ? "--replica-from"
+    : "--replica-of";
   if (values.backup !== undefined) {
     throw new UsageError(
       `${flag} and --backup do not go together: a replica takes no writes, and has nothing to back up. Nothing was opened or changed; keep one.`,
     );
   }
   const place = placeOf(values);
-  if (place === undefined || syncFromS3 && values.s3Bucket === undefined) {
+  const isPlaceMissing = place === undefined && replicaOf === undefined;
+  if (isPlaceMissing || syncFromS3 && values.s3Bucket === undefined) {
     throw new UsageError(
       `--sync-from-s3 needs --s3-bucket (or DENO_KV_S3_BUCKET): where to read from. ${ENVIRONMENT_HINT}`,
     );
   }
   return {
+    primary: replicaOf === undefined
+      ? undefined
+      : primaryOf(replicaOf, accessToken),
     place,
     intervalMs: values.replicaIntervalMs!,
     idlePauseMs: replicaIdlePauseMs,
   };
+}
+
+function primaryOf(
+  replicaOf: string,
+  accessToken: string | undefined,
+): ServeReplicaConfig["primary"] {
+  if (accessToken === undefined) {
+    throw new UsageError(
+      `--replica-of needs the access token of the server that it follows (DENO_KV_ACCESS_TOKEN, --access-token-file or --access-token); clients of this one use the same. ${ENVIRONMENT_HINT}`,
+    );
+  }
+  return { url: plainUrl(replicaOf, "--replica-of"), accessToken };
 }
 
 /** @throws UsageError */
@@ -661,16 +690,30 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
 }
 
 function advertisedUrlOf({ advertiseUrl }: OptionValues): string | undefined {
-  if (advertiseUrl === undefined) return undefined;
-  const url = URL.canParse(advertiseUrl) ? new URL(advertiseUrl) : undefined;
+  return advertiseUrl === undefined
+    ? undefined
+    : plainUrl(advertiseUrl, "--advertise-url");
+}
+
+function advertisedReplicasOf(
+  { advertiseReplica }: OptionValues,
+): string[] | undefined {
+  return advertiseReplica?.split(",").map((text) =>
+    plainUrl(text.trim(), "--advertise-replica")
+  );
+}
+
+/** @throws UsageError where it is none, or holds a secret */
+function plainUrl(text: string, flag: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
   const isPlain = url !== undefined && /^https?:$/.test(url.protocol) &&
     url.username === "" && url.password === "";
   if (!isPlain) {
     throw new UsageError(
-      "--advertise-url needs a URL such as https://kv-1.example:4512, without a user or a password.",
+      `${flag} needs a URL such as https://kv-1.example:4512, without a user or a password.`,
     );
   }
-  return advertiseUrl;
+  return text;
 }
 
 function corsOriginsOf({ corsOrigin }: OptionValues): string[] {

@@ -506,6 +506,24 @@ export const OPTIONS = {
       "The same for a place of any kind, as --backup names it: s3://, gs:// or file://. Nothing is written there, so the right to read is enough.",
     commands: ["serve", "pitr sync"],
   },
+  replicaOf: {
+    flag: "replica-of",
+    env: "DENO_KV_REPLICA_OF",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Serve a live replica of the server at this address, such as https://kv-1.example:4512: its log as it is written, over HTTP, with the access token that both have. It begins with a whole copy. Together with --replica-from or --sync-from-s3 it follows that place while the server is away.",
+    commands: ["serve"],
+  },
+  advertiseReplica: {
+    flag: "advertise-replica",
+    env: "DENO_KV_ADVERTISE_REPLICA",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Replicas of this server, separated by commas: where clients may read with eventual consistency. Told to those who open the database here.",
+    commands: ["serve"],
+  },
   replicaIntervalMs: {
     flag: "replica-interval",
     env: "DENO_KV_REPLICA_INTERVAL",

@@ -6,10 +6,14 @@ import { systemRandom } from "../common/random.ts";
 import { CountedObjectStore } from "../object_store/counted.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import { BucketSource } from "../replica/bucket_source.ts";
+import { LiveSource } from "../replica/live_source.ts";
 import { Replica } from "../replica/replica.ts";
+import { StreamSource } from "../replica/stream_source.ts";
 import { SqliteReplicaEngine } from "../store/sqlite/replica_engine.ts";
 import type { BackupRequests } from "../store/store.ts";
 import { type BackupPlace, openBackupPlace } from "./backup_place.ts";
+
+const NO_REQUESTS = { put: 0, list: 0, get: 0, head: 0, delete: 0 };
 
 export interface ReplicaParts {
   replica: Replica;
@@ -18,7 +22,9 @@ export interface ReplicaParts {
 }
 
 export async function openReplica(options: {
-  place: BackupPlace;
+  /** At least one of both. */
+  primary?: { url: string; accessToken: string };
+  place?: BackupPlace;
   sqlitePath: string;
   intervalMs: number;
   idlePauseMs?: number;
@@ -36,12 +42,13 @@ export async function openReplica(options: {
     keepsHistory: true,
   });
   const openedMs = systemClock.monotonicMs();
-  const objects = new CountedObjectStore(
-    await openBackupPlace(options.place),
+  const { primary, place } = options;
+  const objects = place && new CountedObjectStore(
+    await openBackupPlace(place),
     systemClock,
   );
   try {
-    const source = new BucketSource({
+    const bucket = objects && new BucketSource({
       objects,
       manifests: new ManifestStore(objects, systemClock, systemRandom),
       clock: systemClock,
@@ -52,6 +59,16 @@ export async function openReplica(options: {
           replica.store.whileUnread(idlePauseMs, signal),
       }),
     });
+    const source = primary === undefined ? bucket! : new LiveSource({
+      stream: new StreamSource({
+        ...primary,
+        clock: systemClock,
+        databaseId: () => replica.databaseId,
+      }),
+      bucket,
+      clock: systemClock,
+      logger,
+    });
     const replica: Replica = new Replica({
       ...shared,
       engine,
@@ -61,12 +78,12 @@ export async function openReplica(options: {
     return {
       replica,
       requests: () => ({
-        ...objects.counts,
+        ...objects?.counts ?? NO_REQUESTS,
         forMs: Math.round(systemClock.monotonicMs() - openedMs),
       }),
     };
   } catch (error) {
-    await objects.close();
+    await objects?.close();
     throw error;
   }
 }

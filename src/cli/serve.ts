@@ -84,6 +84,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       restSecret: config.restSecret,
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
+      advertisedReplicas: config.advertisedReplicas,
       changesRetainedBytes: config.changesRetainedBytes,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
@@ -224,13 +225,14 @@ async function startProgress(
 /** A file that follows a bucket; loaded only where it does. */
 async function openAsReplica(
   config: ServeConfig,
-  { place, intervalMs, idlePauseMs }: ServeReplicaConfig,
+  { primary, place, intervalMs, idlePauseMs }: ServeReplicaConfig,
   logger: Logger,
 ): Promise<OpenDatabase> {
   const { asStartupError } = await import("./backup_place.ts");
   const { openReplica } = await import("./replica.ts");
   const progress = await startProgress(config, logger);
   const { replica, requests } = await openReplica({
+    primary,
     place,
     intervalMs,
     idlePauseMs,

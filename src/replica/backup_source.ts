@@ -122,8 +122,11 @@ export class BackupSource {
           continue;
         }
       }
-      const { epoch, generation } = await this.look();
+      const now = await this.look();
+      const { epoch, generation } = now;
       if (epoch !== manifest.epoch) continue;
+      // An end is the end as of the newest manifest.
+      if (now !== manifest && found?.kind !== "segments") continue;
       if (generation === null || isBetweenOwners(manifest)) {
         return BETWEEN_OWNERS;
       }

@@ -75,6 +75,11 @@ export class Replica {
     this.lock = options.engine.lock();
   }
 
+  /** Undefined before there is a file. */
+  get databaseId(): string | undefined {
+    return this.writer?.databaseId;
+  }
+
   /**
    * Follows until it is closed.
    * @param onServing called when requests are served from then on
@@ -119,9 +124,11 @@ export class Replica {
       await this.openFile();
       return;
     }
-    const snapshot = await this.firstSnapshot();
-    const position = await this.build(snapshot);
-    engine.install();
+    // A copy that was cut is begun anew.
+    const position = await this.patiently(async () =>
+      this.build(await this.firstSnapshot())
+    );
+    await engine.install();
     this.position = position;
     await this.openFile();
     logger.info(
@@ -209,7 +216,7 @@ export class Replica {
         `The database file is at version ${this.writer.version}, and says that it has followed its history up to ${version}: another program has written to it. Nothing was served; move it away, and it is made anew.`,
       );
     }
-    this.store.open(engine.openReader());
+    this.store.open(engine.openReader(), version);
   }
 
   // ---------------------------------------------------------------- following
@@ -259,7 +266,7 @@ export class Replica {
       );
     }
     this.position = position;
-    this.store.applied(told);
+    this.store.applied(told, position.version);
   }
 
   /** The keys that watches are told of; before the bytes are given away. */
@@ -293,10 +300,15 @@ export class Replica {
     const closed = former?.close(
       "This replica has a new copy of the database; ask again.",
     );
-    engine.install();
-    this.store.open(engine.openReader());
-    this.position = position;
+    let removed: Promise<void> | undefined;
+    try {
+      removed = engine.install();
+      this.position = position;
+    } finally {
+      this.store.open(engine.openReader(), this.position!.version);
+    }
     await closed;
+    await removed;
     this.writer = await engine.openWriter();
     logger.info("The new copy is served, and its log is followed.", {
       version: position.version,

@@ -7,6 +7,7 @@
 import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
+import { Waiters } from "../common/waiters.ts";
 import type { Entry, ReadRange, WriteOutcome } from "../protocol/messages.ts";
 import type { ReplicaReader } from "../store/replica_engine.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store/store.ts";
@@ -25,6 +26,9 @@ export class ReplicaStore implements Store {
   private reader: ReplicaReader | undefined;
   private notServed = STARTING;
   private lastReadMs = -Infinity;
+  private version = 0;
+  /** Reads that want a later version. */
+  private readonly behind = new Waiters();
   private readonly waiting = new Set<() => void>();
 
   constructor(private readonly options: ReplicaStoreOptions) {}
@@ -37,9 +41,23 @@ export class ReplicaStore implements Store {
     return this.reader !== undefined;
   }
 
-  /** From now on this file is read. */
-  open(reader: ReplicaReader): void {
+  /** From now on this file is read, which is at this version. */
+  open(reader: ReplicaReader, version: number): void {
     this.reader = reader;
+    this.lastReadMs = this.options.clock.monotonicMs();
+    this.isAt(version);
+  }
+
+  private isAt(version: number): void {
+    this.version = version;
+    this.behind.reached(version);
+  }
+
+  reached(version: number, signal: AbortSignal): Promise<void> | undefined {
+    this.served();
+    return version <= this.version
+      ? undefined
+      : this.behind.wait(version, signal);
   }
 
   /** @returns what was read so far; its caller closes it */
@@ -49,9 +67,10 @@ export class ReplicaStore implements Store {
     return reader;
   }
 
-  /** Watches are told; see `ReplicaReader`. */
-  applied(keys: Iterable<Bytes> | undefined): void {
+  /** The file is at this version; watches are told, see `ReplicaReader`. */
+  applied(keys: Iterable<Bytes> | undefined, version: number): void {
     this.reader?.applied(keys);
+    this.isAt(version);
   }
 
   get watches(): number {
@@ -123,6 +142,7 @@ export class ReplicaStore implements Store {
 
   async close(): Promise<void> {
     this.notServed = "The server is stopping.";
+    this.behind.fail(new UnavailableError(this.notServed));
     await this.shut()?.close();
   }
 }

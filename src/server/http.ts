@@ -19,6 +19,7 @@ import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
 import type { Endpoint, RequestMetrics } from "./metrics.ts";
+import { LOG_PATH, type ReplicaFeed, SNAPSHOT_PATH } from "./replica_feed.ts";
 import { text } from "./responses.ts";
 import type { BackupControl, Service } from "./service.ts";
 import { type Target, targetOf } from "./target.ts";
@@ -49,6 +50,7 @@ export interface DoorDeps {
   rest: RestEntrance;
   service: Service;
   changes: Pick<Changes, "handle">;
+  replicaFeed: Pick<ReplicaFeed, "handle">;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
   backup: Pick<BackupControl, "durableVersions"> | undefined;
@@ -144,6 +146,9 @@ export function createDoor(deps: DoorDeps): Handler {
     if (endpoint === "changes") {
       return cors?.preflight(request) ?? deps.changes.handle(request, query);
     }
+    if (endpoint === "replica") {
+      return deps.replicaFeed.handle(request, path, query);
+    }
     if (endpoint === "service") return deps.service.handle(request, path);
     const { kvConnect } = deps;
     if (kvConnect === undefined) {
@@ -190,6 +195,7 @@ function endpointOf(method: string, path: string): Endpoint {
         : "snapshot_read";
     }
   }
+  if (path === LOG_PATH || path === SNAPSHOT_PATH) return "replica";
   if (path === "/") return method === "POST" ? "exchange" : "service";
   if (path === CHANGES_PATH) return "changes";
   return path.startsWith("/-/") || path === "/-" ? "service" : "rest";

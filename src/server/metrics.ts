@@ -11,6 +11,7 @@ import type { Bodies } from "./body.ts";
 import type { ChangeStreams } from "./change_streams.ts";
 import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
+import type { LogStreams } from "./log_streams.ts";
 import type { LogReaderReport } from "../store/log_source.ts";
 import type {
   BackupReport,
@@ -29,6 +30,7 @@ export const ENDPOINTS = [
   "watch",
   "rest",
   "changes",
+  "replica",
   "service",
 ] as const;
 export type Endpoint = (typeof ENDPOINTS)[number];
@@ -57,6 +59,7 @@ export interface ServerCounts {
   changes: Pick<ChangeStreams, "count" | "budget" | "sentBytes">;
   denials: Pick<Denials, "missing" | "wrong">;
   listener: Pick<Listener, "acceptFailures" | "isAccepting">;
+  logs: Pick<LogStreams, "count" | "sentBytes">;
 }
 
 class EndpointCounts {
@@ -134,7 +137,7 @@ export class RequestMetrics {
 
 function renderServer(
   out: Exposition,
-  { answers, bodies, changes, denials, listener }: ServerCounts,
+  { answers, bodies, changes, denials, listener, logs }: ServerCounts,
 ): void {
   out.gauge(
     "denokv_accepting",
@@ -159,6 +162,12 @@ function renderServer(
     "denokv_change_feed_bytes_total",
     "What change feeds have handed out.",
     changes.sentBytes,
+  );
+  out.gauge("denokv_live_replicas", "Live replicas connected.", logs.count);
+  out.counter(
+    "denokv_live_replica_bytes_total",
+    "What live replicas were sent of the log.",
+    logs.sentBytes,
   );
   out.gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
   out.gauge(

@@ -33,6 +33,7 @@ import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
 import type { Client } from "./client.ts";
 import { isMetadataExchange } from "./exchange.ts";
+import type { MinVersions } from "./min_version.ts";
 import { text } from "./responses.ts";
 import { keyOfPath } from "./rest_key.ts";
 
@@ -65,6 +66,7 @@ export interface RestDeps {
   access: Access;
   bodies: Pick<Bodies, "read">;
   answers: AnswersOfRest;
+  minVersions: Pick<MinVersions, "ready">;
 }
 
 type AnswersOfRest = Pick<
@@ -88,7 +90,7 @@ export interface Rest {
 }
 
 export function createRest(deps: RestDeps): Rest {
-  const { store, access, bodies, answers } = deps;
+  const { store, access, bodies, answers, minVersions } = deps;
 
   function read(
     request: Request,
@@ -102,6 +104,18 @@ export function createRest(deps: RestDeps): Rest {
     }
     refuseQuery(rawQuery);
     const key = keyOfPath(rawPath);
+    const ready = minVersions.ready(request);
+    return ready === undefined
+      ? readKey(request, key, client, isHead)
+      : ready.then(() => readKey(request, key, client, isHead));
+  }
+
+  function readKey(
+    request: Request,
+    key: Bytes,
+    client: Client,
+    isHead: boolean,
+  ): Response | Promise<Response> {
     const end = new Uint8Array(key.length + 1);
     end.set(key);
     const range = { start: key, end, limit: 1, reverse: false, isPoint: true };

@@ -12,11 +12,17 @@ import { ChangeStreams } from "./change_streams.ts";
 import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
+import { LogStreams } from "./log_streams.ts";
+import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
+import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
+import { SnapshotStreams } from "./snapshot_streams.ts";
 import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
+
+const REPLICA_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
   store: Store;
@@ -36,8 +42,12 @@ export interface ServerOptions {
   replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: readonly string[];
   /** What the log keeps for change feeds that are behind. */
   changesRetainedBytes: number;
+  /** What the log keeps for live replicas that are behind. Default 256 MiB. */
+  replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
   corsOrigins: readonly string[];
   /** One line of the log for each request. */
@@ -70,6 +80,10 @@ export function startServer(options: ServerOptions): RunningServer {
     answers,
     maxRetainedBytes: options.changesRetainedBytes,
   });
+  const maxRetainedBytes = options.replicaRetainedBytes ??
+    REPLICA_RETAINED_BYTES;
+  const logs = new LogStreams({ clock, maxRetainedBytes });
+  const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);
   const metrics = new RequestMetrics();
   let stopping: string | undefined;
@@ -83,7 +97,7 @@ export function startServer(options: ServerOptions): RunningServer {
     version: options.version,
     access,
     metrics,
-    counts: () => ({ answers, bodies, changes, denials, listener }),
+    counts: () => ({ answers, bodies, changes, denials, listener, logs }),
     backup,
     replica: options.replica,
     stopping: () => stopping,
@@ -96,9 +110,22 @@ export function startServer(options: ServerOptions): RunningServer {
     cors: options.corsOrigins.length > 0
       ? new Cors(options.corsOrigins)
       : undefined,
-    rest: createRest({ store, access, bodies, answers }),
+    rest: createRest({
+      store,
+      access,
+      bodies,
+      answers,
+      minVersions: new MinVersions(store, clock),
+    }),
     service,
     changes: new Changes({ store, access, streams: changes }),
+    replicaFeed: new ReplicaFeed({
+      store,
+      access,
+      logs,
+      snapshots,
+      epoch: () => backup?.report().epoch ?? 0,
+    }),
     kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,
       accessToken,
@@ -106,6 +133,7 @@ export function startServer(options: ServerOptions): RunningServer {
       watches,
       bodies,
       answers,
+      advertisedReplicas: options.advertisedReplicas ?? [],
     }),
     backup,
     turns: new Turns(clock),
@@ -123,6 +151,8 @@ export function startServer(options: ServerOptions): RunningServer {
       // Streams that never end would hold the server open for ever.
       watches.endAll();
       changes.endAll(stopping);
+      logs.endAll(stopping);
+      snapshots.endAll(stopping);
       let isComplete = false;
       const timedOut = Promise.withResolvers<void>();
       const timer = clock.after(timeoutMs, timedOut.resolve);

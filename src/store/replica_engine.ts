@@ -39,10 +39,12 @@ export interface ReplicaEngine {
 
   /**
    * The one that was made beside takes the place of the present one, in this
-   * turn; that one is removed. No writer and no reader may be open but reads
-   * under way.
+   * turn. No writer and no reader may be open but reads under way. Resolves when
+   * the former one is removed.
+   * @throws whatever the disk says, in this turn; the present one is then as it
+   *   was, or there is none
    */
-  install(): void;
+  install(): Promise<void>;
 
   /** @throws StartupError */
   openWriter(): Promise<ReplicaWriter>;

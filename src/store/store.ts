@@ -64,6 +64,13 @@ export interface Store {
   write(write: AtomicWrite): Promise<WriteOutcome>;
 
   /**
+   * Resolves when reads show this version; undefined where they do at once.
+   * Absent where they show whatever was acknowledged.
+   * @param signal ends the wait
+   */
+  reached?(version: number, signal: AbortSignal): Promise<void> | undefined;
+
+  /**
    * Begins a watch over the keys (already checked, at most 10).
    * @throws TooManyError past the limit of watches
    */

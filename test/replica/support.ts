@@ -60,6 +60,14 @@ export class History {
     await this.write(mutations);
   }
 
+  /** Another primary goes on; a last write may have been made unheard. */
+  async goOn(server: ServerProcess): Promise<void> {
+    this.client.close();
+    this.client = await KvClient.open(http1(server.url));
+    const state = await stateOf(this.client);
+    if (state !== this.last) this.states.push(state);
+  }
+
   async write(mutations: Mutation[]): Promise<void> {
     await this.client.commit(mutations);
     this.states.push(await stateOf(this.client));
@@ -110,13 +118,19 @@ export class Observer {
     client?.close();
   }
 
+  /**
+   * The first time from the last answer on that the primary was in the state:
+   * after a rewind it is once more what it was. A write whose primary was
+   * killed shows when the next one is there.
+   */
   private async find(state: State): Promise<number> {
-    for (let tries = 0; tries < 200; tries++) {
-      const at = this.history().lastIndexOf(state);
+    for (let tries = 0; tries < 3000; tries++) {
+      const at = this.history().indexOf(state, this.at);
       if (at >= 0) return at;
+      if (this.isEnded && tries > 200) break;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    return -1;
+    return this.history().indexOf(state);
   }
 
   async end(): Promise<void> {

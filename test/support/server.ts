@@ -42,6 +42,8 @@ export interface ServerSettings {
   backup?: BackedUpTo;
   /** Reached without being named on the command line. */
   reaches?: BackedUpTo;
+  /** Further hosts, with their ports. */
+  net?: string[];
   /** How far its clock is ahead of this machine's. */
   clockSkewMs?: number;
   /** Of the environment, what it may see. Default: all that `serve` reads. */
@@ -295,7 +297,9 @@ function spawn(settings: ServerSettings) {
       ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
-      `--allow-net=${[listensOn, ...allowed?.net ?? []].join(",")}`,
+      `--allow-net=${
+        [listensOn, ...allowed?.net ?? [], ...settings.net ?? []].join(",")
+      }`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
       `--allow-env=${[...names, ...allowed?.env ?? []].join(",")}`,

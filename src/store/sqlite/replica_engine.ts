@@ -1,5 +1,6 @@
 /** The SQLite file of a replica: written by one connection, read by another. */
 import type { Clock } from "../../common/clock.ts";
+import { messageOf } from "../../common/errors.ts";
 import { exists } from "../../common/files.ts";
 import type { Logger } from "../../common/log.ts";
 import type { Random } from "../../common/random.ts";
@@ -58,19 +59,24 @@ export class SqliteReplicaEngine implements ReplicaEngine {
   }
 
   /** The new file has no write-ahead log: it was closed. */
-  install(): void {
+  install(): Promise<void> {
     const former = exists(this.path)
       ? setAside(this.path, "former")
       : undefined;
     Deno.renameSync(this.nextPath, this.path);
-    if (former === undefined) return;
-    // Not in this turn: to remove 600 MB takes a while.
-    removeDatabase(former).catch((error) =>
+    return former === undefined ? Promise.resolve() : this.remove(former);
+  }
+
+  private async remove(former: string): Promise<void> {
+    try {
+      // Not in this turn: to remove 600 MB takes a while.
+      await removeDatabase(former);
+    } catch (error) {
       this.options.logger.warn("The replica's former file was not removed.", {
         path: former,
-        reason: String(error),
-      })
-    );
+        reason: messageOf(error),
+      });
+    }
   }
 
   openReader(): ReplicaReader {
