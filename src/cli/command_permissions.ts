@@ -121,8 +121,10 @@ export function commandPermissions(
       ? needs.place(values)
       : needs.place;
     all.push(placePermissions(place, access, around));
-    // By the machine's start it knows after a kill that its last launch is gone.
-    if (needs.listens) all.push(permissions({ sys: ["osUptime"] }));
+    // By the machine's start an owner knows that its killed launch is gone.
+    if (needs.listens && access === "write") {
+      all.push(permissions({ sys: ["osUptime"] }));
+    }
   }
   if (needs.scratch) {
     const folder = values.scratchFolder ?? temporaryFolder(around);
