@@ -1,5 +1,7 @@
 /** What the server says of itself, and to whom. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import http2 from "node:http2";
 import {
   ACCESS_TOKEN,
   REST_SECRET,
@@ -53,6 +55,32 @@ Deno.test("a wrong secret is told apart from a missing one, counted, and logged 
     assert.equal(metrics.get('denokv_unauthorized_total{secret="wrong"}'), 4);
     assert.equal(server.lastWords.match(/A wrong secret/g)!.length, 1);
     assert.doesNotMatch(server.lastWords, /a good length/);
+  }));
+
+Deno.test("a refusal over HTTP/2 does not overtake the request's body", () =>
+  withServer([], async (server) => {
+    const session = http2.connect(server.url);
+    await once(session, "connect");
+    const ping = () =>
+      new Promise<void>((resolve, reject) => {
+        session.ping((error) => error ? reject(error) : resolve());
+      });
+    try {
+      const stream = session.request({ ":method": "POST", ":path": "/key" });
+      let wasReset = false;
+      stream.on("aborted", () => wasReset = true);
+      const answered = once(stream, "response");
+      // The headers are there long before the body is.
+      for (let i = 0; i < 20; i++) await ping();
+      stream.end("value");
+      const [headers] = await answered;
+      assert.equal(headers[":status"], 401);
+      stream.resume();
+      await once(stream, "close");
+      assert.equal(wasReset, false, "the stream was reset");
+    } finally {
+      session.destroy();
+    }
   }));
 
 Deno.test("the access log has a line for each request, and no secret", () =>

@@ -7,8 +7,6 @@ import {
   type CommandName,
   COMMANDS,
   defaultOf,
-  NOT_BUILT_COMMANDS,
-  NOT_BUILT_FLAGS,
   optionsOf,
   type OptionSpec,
 } from "../src/cli/options.ts";
@@ -27,15 +25,6 @@ export function optionsPage(): string {
     "Exit codes: 0 done, 1 could not start or go on, 2 used wrongly, 3 handed over to another instance, 4 fenced by one; `backup status` has more. The reason is one sentence on standard error.",
     "",
     ...commands.flatMap(section),
-    "## Known from the Rust server, not built yet",
-    "",
-    `${
-      [
-        ...NOT_BUILT_COMMANDS.map((name) => `\`${name}\``),
-        ...Object.keys(NOT_BUILT_FLAGS).map((flag) => `\`--${flag}\``),
-      ].join(", ")
-    }: refused with a sentence and exit code 2.`,
-    "",
   ].join("\n");
 }
 
@@ -54,7 +43,9 @@ function section(command: CommandName): string[] {
 }
 
 function row(command: CommandName, spec: OptionSpec): string {
-  const flag = spec.flag === undefined ? "" : `\`${flagForm(spec)}\``;
+  const flag = spec.flag === undefined && !spec.isArgument
+    ? ""
+    : `\`${flagForm(spec)}\``;
   const env = spec.env === undefined ? "" : `\`${spec.env}\``;
   const value = defaultOf(spec, command);
   const preset = value === undefined

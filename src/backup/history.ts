@@ -10,6 +10,7 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import { withArchives } from "./archive.ts";
 import { pinned } from "./branches.ts";
 import { manifestOfFolder } from "./copies.ts";
+import { lastVersionOf, listFolder } from "./folder.ts";
 import {
   beginningMs,
   type Generation,
@@ -195,6 +196,13 @@ async function findSegment(
   return undefined;
 }
 
+/** The folder of another program. */
+async function listForeign(objects: ObjectStore): Promise<Listing> {
+  const { segments, strays } = await listFolder(objects);
+  const newestVersion = lastVersionOf(segments);
+  return { history: segments, strays, gap: undefined, newestVersion };
+}
+
 /** What a person can do about a gap; undefined where there is none. */
 export function damageOf(
   { history, gap }: Listing,
@@ -368,7 +376,12 @@ export async function planRestore(
       const others = new Set([...damaged, generation]);
       return await planRestore(objects, manifest, point, others);
     }
-    throw new StartupError(`${error.message} ${offer(beforeVersion)}`);
+    const isPresent = manifest?.generation === generation;
+    throw new StartupError(
+      `${error.message} ${offer(beforeVersion)}${
+        isPresent ? ` ${REPAIR_OFFER}` : ""
+      }`,
+    );
   }
   if (records && snapshot.totals === undefined) {
     throw new StartupError(
@@ -377,11 +390,13 @@ export async function planRestore(
       } is missing. Nothing was restored.`,
     );
   }
-  const listing = await listSegments(objects, generation, {
-    seals: records?.seals ?? [],
-    epoch: manifest?.epoch ?? Infinity,
-    head: records?.head,
-  });
+  const listing = snapshot.totals === undefined
+    ? await listForeign(objects)
+    : await listSegments(objects, generation, {
+      seals: records?.seals ?? [],
+      epoch: manifest?.epoch ?? Infinity,
+      head: records?.head,
+    });
   const { history, strays } = listing;
   let damage = damageOf(listing, snapshot.version);
   if (damage && point.kind === "latest") throw damage;
@@ -476,6 +491,10 @@ export function offer(version: number): string {
     hexVersion(version)
   }\` gives everything before the damage.`;
 }
+
+/** Of a snapshot of the present generation that is not whole. */
+export const REPAIR_OFFER =
+  "`backup repair` lets this backup go on from there, once nobody can bring the object back; it says what is given up then, and asks.";
 
 /**
  * Whether a generation that the manifest itself names has the point. That of a

@@ -124,6 +124,17 @@ function isBehind(after: Seal | undefined, before: Seal | undefined): boolean {
     (after.epoch === before.epoch && after.lastTsn < before.lastTsn);
 }
 
+/**
+ * Up to where: the generation that a person goes on with, because none after it
+ * has a whole snapshot.
+ */
+function keptUntil(before: Manifest, after: Manifest): number {
+  const given = givenUp(before, after)
+    .some(({ generation }) => generation === after.generation);
+  const kept = before.generations.find(({ name }) => name === after.generation);
+  return given && kept ? kept.snapshotVersion : Infinity;
+}
+
 /** By a person, with this very change; every owner before is fenced by it. */
 function givenUp(before: Manifest, after: Manifest): readonly LostRange[] {
   return after.epoch > before.epoch && after.owner === null
@@ -153,8 +164,8 @@ function lostSeals(before: Manifest, after: Manifest): string[] {
 
 /**
  * A generation goes into an archive or to what is to be deleted, the oldest
- * first, so that what stays covers its time without a hole. Only what this
- * version named is ever deleted.
+ * first, so that what stays covers its time without a hole; or the newest ones
+ * are given up by a person. Only what this version named is ever deleted.
  */
 function lostGenerations(before: Manifest, after: Manifest): string[] {
   const found: string[] = [];
@@ -163,10 +174,12 @@ function lostGenerations(before: Manifest, after: Manifest): string[] {
   const stays = new Map(after.generations.map((item) => [item.name, item]));
   const doomed = new Set(after.deleting);
   const former = pinned(after);
+  const untilVersion = keptUntil(before, after);
   let hasStayed = false;
   for (const { name, startedMs, snapshotVersion } of before.generations) {
     const now = stays.get(name);
     if (now === undefined) {
+      if (snapshotVersion > untilVersion) continue;
       if (!archived && !doomed.has(name)) {
         found.push(`${name} is lost`);
       }

@@ -51,10 +51,26 @@ const GIVEN_UP: Partial<Manifest> = {
     decidedMs: 1,
   }],
 };
+/** The snapshot of the present one is lost. */
+const FROM_EARLIER: Partial<Manifest> = {
+  generation: MIDDLE,
+  generations: [
+    BEFORE.generations[0],
+    { ...BEFORE.generations[1], endedMs: null },
+  ],
+  seals: [BEFORE.seals[0]],
+  head: { generation: MIDDLE, epoch: 3, lastTsn: 0, lastVersion: 2 },
+  lost: [{ ...GIVEN_UP.lost![0], generation: MIDDLE, afterVersion: 2 }],
+};
 const BRANCH = { name: "x", lastVersion: 2, createdMs: 0 };
 
 const SOUND: Record<string, Partial<Manifest>> = {
   "what a person gives up": { ...GIVEN_UP, epoch: 4, owner: null },
+  "a person goes on from an earlier generation": {
+    ...FROM_EARLIER,
+    epoch: 4,
+    owner: null,
+  },
   "a younger one than that of a branch goes": {
     archives: [],
     branches: [{ ...BRANCH, generation: OLD }],
@@ -166,6 +182,20 @@ const BROKEN: Record<string, [change: Partial<Manifest>, says: RegExp]> = {
   "something unknown that is deleted": [
     { deleting: [...BEFORE.deleting, "a folder"] },
     /a folder is to be deleted and unknown/,
+  ],
+  "an earlier generation that an owner goes on from": [
+    FROM_EARLIER,
+    /-cccc is lost/,
+  ],
+  "an older generation that is given up with the present one": [
+    {
+      ...FROM_EARLIER,
+      epoch: 4,
+      owner: null,
+      seals: [],
+      generations: FROM_EARLIER.generations!.slice(1),
+    },
+    /-aaaa is lost/,
   ],
   "an archive that is gone": [{ archives: [] }, /x\.json is lost/],
   "a seal that is gone": [

@@ -36,6 +36,10 @@ export class OwnedLog implements LogSource {
     return this.inner.durableVersion;
   }
 
+  hasBeenAt(version: number): boolean {
+    return this.inner.hasBeenAt(version);
+  }
+
   openLogReader(options: LogReaderOptions): LogReader {
     if (this.refusal) throw this.refusal;
     const inner = this.inner.openLogReader(options);

@@ -1,7 +1,7 @@
 /**
  * What a person can do about a backup that is refused: a manifest that is
  * lost is made anew from the newest copy, and a history with a hole ends
- * before it. Nothing is deleted, and the plan is made before anything is
+ * before it; one without its snapshot goes on from the generation before. Nothing is deleted, and the plan is made before anything is
  * written. The argument is in docs/fencing.md.
  */
 import type { Clock } from "../common/clock.ts";
@@ -9,7 +9,7 @@ import { StartupError } from "../common/errors.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { copiesOf, type ManifestCopy, newerCopy, readCopy } from "./copies.ts";
-import { listSegments, readSnapshotIndex } from "./history.ts";
+import { listSegments } from "./history.ts";
 import { withLeap } from "./leap.ts";
 import {
   decodeManifest,
@@ -33,34 +33,16 @@ import {
 } from "./names.ts";
 import { endOfLog, type LogEnd, sealsFromChain } from "./repair_chain.ts";
 import { withoutDamaged } from "./missing.ts";
+import { type LeftOut, released, type RepairPlan } from "./repair_plan.ts";
+import { endBeforeSnapshot } from "./repair_snapshot.ts";
 import { contentWithoutManifest, topNames } from "./unclaimed.ts";
+import { whyNotWhole } from "./whole.ts";
 
 /**
  * `restore --same-database` leaps without leaving a copy: a manifest from one
  * leaps over as many of them as anybody may have made since.
  */
 const LEAPS = 64;
-
-export interface LeftOut {
-  name: string;
-  why: string;
-}
-
-export interface RepairPlan {
-  /** What is wrong, in a sentence. */
-  problem: string;
-  /** What is written in its place. */
-  manifest: Manifest;
-  /** The version that is replaced; undefined: there is none. */
-  replaces: VersionedManifest | undefined;
-  /** The copy that it is made from. */
-  copy: string | undefined;
-  /** The newest version that can be restored then. */
-  newestVersion: number;
-  leftOut: LeftOut[];
-  /** What ends the history earlier than it went. */
-  lost: LostRange | undefined;
-}
 
 /**
  * Reads, and writes nothing.
@@ -92,7 +74,10 @@ export async function planRepair(
       clock,
     );
   }
-  const plan = await endBeforeGap(objects, found, clock);
+  const plan = await endBeforeSnapshot(objects, found, clock, "sizes") ??
+    await endBeforeGap(objects, found, clock) ??
+    // It takes long, and so comes last.
+    await endBeforeSnapshot(objects, found, clock, "contents");
   if (plan) requireNoOwner(found.manifest, clock);
   return plan;
 }
@@ -104,7 +89,7 @@ function requireNoOwner(
 ): void {
   if (owner === null || leaseUntilMs < clock.nowMs()) return;
   throw new StartupError(
-    "The backup misses a segment, and a server has it: its lease runs. Nothing was changed. That server has everything: let it make a whole new generation with `backup snapshot`. If it is gone, wait until its lease has run out.",
+    "The backup has lost an object, and a server has it all: its lease runs. Nothing was changed. That server has everything: let it make a whole new generation with `backup snapshot`. If it is gone, wait until its lease has run out.",
   );
 }
 
@@ -130,19 +115,6 @@ export async function carryOutRepair(
     );
   }
   return won;
-}
-
-/** Nobody owns it, and whoever did is fenced by the epoch. */
-function released(manifest: Manifest, epoch: number): Manifest {
-  return {
-    ...manifest,
-    epoch,
-    owner: null,
-    ownerUrl: null,
-    leaseUntilMs: 0,
-    handoverTo: null,
-    standby: null,
-  };
 }
 
 // ---------------------------------------------------------- a lost manifest
@@ -294,7 +266,7 @@ async function wholeGenerations(
 ): Promise<Generation[]> {
   const damaged = new Set<Generation>();
   for (const generation of base.generations) {
-    const why = await whyNotWhole(objects, generation);
+    const why = await whyNotWhole(objects, generation, "sizes");
     if (why === undefined) continue;
     damaged.add(generation);
     leftOut.push({ name: generation.name, why });
@@ -312,28 +284,6 @@ async function wholeGenerations(
     );
   }
   return [...whole.slice(0, -1), { ...last, endedMs: null }];
-}
-
-/** By names and sizes; what they hold is `backup verify`'s to read. */
-async function whyNotWhole(
-  objects: ObjectStore,
-  generation: Generation,
-): Promise<string | undefined> {
-  try {
-    const { name } = generation;
-    const { parts } = await readSnapshotIndex(objects, name, generation);
-    const sizes = new Map<string, number>();
-    for await (const { key, sizeBytes } of objects.list(`${name}/snapshots/`)) {
-      sizes.set(key, sizeBytes);
-    }
-    const bad = parts.find(({ key, sizeBytes }) =>
-      sizes.get(key) !== sizeBytes
-    );
-    return bad && `${bad.key} is missing or cut short`;
-  } catch (error) {
-    if (!(error instanceof StartupError)) throw error;
-    return `its snapshot is not whole: ${error.message}`;
-  }
 }
 
 function whyUnnamed(

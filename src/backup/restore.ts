@@ -12,13 +12,19 @@ import {
 import type { Clock } from "../common/clock.ts";
 import { retry } from "../common/retry.ts";
 import { lastVersionAt, timeOf } from "../log/commit_times.ts";
-import { readSegment, type SegmentContents, sha256 } from "../log/segment.ts";
+import {
+  entriesFault,
+  readSegment,
+  type SegmentContents,
+  sha256,
+} from "../log/segment.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { RestoreTarget } from "../store/restore_target.ts";
 import {
   type ListedSegment,
   offer,
+  REPAIR_OFFER,
   type RestorePlan,
   type RestorePoint,
   type SnapshotPartInfo,
@@ -68,17 +74,22 @@ export interface RestoreResult {
  * @throws UnavailableError where the store does not answer
  */
 export async function restore(options: RestoreOptions): Promise<RestoreResult> {
-  const good = { version: options.plan.beforeVersion };
+  const { beforeVersion, isPast, databaseId } = options.plan;
+  const good = { version: beforeVersion, isSnapshotWhole: false };
   try {
     return await restoreAll(options, good);
   } catch (error) {
     if (!(error instanceof DamagedError)) throw error;
+    const isRepairable = !good.isSnapshotWhole && !isPast &&
+      databaseId !== "" && beforeVersion !== undefined;
     throw new DamagedError(
       `${error.message} ${
         good.version === undefined
           ? "Nothing before it can be restored"
           : offer(good.version).slice(0, -1)
-      }; \`backup verify\` looks at all objects.`,
+      }; \`backup verify\` looks at all objects.${
+        isRepairable ? ` ${REPAIR_OFFER}` : ""
+      }`,
     );
   }
 }
@@ -86,7 +97,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
 /** @param good the last version that is known to be whole */
 async function restoreAll(
   options: RestoreOptions,
-  good: { version: number | undefined },
+  good: { version: number | undefined; isSnapshotWhole: boolean },
 ): Promise<RestoreResult> {
   const { plan, target } = options;
   const { snapshot, point } = plan;
@@ -120,48 +131,41 @@ async function restoreAll(
     }
   } else result.version = options.afterVersion;
   const { beforeVersion = 0 } = plan;
+  good.isSnapshotWhole = true;
   good.version = Math.max(result.version, beforeVersion);
 
   // A snapshot of another program is whole only with the log before it.
   const isForeign = snapshot.totals === undefined;
   let appliedVersion = isForeign ? 0 : result.version;
-  let chainVersion = result.version;
   const segments = isForeign ? plan.segments : plan.segments.filter(
     (segment) => versionOf(segment.last) > result.version,
   );
   let isPast = false;
-  for await (const { item, bytes } of fetched(options, segments)) {
-    const contents = await readSegment(bytes);
-    if (typeof contents === "string") throw damaged(item.key, contents);
-    const { previousVersion, entries } = contents;
-    if (previousVersion === undefined && !isForeign) {
-      throw damaged(item.key, "its end is missing");
-    }
-    if (previousVersion !== undefined && isForeign) {
-      throw damaged(
-        snapshotIndexKey(plan.generation),
-        "it is missing, and a server of ours has written one",
-      );
-    }
-    if (previousVersion !== undefined && previousVersion !== chainVersion) {
-      throw damaged(
-        item.key,
-        "it does not follow the segment before it; one between them is missing",
-      );
-    }
+  const chain = { version: result.version, isForeign };
+  for await (
+    const { item, contents } of checkedSegments(
+      options,
+      plan.generation,
+      segments,
+      chain,
+    )
+  ) {
+    const { entries } = contents;
     const upTo = upToOf(point, contents);
     isPast = point.kind === "time" && upTo < Infinity;
     if (upTo < versionOf(item.first)) break;
-    chainVersion = versionOf(item.last);
+    const endsAt = versionOf(item.last);
     try {
-      const done = await target.apply(entries, appliedVersion, upTo);
+      // Commits of another program may share a version, over two segments.
+      const after = isForeign ? 0 : appliedVersion;
+      const done = await target.apply(entries, after, upTo);
       result.logEntries += done.applied;
       appliedVersion = Math.max(appliedVersion, done.lastVersion);
     } catch (error) {
       if (!(error instanceof InvalidRequestError)) throw error;
       throw damaged(item.key, "its bytes are not those of log entries");
     }
-    if (upTo >= chainVersion && appliedVersion < chainVersion) {
+    if (upTo >= endsAt && appliedVersion < endsAt) {
       throw damaged(item.key, "it does not hold what its name says");
     }
     result.version = Math.max(result.version, appliedVersion);
@@ -176,6 +180,51 @@ async function restoreAll(
     givenUpTime(plan.lost, result.version, point.timeMs);
   if (lost) throw lost;
   return result;
+}
+
+export type FetchOptions = Pick<
+  RestoreOptions,
+  "objects" | "clock" | "signal" | "patience"
+>;
+
+/**
+ * Segments in order, each known to be as it was written and to follow the one
+ * before it.
+ * @param chain the version that the first of them has before it; one of
+ *   another program's says nothing of that, and is held to its name instead
+ * @throws DamagedError, which names the object
+ */
+export async function* checkedSegments(
+  options: FetchOptions,
+  generation: string,
+  segments: readonly ListedSegment[],
+  { version, isForeign }: { version: number; isForeign: boolean },
+): AsyncGenerator<{ item: ListedSegment; contents: SegmentContents }> {
+  let chainVersion = version;
+  for await (const { item, bytes } of fetched(options, segments)) {
+    const contents = await readSegment(bytes);
+    if (typeof contents === "string") throw damaged(item.key, contents);
+    const { previousVersion, entries } = contents;
+    if (previousVersion === undefined && !isForeign) {
+      throw damaged(item.key, "its end is missing");
+    }
+    if (previousVersion !== undefined && isForeign) {
+      throw damaged(
+        snapshotIndexKey(generation),
+        "it is missing, and a server of ours has written one",
+      );
+    }
+    if (previousVersion !== undefined && previousVersion !== chainVersion) {
+      throw damaged(
+        item.key,
+        "it does not follow the segment before it; one between them is missing",
+      );
+    }
+    const fault = isForeign ? entriesFault(entries, item) : undefined;
+    if (fault !== undefined) throw damaged(item.key, fault);
+    chainVersion = versionOf(item.last);
+    yield { item, contents };
+  }
 }
 
 /** How much of a segment lies before the point; Infinity: all of it. */
@@ -219,7 +268,7 @@ async function loadPart(
 
 /** The objects in order, while the next ones are on their way. */
 async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
-  options: RestoreOptions,
+  options: FetchOptions,
   items: readonly T[],
 ): AsyncGenerator<{ item: T; bytes: Bytes }> {
   const { clock } = options;
@@ -258,7 +307,7 @@ async function* fetched<T extends SnapshotPartInfo | ListedSegment>(
 }
 
 function fetchObject(
-  { objects, clock }: RestoreOptions,
+  { objects, clock }: FetchOptions,
   patience: Patience,
   key: string,
   signal: AbortSignal,

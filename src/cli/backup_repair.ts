@@ -3,11 +3,8 @@ import { systemClock } from "../common/clock.ts";
 import { StartupError } from "../common/errors.ts";
 import { systemRandom } from "../common/random.ts";
 import { hexVersion } from "../backup/manifest.ts";
-import {
-  carryOutRepair,
-  planRepair,
-  type RepairPlan,
-} from "../backup/repair.ts";
+import { carryOutRepair, planRepair } from "../backup/repair.ts";
+import type { RepairPlan } from "../backup/repair_plan.ts";
 import { isWanted } from "./agreement.ts";
 import { withBackupPlace } from "./backup_place.ts";
 import type { RepairConfig } from "./config.ts";
@@ -26,7 +23,7 @@ export function backupRepair(
         io.out(JSON.stringify({ url, problem: null, written: false }));
       } else {
         io.out(
-          `Nothing to repair: the manifest of ${url} can be read, no copy is newer, and no segment is missing. Whether every object is as it was written is what \`backup verify\` finds out.`,
+          `Nothing to repair: the manifest of ${url} can be read, no copy is newer, its present snapshot is whole, and no segment is missing. Whether every other object is as it was written is what \`backup verify\` finds out.`,
         );
       }
       return 0;

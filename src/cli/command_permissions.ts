@@ -36,7 +36,12 @@ interface CommandNeeds {
 
 const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   start: { listens: true, database: "write" },
-  serve: { listens: true, database: "write", place: "write" },
+  serve: {
+    listens: true,
+    database: "write",
+    place: ({ syncFromS3, replicaFrom, replicaOf }) =>
+      syncFromS3 || (replicaFrom ?? replicaOf) !== undefined ? "read" : "write",
+  },
   // It lists the files that were set aside beside the database.
   "backup status": { asks: true, database: "read", place: "read" },
   "backup list": { place: "read" },
@@ -53,6 +58,10 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   "backup branches": {
     place: ({ removeBranch }) => removeBranch === undefined ? "read" : "write",
   },
+  "pitr sync": { database: "write", place: "read" },
+  "pitr list": { database: "read" },
+  "pitr info": { database: "read" },
+  "pitr checkout": { database: "write" },
   // A leap of versions is noted in the backup.
   restore: { place: ({ sameDatabase }) => sameDatabase ? "write" : "read" },
   changes: { asks: true },
@@ -68,8 +77,14 @@ export function commandPermissions(
   const { values } = settings;
   const needs = COMMAND_NEEDS[command];
   const all = [permissions({ env: environmentOf(command) })];
-  const { sqlitePath, accessTokenFile, addressFile, output, resumeFile } =
-    values;
+  const {
+    sqlitePath,
+    accessTokenFile,
+    addressFile,
+    output,
+    resumeFile,
+    replicaOf,
+  } = values;
   const files = (access: "read" | "write", paths: string[]) =>
     permissions({ read: paths, write: access === "write" ? paths : [] });
   if (needs.listens) {
@@ -92,6 +107,9 @@ export function commandPermissions(
   if (resumeFile !== undefined) {
     all.push(files("write", [dirname(resumeFile)]));
   }
+  if (replicaOf !== undefined && URL.canParse(replicaOf)) {
+    all.push(permissions({ net: [hostAndPort(new URL(replicaOf))] }));
+  }
   if (output !== undefined) all.push(files("write", [dirname(output)]));
   if (accessTokenFile !== undefined) {
     all.push(files("read", [accessTokenFile]));
@@ -111,6 +129,10 @@ export function commandPermissions(
     all.push(files("write", [folder]));
   }
   return together(all);
+}
+
+function hostAndPort({ hostname, port, protocol }: URL): string {
+  return `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
 }
 
 /** For a command line with a mistake: the mistake may be in a variable. */

@@ -54,6 +54,12 @@ export interface ServeConfig {
   version: string;
   /** Absent: the database is in its file alone. */
   backup?: ServeBackupConfig;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong?: boolean;
+  /** The file follows what another server writes, and takes no writes. */
+  replica?: ServeReplicaConfig;
   /** Names that the runtime hides from it, in few words. Absent: none. */
   hiddenVariables?: string;
   /** `--dev`: the settings are known to everyone. */
@@ -80,6 +86,22 @@ export interface ServeBackupConfig {
   startsInOutage: boolean;
   /** Where clients reach this instance, for other instances to tell. */
   advertisedUrl?: string;
+}
+
+export interface ServeReplicaConfig {
+  /** A primary that offers its log. Absent: the place alone. */
+  primary?: { url: string; accessToken: string };
+  /** Absent: the primary alone. */
+  place?: BackupPlace;
+  intervalMs: number;
+  /** Absent: it asks its bucket whether anybody reads or not. */
+  idlePauseMs?: number;
+}
+
+export interface PitrSyncConfig {
+  place: BackupPlace;
+  sqlitePath: string;
+  json: boolean;
 }
 
 export interface BackupConfig {
@@ -120,6 +142,23 @@ export interface RewindConfig extends RepairConfig {
 export interface BranchesConfig extends ListConfig {
   /** The branch to give up. Absent: they are listed. */
   remove?: string;
+}
+
+export interface PitrConfig {
+  sqlitePath: string;
+  json: boolean;
+}
+
+export interface PitrListConfig extends PitrConfig {
+  startMs?: number;
+  /** Those made then are left out. */
+  endMs?: number;
+}
+
+export interface PitrCheckoutConfig extends PitrConfig {
+  point:
+    | { kind: "version"; version: number; order: number }
+    | { kind: "time"; timeMs: number };
 }
 
 export interface SnapshotConfig {
@@ -234,13 +273,113 @@ export function serveConfig(given: Settings): ServeConfig {
         `for KV Connect and REST, or KVSTORE_SECRET for REST alone. ${ENVIRONMENT_HINT}`,
     );
   }
+  const replica = serveReplicaOf(settings, accessToken);
   return {
     ...commonConfig(settings),
     accessToken,
     restSecret,
-    backup: serveBackupOf(settings, isDevelopment),
+    advertisedReplicas: advertisedReplicasOf(settings.values),
+    isNamedStrong: settings.values.replicaEndpoint === "strong",
+    ...(replica === undefined
+      ? { backup: serveBackupOf(settings, isDevelopment) }
+      : { replica, readOnly: true }),
     isDevelopment,
   };
+}
+
+function serveReplicaOf(
+  { values }: Settings,
+  accessToken: string | undefined,
+): ServeReplicaConfig | undefined {
+  const { syncFromS3, replicaFrom, replicaOf, replicaIdlePauseMs } = values;
+  if (!syncFromS3 && (replicaFrom ?? replicaOf) === undefined) return undefined;
+  const flag = syncFromS3
+    ? "--sync-from-s3"
+    : replicaFrom !== undefined
+    ? "--replica-from"
+    : "--replica-of";
+  if (values.backup !== undefined) {
+    throw new UsageError(
+      `${flag} and --backup do not go together: a replica takes no writes, and has nothing to back up. Nothing was opened or changed; keep one.`,
+    );
+  }
+  const place = placeOf(values);
+  const isPlaceMissing = place === undefined && replicaOf === undefined;
+  if (isPlaceMissing || syncFromS3 && values.s3Bucket === undefined) {
+    throw new UsageError(
+      `--sync-from-s3 needs --s3-bucket (or DENO_KV_S3_BUCKET): where to read from. ${ENVIRONMENT_HINT}`,
+    );
+  }
+  return {
+    primary: replicaOf === undefined
+      ? undefined
+      : primaryOf(replicaOf, accessToken),
+    place,
+    intervalMs: values.replicaIntervalMs!,
+    idlePauseMs: replicaIdlePauseMs,
+  };
+}
+
+function primaryOf(
+  replicaOf: string,
+  accessToken: string | undefined,
+): ServeReplicaConfig["primary"] {
+  if (accessToken === undefined) {
+    throw new UsageError(
+      `--replica-of needs the access token of the server that it follows (DENO_KV_ACCESS_TOKEN, --access-token-file or --access-token); clients of this one use the same. ${ENVIRONMENT_HINT}`,
+    );
+  }
+  return { url: plainUrl(replicaOf, "--replica-of"), accessToken };
+}
+
+/** @throws UsageError */
+export function pitrConfig({ values }: Settings): PitrConfig {
+  return { sqlitePath: sqlitePathOf(values), json: values.json! };
+}
+
+/** @throws UsageError */
+export function pitrListConfig(settings: Settings): PitrListConfig {
+  const { listStart, listEnd } = settings.values;
+  const given = (text: string | undefined, flag: string) => {
+    const timeMs = text === undefined ? undefined : timeOf(text);
+    if (text === undefined || timeMs !== undefined) return timeMs;
+    throw new UsageError(
+      `${flag} needs a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31 (its midnight, in UTC), but got '${text}'.`,
+    );
+  };
+  return {
+    ...pitrConfig(settings),
+    startMs: given(listStart, "--start"),
+    endMs: given(listEnd, "--end"),
+  };
+}
+
+/** @throws UsageError */
+export function pitrCheckoutConfig(settings: Settings): PitrCheckoutConfig {
+  const { checkoutPoint } = settings.values;
+  if (checkoutPoint === undefined) {
+    throw new UsageError(
+      "The point is missing: which versionstamp or time to go to. `pitr list` shows those that there are.",
+    );
+  }
+  const point = restorePointOf(checkoutPoint, "`pitr checkout`");
+  return {
+    ...pitrConfig(settings),
+    point: point.kind === "version"
+      ? { ...point, order: parseInt(checkoutPoint.slice(16), 16) }
+      : point as { kind: "time"; timeMs: number },
+  };
+}
+
+/** @throws UsageError */
+export function pitrSyncConfig({ values }: Settings): PitrSyncConfig {
+  const place = placeOf(values);
+  if (place === undefined) {
+    throw new UsageError(
+      `--s3-bucket (or DENO_KV_S3_BUCKET) or --replica-from is missing: where to read from. ${ENVIRONMENT_HINT}`,
+    );
+  }
+  return { place, sqlitePath: sqlitePathOf(values), json: values.json! };
 }
 
 function serveBackupOf(
@@ -305,8 +444,8 @@ function serveBackupOf(
  * @throws UsageError where it is named twice
  */
 export function placeOf(values: OptionValues): BackupPlace | undefined {
-  const { backup, from, dev } = values;
-  const place = backupPlaceOf(backup ?? from, values);
+  const { backup, from, replicaFrom, dev } = values;
+  const place = backupPlaceOf(backup ?? from ?? replicaFrom, values);
   return place && {
     ...place,
     // Elsewhere the environment has them.
@@ -332,7 +471,7 @@ function refuseSourceAlone(values: OptionValues): void {
   throw new UsageError(
     "--s3-bucket, --s3-prefix and --s3-endpoint (or their DENO_KV_S3_… variables) are given without --backup. " +
       "For the Rust server they name a place to read from, so this one does not take them as a place to write to. " +
-      "Nothing was opened or changed. To get a database out of that place: denokv restore --from s3://bucket/prefix -o FILE. " +
+      "Nothing was opened or changed. To serve what is there, read-only, as the Rust server does: --sync-from-s3. To get a database out of that place: denokv restore --from s3://bucket/prefix -o FILE. " +
       `To back this one up: --backup s3://bucket/another-prefix, a place of its own. ${ENVIRONMENT_HINT}`,
   );
 }
@@ -554,16 +693,30 @@ function sqlitePathOf({ sqlitePath }: OptionValues): string {
 }
 
 function advertisedUrlOf({ advertiseUrl }: OptionValues): string | undefined {
-  if (advertiseUrl === undefined) return undefined;
-  const url = URL.canParse(advertiseUrl) ? new URL(advertiseUrl) : undefined;
+  return advertiseUrl === undefined
+    ? undefined
+    : plainUrl(advertiseUrl, "--advertise-url");
+}
+
+function advertisedReplicasOf(
+  { advertiseReplica }: OptionValues,
+): string[] | undefined {
+  return advertiseReplica?.split(",").map((text) =>
+    plainUrl(text.trim(), "--advertise-replica")
+  );
+}
+
+/** @throws UsageError where it is none, or holds a secret */
+function plainUrl(text: string, flag: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
   const isPlain = url !== undefined && /^https?:$/.test(url.protocol) &&
     url.username === "" && url.password === "";
   if (!isPlain) {
     throw new UsageError(
-      "--advertise-url needs a URL such as https://kv-1.example:4512, without a user or a password.",
+      `${flag} needs a URL such as https://kv-1.example:4512, without a user or a password.`,
     );
   }
-  return advertiseUrl;
+  return text;
 }
 
 function corsOriginsOf({ corsOrigin }: OptionValues): string[] {

@@ -37,21 +37,30 @@ export function generalHelp(): string {
 export function commandHelp(command: CommandName): string {
   const { help, about } = COMMANDS[command];
   const options = optionsOf(command).map(([, spec]) => spec);
+  const argument = options.find(({ isArgument }) => isArgument);
   const lines = [
     `${help}.`,
     "",
     ...about,
     "",
-    `Usage: denokv ${command} [OPTIONS]`,
+    `Usage: denokv ${command} [OPTIONS]${
+      argument === undefined ? "" : ` <${argument.placeholder}>`
+    }`,
     "",
-    "Options:",
   ];
+  if (argument !== undefined) {
+    lines.push("Arguments:", `      ${flagForm(argument)}`);
+    lines.push(...details(argument, command), "");
+  }
+  lines.push("Options:");
   for (const spec of options) {
     if (spec.flag === undefined) continue;
     lines.push(`      ${flagForm(spec)}`, ...details(spec, command));
   }
   lines.push("  -h, --help", "          Print help");
-  const fromEnvironment = options.filter((spec) => spec.flag === undefined);
+  const fromEnvironment = options.filter((spec) =>
+    spec.flag === undefined && !spec.isArgument
+  );
   if (fromEnvironment.length > 0) {
     lines.push("", "Only from the environment:");
     for (const spec of fromEnvironment) {
@@ -69,6 +78,7 @@ export function helpFor(topic: string | undefined): string {
 
 /** `--addr <HOST:PORT>`. */
 export function flagForm(spec: OptionSpec): string {
+  if (spec.isArgument) return `<${spec.placeholder}>`;
   const short = spec.short === undefined ? "" : `-${spec.short}, `;
   return spec.placeholder === undefined
     ? `${short}--${spec.flag}`

@@ -17,6 +17,10 @@ import {
   changesConfig,
   healthConfig,
   listConfig,
+  pitrCheckoutConfig,
+  pitrConfig,
+  pitrListConfig,
+  pitrSyncConfig,
   repairConfig,
   restoreConfig,
   rewindConfig,
@@ -128,6 +132,23 @@ async function run(
     case "backup snapshot": {
       const { backupSnapshot } = await import("./backup.ts");
       return await backupSnapshot(snapshotConfig(invocation), io);
+    }
+    case "pitr sync": {
+      const { pitrSync } = await import("./pitr_sync.ts");
+      return await pitrSync(pitrSyncConfig(invocation), io);
+    }
+    case "pitr list": {
+      const { pitrList } = await import("./pitr_list.ts");
+      const { writeOutput } = await import("./standard_output.ts");
+      return await pitrList(pitrListConfig(invocation), writeOutput);
+    }
+    case "pitr info": {
+      const { pitrInfo } = await import("./pitr.ts");
+      return pitrInfo(pitrConfig(invocation), io);
+    }
+    case "pitr checkout": {
+      const { pitrCheckout } = await import("./pitr.ts");
+      return await pitrCheckout(pitrCheckoutConfig(invocation), io);
     }
     case "restore": {
       const { restoreCommand } = await import("./restore.ts");

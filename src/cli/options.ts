@@ -49,12 +49,14 @@ export const COMMANDS = {
     ],
   },
   "backup repair": {
-    help: "Mend a backup whose manifest or a segment is lost",
+    help: "Mend a backup whose manifest, snapshot or a segment is lost",
     about: [
       "Where manifest.json is missing, cannot be read, or is an old one, it is",
       "made anew from the copy that the last owner left. Where a segment is",
-      "missing, the history ends before it from then on. Shows what it found",
-      "and what is left out, and asks before it writes; nothing is deleted.",
+      "missing, the history ends before it from then on. Where the present",
+      "snapshot is not whole (it is read for that), the backup goes on from the",
+      "newest generation before it that is. Shows what it found and what is",
+      "left out or given up, and asks before it writes; nothing is deleted.",
       "Stop every server on the backup first.",
     ],
   },
@@ -81,6 +83,40 @@ export const COMMANDS = {
     help: "Begin a new generation of the backup: a whole snapshot, now",
     about: [
       "Asks the server at --addr, with its access token or KVSTORE_SECRET.",
+    ],
+  },
+  "pitr sync": {
+    help: "Bring a replica's file to the end of the history in a bucket",
+    about: [
+      "Begins with a snapshot where --sqlite-path is not there yet, and goes on",
+      "where it was otherwise; ends when it has all that is there. Takes a",
+      "generation's folder, also one that Deno Deploy wrote, or the place of a",
+      "backup. For a file that `serve --sync-from-s3` serves afterwards, or that",
+      "`restore` would make anew each time. No server may have the file open.",
+    ],
+  },
+  "pitr list": {
+    help: "List the points in time that a replica's file can go to",
+    about: [
+      "A line for each commit, newest first: its versionstamp, a tab, and when",
+      "it was made. With --json each line is an object. A server may have the",
+      "file open.",
+    ],
+  },
+  "pitr info": {
+    help: "Tell which point in time a replica's file shows",
+    about: [
+      "With --json also the newest and the earliest one that it has.",
+    ],
+  },
+  "pitr checkout": {
+    help: "Take a replica's file to another point in time",
+    about: [
+      "Back or forth, as `pitr list` shows the points; all other data stay in",
+      "the file, and the way back too. Between two commits it is the one before.",
+      "Killed at any moment it leaves the state before or the new one. No server",
+      "may have the file open; `serve --read-only` shows the state afterwards,",
+      "while `serve --sync-from-s3` goes forward to the newest one again.",
     ],
   },
   restore: {
@@ -129,6 +165,8 @@ export type OptionType =
 export interface OptionSpec {
   /** Without its dashes. Absent: only the environment sets it. */
   flag?: string;
+  /** A word behind the command, not a flag. */
+  isArgument?: true;
   /** One letter, without its dash. */
   short?: string;
   env?: string;
@@ -160,6 +198,13 @@ const PLACE_COMMANDS = [
   "backup branches",
 ] as const;
 
+const PITR_COMMANDS = [
+  "pitr sync",
+  "pitr list",
+  "pitr info",
+  "pitr checkout",
+] as const;
+
 export const OPTIONS = {
   sqlitePath: {
     flag: "sqlite-path",
@@ -169,7 +214,13 @@ export const OPTIONS = {
     defaultFor: { start: "./data/denokv.sqlite" },
     help:
       "The SQLite database file. It is created when it is missing; its folder has to be there.",
-    commands: ["start", "serve", "backup status", "backup verify"],
+    commands: [
+      "start",
+      "serve",
+      "backup status",
+      "backup verify",
+      ...PITR_COMMANDS,
+    ],
   },
   accessToken: {
     flag: "access-token",
@@ -391,6 +442,28 @@ export const OPTIONS = {
     help: "Give this branch up.",
     commands: ["backup branches"],
   },
+  checkoutPoint: {
+    isArgument: true,
+    type: { kind: "string" },
+    placeholder: "POINT",
+    help:
+      "A versionstamp (20 hexadecimal digits; ffffffffffffffffffff for the newest) or a time (as 2026-01-31T12:00:00Z; UTC where no zone is named): the last commit at or before it.",
+    commands: ["pitr checkout"],
+  },
+  listStart: {
+    flag: "start",
+    type: { kind: "string" },
+    placeholder: "TIME",
+    help: "Only commits that were made at this time or later.",
+    commands: ["pitr list"],
+  },
+  listEnd: {
+    flag: "end",
+    type: { kind: "string" },
+    placeholder: "TIME",
+    help: "Only commits that were made before this time.",
+    commands: ["pitr list"],
+  },
   scratchFolder: {
     flag: "scratch-folder",
     type: { kind: "string" },
@@ -415,14 +488,79 @@ export const OPTIONS = {
       "Keep the database's id, for a file that takes the database's place. Its versionstamps then go on above every one that was issued, which is noted in the backup: it has to be writable.",
     commands: ["restore"],
   },
+  syncFromS3: {
+    flag: "sync-from-s3",
+    env: "DENO_KV_SYNC_FROM_S3",
+    type: { kind: "boolean" },
+    default: false,
+    help:
+      "Serve a read-only replica of the place that --s3-bucket and --s3-prefix name: a backup, or a folder of one, also one that Deno Deploy wrote. It follows what is written there.",
+    commands: ["serve"],
+  },
+  replicaFrom: {
+    flag: "replica-from",
+    env: "DENO_KV_REPLICA_FROM",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "The same for a place of any kind, as --backup names it: s3://, gs:// or file://. Nothing is written there, so the right to read is enough.",
+    commands: ["serve", "pitr sync"],
+  },
+  replicaOf: {
+    flag: "replica-of",
+    env: "DENO_KV_REPLICA_OF",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Serve a live replica of the server at this address, such as https://kv-1.example:4512: its log as it is written, over HTTP, with the access token that both have. It begins with a whole copy. Together with --replica-from or --sync-from-s3 it follows that place while the server is away.",
+    commands: ["serve"],
+  },
+  replicaEndpoint: {
+    flag: "replica-endpoint",
+    env: "DENO_KV_REPLICA_ENDPOINT",
+    type: { kind: "choice", choices: ["eventual", "strong"] },
+    placeholder: "CONSISTENCY",
+    default: "eventual",
+    help:
+      "What a replica says of itself to clients that open the database at it. eventual: it is for reads of eventual consistency, and its primary for all else, where that is known. strong: it is for all reads, as the Rust server says; Deno's own client reads nowhere else, and its writes are refused then.",
+    commands: ["serve"],
+  },
+  advertiseReplica: {
+    flag: "advertise-replica",
+    env: "DENO_KV_ADVERTISE_REPLICA",
+    type: { kind: "string" },
+    placeholder: "URL",
+    help:
+      "Replicas of this server, separated by commas: where clients may read with eventual consistency. Told to those who open the database here.",
+    commands: ["serve"],
+  },
+  replicaIntervalMs: {
+    flag: "replica-interval",
+    env: "DENO_KV_REPLICA_INTERVAL",
+    type: { kind: "duration", minMs: 100, maxMs: 3_600_000 },
+    placeholder: "TIME",
+    default: "1s",
+    help:
+      "How often a replica asks its bucket for more while something comes; less often while nothing does.",
+    commands: ["serve"],
+  },
+  replicaIdlePauseMs: {
+    flag: "replica-idle-pause",
+    env: "DENO_KV_REPLICA_IDLE_PAUSE",
+    type: { kind: "duration", minMs: 1000, maxMs: 365 * 86_400_000 },
+    placeholder: "TIME",
+    help:
+      "A replica that nobody has read for so long, and nobody watches, asks its bucket nothing until the next read. That one is answered with the state that it has.",
+    commands: ["serve"],
+  },
   s3Bucket: {
     flag: "s3-bucket",
     env: "DENO_KV_S3_BUCKET",
     type: { kind: "string" },
     placeholder: "BUCKET",
     help:
-      "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup only: for the Rust server it is a place to read from.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+      "With --s3-prefix another way to name the place s3://bucket/prefix, for commands that read it. `serve` takes it beside --backup, --sync-from-s3 and --replica-from only: for the Rust server it is a place to read from.",
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   s3Prefix: {
     flag: "s3-prefix",
@@ -430,7 +568,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "PREFIX",
     help: "See --s3-bucket; a slash at its end makes no difference.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   s3Endpoint: {
     flag: "s3-endpoint",
@@ -439,7 +577,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where an S3 that is not Amazon's answers, such as http://localhost:9000.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   gcsEndpoint: {
     flag: "gcs-endpoint",
@@ -448,7 +586,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "Where Google Cloud Storage answers, if not at its usual address; one that begins with http: is taken for an emulator and gets no credentials.",
-    commands: ["serve", ...PLACE_COMMANDS, "restore"],
+    commands: ["serve", ...PLACE_COMMANDS, "pitr sync", "restore"],
   },
   durability: {
     flag: "durability",
@@ -636,7 +774,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help: "Print one JSON object instead of lines for people.",
-    commands: [...PLACE_COMMANDS, "restore"],
+    commands: [...PLACE_COMMANDS, ...PITR_COMMANDS, "restore"],
   },
   logFormat: {
     flag: "log-format",
@@ -710,15 +848,3 @@ export function environmentOf(
     isMeant(name) ? spec.env ?? [] : []
   );
 }
-
-/**
- * What the Rust server has and this one has not: named, so that a person who
- * comes from there reads why instead of "unknown option". Beside a flag: what
- * to do instead.
- */
-export const NOT_BUILT_FLAGS: Readonly<Record<string, string>> = {
-  // Without it the other flags would name a place to write to.
-  "sync-from-s3":
-    " What the place holds now can be had with: denokv restore --from s3://bucket/prefix -o FILE. Never name the place that it reads from with --backup: a backup is written there.",
-};
-export const NOT_BUILT_COMMANDS: readonly string[] = ["pitr"];

@@ -3,7 +3,6 @@ import { durationMs } from "./duration.ts";
 import {
   COMMANDS,
   defaultOf,
-  NOT_BUILT_FLAGS,
   OPTION_LIST,
   type OPTIONS,
   optionsOf,
@@ -12,7 +11,8 @@ import {
 Deno.test("flags and environment names are well formed and unique", () => {
   const seen = new Set<string>();
   for (const [name, spec] of OPTION_LIST) {
-    assert(spec.flag !== undefined || spec.env !== undefined, name);
+    if (spec.isArgument) assert.equal(spec.flag ?? spec.env, undefined, name);
+    else assert(spec.flag !== undefined || spec.env !== undefined, name);
     if (spec.flag !== undefined) {
       assert.match(spec.flag, /^[a-z0-9]+(-[a-z0-9]+)*$/);
     }
@@ -25,12 +25,11 @@ Deno.test("flags and environment names are well formed and unique", () => {
       seen.add(word);
     }
     assert(spec.commands.length > 0, name);
-    const needsPlaceholder = spec.flag !== undefined &&
-      spec.type.kind !== "boolean";
+    const needsPlaceholder = spec.isArgument ||
+      spec.flag !== undefined && spec.type.kind !== "boolean";
     assert.equal(spec.placeholder !== undefined, needsPlaceholder, name);
     assert.match(spec.help, /^[A-Z].*\.$/s);
   }
-  for (const flag of Object.keys(NOT_BUILT_FLAGS)) assert(!seen.has(flag));
 });
 
 Deno.test("every default is a value that the option itself takes", () => {

@@ -10,8 +10,6 @@ import {
   COMMANDS,
   defaultOf,
   isCommand,
-  NOT_BUILT_COMMANDS,
-  NOT_BUILT_FLAGS,
   OPTION_LIST,
   type OptionName,
   optionsOf,
@@ -52,7 +50,6 @@ export function parseCommandLine(
   const { flags, words, isHelp, isVersion } = tokenize(args);
   if (words[0] === "help") {
     if (words.length === 1) return { kind: "help", asked: true };
-    refuseNotBuilt(words[1]);
     const command = commandOf(words.slice(1), flags);
     return { kind: "help", command, asked: true };
   }
@@ -61,8 +58,6 @@ export function parseCommandLine(
     return { kind: "help", command, asked: true };
   }
   if (isVersion) return { kind: "version" };
-  // Before its flags: they are not in the table either.
-  refuseNotBuilt(words[0]);
   const given = new Map<OptionName, string | undefined>();
   for (const flag of flags) takeFlag(flag, given);
   if (words.length === 0) {
@@ -72,6 +67,8 @@ export function parseCommandLine(
     );
   }
   const command = commandOf(words, flags);
+  const argument = argumentOf(command);
+  if (argument !== undefined) given.set(argument[0], words[1]);
   return { kind: "run", command, ...settle(command, given, env) };
 }
 
@@ -137,9 +134,6 @@ function takeFlag(
   flag: Flag,
   given: Map<OptionName, string | undefined>,
 ): void {
-  if (Object.hasOwn(NOT_BUILT_FLAGS, flag.name)) {
-    throw notBuilt(`--${flag.name}`, NOT_BUILT_FLAGS[flag.name]);
-  }
   const option = BY_FLAG.get(flag.name);
   if (
     option === undefined || !flag.rawName.startsWith("--") &&
@@ -171,19 +165,6 @@ function unknownFlag(flag: Flag): UsageError {
   );
 }
 
-function refuseNotBuilt(word: string | undefined): void {
-  if (word !== undefined && NOT_BUILT_COMMANDS.includes(word)) {
-    throw notBuilt(`The command \`${word}\``);
-  }
-}
-
-function notBuilt(what: string, instead = ""): UsageError {
-  return new UsageError(
-    `${what} is not built yet in this server. ` +
-      `Nothing was opened or changed; use the Rust denokv for it.${instead}`,
-  );
-}
-
 function commandOf(words: readonly string[], flags: readonly Flag[]) {
   const [word, ...rest] = words;
   if (!isCommand(word)) {
@@ -196,7 +177,13 @@ function commandOf(words: readonly string[], flags: readonly Flag[]) {
           : `; did you mean '${near}'?`),
     );
   }
-  if (rest.length > 0) {
+  const taken = argumentOf(word) === undefined ? 0 : 1;
+  if (rest.length > taken) {
+    if (taken > 0) {
+      throw new UsageError(
+        `\`${word}\` takes one word, but got '${rest[1]}' as well.`,
+      );
+    }
     throw new UsageError(
       `\`${word}\` takes options only, but got ` +
         (hasSecret(flags) ? "another word." : `'${rest[0]}' as well.`),
@@ -213,6 +200,11 @@ function commandOf(words: readonly string[], flags: readonly Flag[]) {
     }
   }
   return word;
+}
+
+/** The option that a word behind the command stands for. */
+function argumentOf(command: CommandName) {
+  return optionsOf(command).find(([, { isArgument }]) => isArgument);
 }
 
 function hasSecret(flags: readonly Flag[]): boolean {
@@ -233,7 +225,10 @@ function settle(
       ? env(spec.env) || undefined
       : undefined;
     if (flagText !== undefined) {
-      values[name] = valueOf(spec, `--${spec.flag}`, flagText);
+      const where = spec.isArgument
+        ? `<${spec.placeholder}>`
+        : `--${spec.flag}`;
+      values[name] = valueOf(spec, where, flagText);
       sources[name] = "flag";
     } else if (envText !== undefined) {
       values[name] = valueOf(

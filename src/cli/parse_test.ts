@@ -165,25 +165,17 @@ Deno.test("a missing, bad or contradictory value is named", () => {
   );
 });
 
-Deno.test("what the Rust server has and this one has not is told so", () => {
-  for (
-    const args of [
-      ["serve", "--sync-from-s3"],
-      ["--sqlite-path", "x", "pitr", "list", "--start", "2026-01-01"],
-      ["help", "pitr"],
-    ]
-  ) refused(args, /not built yet/);
-});
-
-Deno.test("nobody is told to leave --sync-from-s3 out: the rest would be written to", () => {
-  const args = ["serve", "--sync-from-s3", "--s3-bucket=b", "--s3-prefix=app"];
-  assert.throws(() => parse(args), (error: unknown) => {
-    assert(error instanceof UsageError);
-    assert.doesNotMatch(error.message, /leave it out/);
-    assert.match(error.message, /denokv restore --from s3:\/\/bucket\/prefix/);
-    assert.match(error.message, /Never name .* with --backup/);
-    return true;
-  });
+Deno.test("the Rust server's flags for a replica are taken as they are", () => {
+  const args = ["serve", "--sync-from-s3", "--s3-bucket=b", "--s3-prefix=p/"];
+  const { values } = run(args);
+  assert.equal(values.syncFromS3, true);
+  assert.equal(values.s3Bucket, "b");
+  assert.equal(
+    run(["serve"], { DENO_KV_SYNC_FROM_S3: "true" }).values.syncFromS3,
+    true,
+  );
+  const sync = run(["--sqlite-path=x", "pitr", "sync", "--s3-bucket=b"]);
+  assert.equal(sync.command, "pitr sync");
 });
 
 Deno.test("no mistake repeats a secret", () => {

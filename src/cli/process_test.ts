@@ -71,13 +71,17 @@ Deno.test("used wrongly: one sentence, exit code 2, no stack", async () => {
         { ...token, DENO_KV_NUM_WORKERS: "many" },
         /DENO_KV_NUM_WORKERS needs a whole number .* got 'many'/,
       ],
-      [["serve", "--sync-from-s3"], {}, /not built yet/],
+      [
+        ["serve", "--sqlite-path=x", "--sync-from-s3"],
+        token,
+        /--sync-from-s3 needs --s3-bucket/,
+      ],
       [
         ["serve", "--sqlite-path=x", "--s3-bucket=b", "--s3-prefix=app"],
         token,
         /without --backup/,
       ],
-      [["--sqlite-path=x", "pitr", "list"], {}, /not built yet/],
+      [["--sqlite-path=x", "pitr", "sync"], {}, /--s3-bucket .* is missing/],
     ] as [string[], Record<string, string>, RegExp][]
   ) {
     const { code, out, err } = await denokv(args, { env });

@@ -1,6 +1,6 @@
 /**
  * Shows how far long work is: a bar on a terminal, a line every few seconds in
- * a log. Amounts are in bytes.
+ * a log. Amounts are in bytes, unless it is told how to name them.
  */
 import type { Clock } from "../common/clock.ts";
 
@@ -22,17 +22,18 @@ export class Progress {
     private readonly what: string,
     private readonly out: ProgressOutput,
     private readonly clock: Clock,
+    private readonly amountOf: (amount: number) => string = formatBytes,
   ) {
     this.startedMs = this.shownMs = clock.monotonicMs();
   }
 
-  update(doneBytes: number, totalBytes: number): void {
+  update(done: number, total: number): void {
     const nowMs = this.clock.monotonicMs();
     const { isTerminal } = this.out;
     const everyMs = isTerminal ? TERMINAL_EVERY_MS : LOG_EVERY_MS;
     if (nowMs - this.shownMs < everyMs) return;
     this.shownMs = nowMs;
-    const text = this.line(doneBytes, totalBytes, nowMs - this.startedMs);
+    const text = this.line(done, total, nowMs - this.startedMs);
     this.out.write(isTerminal ? `\r\x1b[K${text}` : `${text}\n`);
     this.isShown = true;
   }
@@ -40,8 +41,9 @@ export class Progress {
   private line(done: number, total: number, tookMs: number): string {
     const part = total === 0 ? 1 : Math.min(done / total, 1);
     const percent = `${Math.floor(part * 100)} %`.padStart(5);
-    const rate = `${formatBytes(done / Math.max(tookMs, 1) * 1000)}/s`;
-    const amount = `${formatBytes(done)} of ${formatBytes(total)}, ${rate}`;
+    const { amountOf } = this;
+    const rate = `${amountOf(done / Math.max(tookMs, 1) * 1000)}/s`;
+    const amount = `${amountOf(done)} of ${amountOf(total)}, ${rate}`;
     if (!this.out.isTerminal) return `${this.what}: ${percent}, ${amount}`;
     const filled = Math.round(part * BAR_WIDTH);
     const bar = "#".repeat(filled) + "-".repeat(BAR_WIDTH - filled);

@@ -7,7 +7,7 @@ import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
-import type { BackupControl } from "../server/service.ts";
+import type { BackupControl, ReplicaControl } from "../server/service.ts";
 import { asideFiles, removeOldAside } from "../store/sqlite/aside.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
@@ -15,8 +15,13 @@ import type { BackupRequests, Store } from "../store/store.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupEnd } from "../backup/backup_service.ts";
-import type { ServeBackupConfig, ServeConfig } from "./config.ts";
+import type {
+  ServeBackupConfig,
+  ServeConfig,
+  ServeReplicaConfig,
+} from "./config.ts";
 import { type CliIo, say } from "./io.ts";
+import type { Progress } from "./progress.ts";
 import { startingFields } from "./starting.ts";
 
 /**
@@ -60,10 +65,12 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       "Development settings: every secret of this server is known to everyone, and anyone may read. Never use --dev where others can reach it.",
     );
   }
-  const database = config.backup === undefined
+  const database = config.replica !== undefined
+    ? await openAsReplica(config, config.replica, logger)
+    : config.backup === undefined
     ? await openPlain(config, logger)
     : await openWithBackup(config, config.backup, logger);
-  const { instance } = database;
+  const { instance, replica } = database;
   let server: RunningServer;
   try {
     server = startServer({
@@ -77,13 +84,18 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       restSecret: config.restSecret,
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
+      isNamedStrong: config.isNamedStrong,
       changesRetainedBytes: config.changesRetainedBytes,
+      advertisedReplicas: config.advertisedReplicas,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
       // Opening and closing it touches no lock of SQLite.
       spareFile: config.readOnly
         ? undefined
         : lockFile(databaseFile(config.sqlitePath)),
+      replica: replica && {
+        report: () => ({ ...replica.report(), requests: database.requests() }),
+      },
       backup: instance && {
         report: () => ({ ...instance.report(), requests: database.requests() }),
         durableVersions: () => instance.durableVersions(),
@@ -112,7 +124,11 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     announce(`Listening on ${url}`);
     io.onListening?.(ownUrl);
   };
-  if (instance === undefined) onServing();
+  const life = instance?.start(onServing) ?? replica?.start(() => {
+    announce("Initial snapshot is complete, starting sync.");
+    onServing();
+  });
+  if (life === undefined) onServing();
   else {
     logger.info("Requests are answered with 503 until the database is open.", {
       address: url,
@@ -122,7 +138,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   try {
     first = await Promise.race([
       signal,
-      ...(instance ? [instance.start(onServing)] : []),
+      ...(life ? [life] : []),
     ]);
   } catch (error) {
     // What stopped it is what is told, and nobody has to wait for it.
@@ -164,6 +180,8 @@ interface OpenDatabase {
   instance?:
     & { start(onServing: () => void): Promise<BackupEnd> }
     & BackupControl;
+  /** Absent where it is no replica. */
+  replica?: { start(onServing: () => void): Promise<never> } & ReplicaControl;
   /** To the object store, so far. */
   requests(): BackupRequests | undefined;
 }
@@ -190,6 +208,62 @@ function storeOptions(config: ServeConfig) {
   };
 }
 
+/** How a restore before the first request goes on. */
+async function startProgress(
+  { logFormat }: ServeConfig,
+  logger: Logger,
+): Promise<Progress> {
+  const { Progress, standardError } = await import("./progress.ts");
+  return new Progress(
+    "Restoring",
+    logFormat === "text" && Deno.stderr.isTerminal()
+      ? standardError()
+      : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
+    systemClock,
+  );
+}
+
+/** A file that follows a bucket; loaded only where it does. */
+async function openAsReplica(
+  config: ServeConfig,
+  { primary, place, intervalMs, idlePauseMs }: ServeReplicaConfig,
+  logger: Logger,
+): Promise<OpenDatabase> {
+  const { asStartupError } = await import("./backup_place.ts");
+  const { openReplica } = await import("./replica.ts");
+  const progress = await startProgress(config, logger);
+  const { replica, requests } = await openReplica({
+    primary,
+    place,
+    intervalMs,
+    idlePauseMs,
+    sqlitePath: config.sqlitePath,
+    maxWatches: config.maxWatches,
+    logger,
+    progress: (done, total) => progress.update(done, total),
+  });
+  return {
+    store: replica.store,
+    replica: {
+      async start(onServing) {
+        try {
+          return await replica.start(() => {
+            progress.end();
+            onServing();
+          });
+        } catch (error) {
+          throw asStartupError(error);
+        } finally {
+          progress.end();
+        }
+      },
+      report: () => replica.report(),
+    },
+    close: () => replica.close(),
+    requests,
+  };
+}
+
 /** The database with its backup; loaded only where there is one. */
 async function openWithBackup(
   config: ServeConfig,
@@ -199,16 +273,9 @@ async function openWithBackup(
   const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
   const { Instance } = await import("../database/instance.ts");
   const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
-  const { Progress, standardError } = await import("./progress.ts");
+  const progress = await startProgress(config, logger);
   const { CountedObjectStore } = await import("../object_store/counted.ts");
   const { OutageLog } = await import("./outage_log.ts");
-  const progress = new Progress(
-    "Restoring",
-    config.logFormat === "text" && Deno.stderr.isTerminal()
-      ? standardError()
-      : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
-    systemClock,
-  );
   const objects = new CountedObjectStore(
     await openBackupPlace(backup.place),
     systemClock,

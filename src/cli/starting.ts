@@ -11,12 +11,14 @@ const PREFIX = "DENO_KV_";
 
 /** Never a secret's value. */
 export function startingFields(config: ServeConfig): LogFields {
-  const { backup, accessToken, restSecret } = config;
+  const { backup, replica, accessToken, restSecret } = config;
   const set = (secret?: string) => secret === undefined ? "not set" : "set";
   return {
     version: config.version,
     database: config.sqlitePath,
     readOnly: config.readOnly ? "yes" : undefined,
+    replicaOf: replica?.primary?.url,
+    replicaFrom: replica?.place && withoutUser(replica.place.url),
     durability: backup?.durability ?? "local",
     backup: backup === undefined ? "no backup" : withoutUser(backup.place.url),
     accessToken: set(accessToken),

@@ -15,9 +15,7 @@ import type { Logger } from "../common/log.ts";
 import type { LogSize } from "../backup/generation.ts";
 import { historyEndOf } from "../backup/history_end.ts";
 import {
-  damageOf,
   type ListedSegment,
-  listSegments,
   planRestore,
   readSnapshotIndex,
   type RestorePlan,
@@ -31,24 +29,18 @@ import {
   type Prepared,
   STATE,
 } from "../backup/launch.ts";
-import { hexVersion, type Manifest, type Seal } from "../backup/manifest.ts";
-import { epochOf, versionOf } from "../backup/names.ts";
+import { hexVersion, type Manifest } from "../backup/manifest.ts";
 import { restore } from "../backup/restore.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
+import {
+  type BackupPosition,
+  following,
+  isBetweenOwners,
+  placeOf,
+} from "../replica/backup_history.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase, RestoreTarget } from "../store/restore_target.ts";
-
-/** The last segment that a file has; `tsn` 0: the snapshot, and none yet. */
-export interface Position {
-  generation: string;
-  epoch: number;
-  tsn: number;
-  /** The version that the file is at. */
-  version: number;
-  /** When its commit was made, where it is known. */
-  timeMs?: number;
-}
 
 export interface FollowerOptions {
   engine: Pick<LocalEngine, "inspect" | "create" | "catchUp" | "setAside">;
@@ -62,7 +54,7 @@ export interface FollowerOptions {
 
 export class Follower {
   /** Undefined while the file is none that can follow. */
-  position: Position | undefined;
+  position: BackupPosition | undefined;
   /**
    * The file has commits that the bucket lacks, and nobody else has written
    * since: it stays as it is, and is right if this instance takes over.
@@ -92,6 +84,7 @@ export class Follower {
    * Brings the file to the end of what the bucket shows.
    * @returns how many segments were new
    * @throws StartupError where the backup is damaged; the file is as it was
+   * @throws LocalFileError where it cannot be written
    * @throws UnavailableError where the store does not answer
    */
   async step(manifest: Manifest): Promise<number> {
@@ -104,15 +97,48 @@ export class Follower {
     if (this.position === undefined && !await this.begin(manifest)) return 0;
     let segments = 0;
     while (this.position !== undefined) {
-      const followed = await this.followGeneration(manifest, this.position);
-      segments += followed;
-      if (this.position.generation === manifest.generation) {
-        this.caughtUpAtMs = this.options.clock.monotonicMs();
-        return segments;
+      const { position } = this;
+      const next = await following(
+        this.options.objects,
+        manifest,
+        position,
+        this.options.signal,
+      );
+      if (next.kind === "enter") {
+        await this.enter(next.position);
+        continue;
       }
-      await this.enterNext(manifest, this.position);
+      if (next.kind === "beginAnew") {
+        this.beginAnew(next.why, next.isKnown);
+        await this.begin(manifest);
+        continue;
+      }
+      if (next.kind === "segments") {
+        await this.apply(manifest, position, next.segments);
+        segments += next.segments.length;
+        if (position.generation !== manifest.generation) continue;
+      }
+      this.caughtUpAtMs = this.options.clock.monotonicMs();
+      return segments;
     }
     return segments;
+  }
+
+  /**
+   * Writes the position once more, as taking over would write: whether the
+   * disk has room for that.
+   * @throws LocalFileError where it has not
+   */
+  async prove(manifest: Manifest): Promise<void> {
+    const { position } = this;
+    if (position === undefined) return;
+    const target = await this.options.engine.catchUp();
+    try {
+      await this.finish(target, manifest, position);
+    } catch (error) {
+      await target.discard();
+      throw error;
+    }
   }
 
   /** Finds out where the file stands, or restores one. */
@@ -195,51 +221,9 @@ export class Follower {
     }
   }
 
-  /**
-   * Applies what its generation holds after the position.
-   * @returns how many segments were new
-   */
-  private async followGeneration(
-    manifest: Manifest,
-    position: Position,
-  ): Promise<number> {
-    const { objects, signal } = this.options;
-    const { generation } = position;
-    const isThere = manifest.generations.some(({ name }) =>
-      name === generation
-    );
-    if (!isThere || !this.isHistory(position, manifest.seals)) {
-      // What it has of a fenced owner is nowhere else.
-      if (isThere) {
-        const why = "it holds a segment that came too late to be history";
-        this.beginAnew(why, false);
-      } else this.beginAnew("it is too far behind to be caught up", true);
-      return this.begin(manifest).then(() => 0);
-    }
-    const listing = await listSegments(
-      objects,
-      generation,
-      manifest,
-      signal,
-      { epoch: position.tsn > 0 ? position.epoch : 0, tsn: position.tsn + 1 },
-    );
-    const damage = damageOf(listing, position.version);
-    if (damage) throw damage;
-    const segments = listing.history;
-    if (segments.length === 0) return 0;
-    await this.apply(manifest, position, segments);
-    return segments.length;
-  }
-
-  /** A segment behind its epoch's seal is none, whoever has applied it. */
-  private isHistory(position: Position, seals: readonly Seal[]): boolean {
-    const seal = sealOf(position, seals);
-    return seal === undefined || position.tsn <= seal.lastTsn;
-  }
-
   private async apply(
     manifest: Manifest,
-    position: Position,
+    position: BackupPosition,
     segments: ListedSegment[],
   ): Promise<void> {
     const target = await this.options.engine.catchUp();
@@ -265,37 +249,7 @@ export class Follower {
     }
   }
 
-  /** The generation is over: where does the one after it go on? */
-  private async enterNext(
-    manifest: Manifest,
-    { generation, version, timeMs }: Position,
-  ): Promise<void> {
-    const { objects, signal } = this.options;
-    const at = manifest.generations.findIndex(({ name }) =>
-      name === generation
-    );
-    const next = manifest.generations[at + 1];
-    // Both hold what was there when the one followed the other.
-    const { history } = await listSegments(
-      objects,
-      next.name,
-      manifest,
-      signal,
-    );
-    const last = history.findLast((s) => versionOf(s.last) <= version);
-    const startsAt = last ? versionOf(last.last) : next.snapshotVersion;
-    if (startsAt !== version) {
-      this.beginAnew(
-        "the backup goes on from another state, or without a part of its log",
-        true,
-      );
-      await this.begin(manifest);
-      return;
-    }
-    await this.enter({ ...placeOf(next.name, last), version, timeMs });
-  }
-
-  private async enter(position: Position): Promise<void> {
+  private async enter(position: BackupPosition): Promise<void> {
     const { objects } = this.options;
     const snapshot = await readSnapshotIndex(objects, position.generation);
     this.snapshotBytes = sumBytes(snapshot.parts);
@@ -365,7 +319,7 @@ export class Follower {
   private finish(
     target: RestoreTarget,
     { databaseId }: Manifest,
-    position: Position,
+    position: BackupPosition,
   ): Promise<void> {
     const { version, timeMs } = position;
     return target.finish({
@@ -385,42 +339,8 @@ export class Follower {
   }
 }
 
-/**
- * Whether it is not known yet where an earlier owner's epoch ends. What it put
- * last may be no history, and a listing that is younger than this manifest may
- * already show what the next owner put behind it.
- */
-function isBetweenOwners({ generation, epoch, seals }: Manifest): boolean {
-  if (generation === null) return false;
-  const sealed = new Set(
-    seals.filter((seal) => seal.generation === generation)
-      .map((seal) => seal.epoch),
-  );
-  for (let earlier = epochOf(generation); earlier < epoch; earlier++) {
-    if (!sealed.has(earlier)) return true;
-  }
-  return false;
-}
-
-function sealOf(
-  { generation, epoch }: Position,
-  seals: readonly Seal[],
-): Seal | undefined {
-  return seals.find((seal) =>
-    seal.generation === generation && seal.epoch === epoch
-  );
-}
-
-function placeOf(generation: string, last: ListedSegment | undefined) {
-  return {
-    generation,
-    epoch: last?.epoch ?? epochOf(generation),
-    tsn: last?.tsn ?? 0,
-  };
-}
-
 function planOf(
-  { generation, version, timeMs = 0 }: Position,
+  { generation, version, timeMs = 0 }: BackupPosition,
   segments: ListedSegment[],
 ): RestorePlan {
   return {
@@ -444,13 +364,13 @@ function planOf(
   };
 }
 
-function formatPosition(position: Position): string {
+function formatPosition(position: BackupPosition): string {
   const { generation, epoch, tsn, version } = position;
   return `${generation} ${epoch} ${tsn} ${version}`;
 }
 
 /** Undefined in a file that did not follow, or was written to since. */
-function parsePosition(local: LocalDatabase): Position | undefined {
+function parsePosition(local: LocalDatabase): BackupPosition | undefined {
   const text = local.state(STATE.followed) ?? "";
   const match = /^(\S+) (\d+) (\d+) (\d+)$/.exec(text);
   if (match === null || Number(match[4]) !== local.version) return undefined;

@@ -174,3 +174,51 @@ export async function readSegment(
   const entries = runs.length === 1 ? runs[0] : concatBytes(runs);
   return { entries, timeMs, times, previousVersion };
 }
+
+/**
+ * What is wrong with the entries of a segment that has no checksum, as a
+ * sentence's part: cut short, out of order, or not those that its name says.
+ * @param name versionstamps of 12 bytes, in hexadecimal
+ */
+export function entriesFault(
+  entries: Bytes,
+  name: { first: string; last: string },
+): string | undefined {
+  let before = "";
+  try {
+    const reader = new ProtoReader(entries);
+    while (reader.next()) {
+      if (reader.field !== 1) {
+        reader.skip();
+        continue;
+      }
+      const stamp = stampIn(reader.message());
+      if (before === "" && stamp !== name.first) {
+        return "it does not begin with the entry that its name says";
+      }
+      if (stamp <= before) {
+        return `its entries are out of order: ${stamp} comes after ${before}`;
+      }
+      before = stamp;
+    }
+  } catch {
+    return "its bytes are not those of log entries";
+  }
+  if (before !== name.last) {
+    return "it does not hold what its name says: its end is missing";
+  }
+  return before.endsWith(LAST_OF_COMMIT)
+    ? undefined
+    : "its last commit is not whole";
+}
+
+/** The index of the last mutation of every commit. */
+const LAST_OF_COMMIT = "ffff";
+
+function stampIn(entry: ProtoReader): string {
+  while (entry.next()) {
+    if (entry.field === 1) return entry.data().toHex();
+    entry.skip();
+  }
+  return "";
+}

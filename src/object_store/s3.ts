@@ -22,12 +22,14 @@ import {
   type ObjectInfo,
   type ObjectStore,
   ObjectStoreRefusedError,
+  type PutOptions,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
   type WriteResult,
 } from "./object_store.ts";
 import { withCause } from "./fetch_error.ts";
+import { S3Http } from "./s3_http.ts";
 import { explain, isConflict, isMissing, isPastEnd } from "./s3_errors.ts";
 import { putInParts } from "./s3_parts.ts";
 import {
@@ -75,8 +77,8 @@ export class S3ObjectStore implements ObjectStore {
   });
   readonly #limits: Limits;
   readonly #closing = new AbortController();
-  /** The `Date` of answers, which the SDK keeps to itself. */
-  readonly #dates = new WeakMap<object, string>();
+  /** For all that is done with one whole object. */
+  readonly #objects: S3Http;
 
   constructor(options: S3Options) {
     this.#bucket = options.bucket;
@@ -112,16 +114,12 @@ export class S3ObjectStore implements ObjectStore {
           })) as typeof fetch,
       }),
     });
-    this.#client.middlewareStack.add((next) => async (args) => {
-      const result = await next(args);
-      const { headers } = result.response as {
-        headers?: Record<string, string>;
-      };
-      if (result.output && headers?.date) {
-        this.#dates.set(result.output, headers.date);
-      }
-      return result;
-    }, { step: "deserialize", priority: "high" });
+    this.#objects = new S3Http({
+      client: this.#client,
+      bucket: this.#bucket,
+      http: this.#http,
+      clock: options.clock,
+    });
   }
 
   /** Makes the bucket where it is missing: for development. */
@@ -149,11 +147,8 @@ export class S3ObjectStore implements ObjectStore {
     key: string,
     options?: RequestOptions,
   ): Promise<StoredObject | undefined> {
-    return this.#run(options, "Reading", key, async (Key, signal) => {
-      const answer = await this.#client.send(
-        new aws.GetObjectCommand({ Bucket: this.#bucket, Key }),
-        { abortSignal: signal },
-      );
+    return this.#run(options, "Reading", key, async (key, signal) => {
+      const answer = await this.#objects.send({ method: "GET", key, signal });
       const data = await readBody(answer);
       return { data, tag: tagOf(answer) };
     }, { missing: undefined });
@@ -165,14 +160,16 @@ export class S3ObjectStore implements ObjectStore {
     sizeBytes: number,
     options?: RequestOptions,
   ): Promise<Bytes | undefined> {
-    return this.#run(options, "Reading", key, async (Key, signal) => {
+    return this.#run(options, "Reading", key, async (key, signal) => {
       checkRange(offsetBytes, sizeBytes);
-      const Range = `bytes=${offsetBytes}-${offsetBytes + sizeBytes - 1}`;
+      const range = `bytes=${offsetBytes}-${offsetBytes + sizeBytes - 1}`;
       try {
-        const answer = await this.#client.send(
-          new aws.GetObjectCommand({ Bucket: this.#bucket, Key, Range }),
-          { abortSignal: signal },
-        );
+        const answer = await this.#objects.send({
+          method: "GET",
+          key,
+          headers: { range },
+          signal,
+        });
         const data = await readBody(answer);
         if (data.length <= sizeBytes) return data;
         throw new UnavailableError(
@@ -187,17 +184,19 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   head(key: string, options?: RequestOptions): Promise<ObjectHead | undefined> {
-    return this.#run(options, "Looking at", key, async (Key, signal) => {
-      const answer = await this.#client.send(
-        new aws.HeadObjectCommand({ Bucket: this.#bucket, Key }),
-        { abortSignal: signal },
-      );
+    return this.#run(options, "Looking at", key, async (fullKey, signal) => {
+      const answer = await this.#objects.send({
+        method: "HEAD",
+        key: fullKey,
+        signal,
+      });
+      const { headers } = answer;
       return {
         key,
-        sizeBytes: answer.ContentLength ?? 0,
-        modifiedMs: answer.LastModified?.getTime() ?? 0,
+        sizeBytes: Number(headers.get("content-length") ?? 0),
+        modifiedMs: Date.parse(headers.get("last-modified") ?? "") || 0,
         tag: tagOf(answer),
-        ...nowIn(this.#dates.get(answer)),
+        ...nowIn(headers.get("date")),
       };
     }, { missing: undefined, hasBody: false });
   }
@@ -205,14 +204,14 @@ export class S3ObjectStore implements ObjectStore {
   put(
     key: string,
     data: Uint8Array,
-    options?: RequestOptions,
+    options?: PutOptions,
   ): Promise<VersionTag> {
     if (data.length <= this.#partSizeBytes) {
       return this.#run(
         options,
         "Writing",
         key,
-        (Key, signal) => this.#putWhole({ Key, Body: data }, signal),
+        (key, signal) => this.#putWhole(key, data, {}, signal, options),
       );
     }
     return putInParts({
@@ -231,7 +230,7 @@ export class S3ObjectStore implements ObjectStore {
     data: Uint8Array,
     options?: RequestOptions,
   ): Promise<WriteResult> {
-    return this.#putIf(key, { Body: data, IfNoneMatch: "*" }, options);
+    return this.#putIf(key, data, { "if-none-match": "*" }, options);
   }
 
   replace(
@@ -240,7 +239,7 @@ export class S3ObjectStore implements ObjectStore {
     tag: VersionTag,
     options?: RequestOptions,
   ): Promise<WriteResult> {
-    return this.#putIf(key, { Body: data, IfMatch: tag }, options);
+    return this.#putIf(key, data, { "if-match": tag }, options);
   }
 
   async *list(
@@ -291,28 +290,38 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async #putWhole(
-    input: Omit<aws.PutObjectCommandInput, "Bucket">,
+    key: string,
+    body: Uint8Array,
+    conditions: Record<string, string>,
     signal: AbortSignal,
+    options: PutOptions = {},
   ): Promise<VersionTag> {
-    const answer = await this.#client.send(
-      new aws.PutObjectCommand({ ...input, Bucket: this.#bucket }),
-      { abortSignal: signal },
-    );
+    const answer = await this.#objects.send({
+      method: "PUT",
+      key,
+      headers: { "content-type": "application/octet-stream", ...conditions },
+      body,
+      bodySha256: options.sha256,
+      pauseMs: options.pauseMs,
+      signal,
+    });
+    await answer.body?.cancel();
     return tagOf(answer);
   }
 
   #putIf(
     key: string,
-    input: Omit<aws.PutObjectCommandInput, "Bucket" | "Key">,
+    data: Uint8Array,
+    conditions: Record<string, string>,
     options: RequestOptions | undefined,
   ): Promise<WriteResult> {
     return this.#run<WriteResult>(
       options,
       "Writing",
       key,
-      async (Key, signal) => {
+      async (key, signal) => {
         try {
-          const tag = await this.#putWhole({ ...input, Key }, signal);
+          const tag = await this.#putWhole(key, data, conditions, signal);
           return { written: true, tag };
         } catch (error) {
           if (isConflict(error)) return { written: false };
@@ -378,23 +387,27 @@ export class S3ObjectStore implements ObjectStore {
   }
 }
 
-function tagOf(answer: { ETag?: string }): VersionTag {
-  if (answer.ETag !== undefined) return answer.ETag;
+function tagOf({ headers }: Response): VersionTag {
+  const tag = headers.get("etag");
+  if (tag !== null) return tag;
   throw new UnavailableError(
     "The store gave no ETag, without which nothing can be replaced safely.",
   );
 }
 
 /** The body, and no less of it than was announced. */
-async function readBody(answer: aws.GetObjectCommandOutput): Promise<Bytes> {
-  const sizeBytes = answer.ContentLength ?? 0;
+async function readBody({ headers, body }: Response): Promise<Bytes> {
+  const sizeBytes = Number(headers.get("content-length") ?? NaN);
+  if (!Number.isSafeInteger(sizeBytes)) {
+    throw new UnavailableError(
+      "The store's answer does not say how long it is. It can be tried again.",
+    );
+  }
   let data = new Uint8Array(sizeBytes);
-  // An object of no bytes comes as a Blob, which has no chunks to read.
-  if (sizeBytes === 0) return data;
+  if (sizeBytes === 0 || body === null) return data;
   // Straight to where it belongs: chunks would be garbage faster than it is
   // collected, 50 MB of it at a time.
-  const reader = (answer.Body as ReadableStream<Uint8Array>)
-    .getReader({ mode: "byob" });
+  const reader = body.getReader({ mode: "byob" });
   for (let at = 0;;) {
     const { value } = at < sizeBytes
       ? await reader.read(data.subarray(at))

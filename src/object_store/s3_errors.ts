@@ -3,6 +3,7 @@ import { UnavailableError } from "../common/errors.ts";
 import { missingPermission } from "../common/permissions.ts";
 import { ALL_PERMISSIONS, unknownOutcome, withCause } from "./fetch_error.ts";
 import { ObjectStoreRefusedError } from "./object_store.ts";
+import { NOT_S3 } from "./s3_http.ts";
 
 /** The parts of an SDK error that say what happened. */
 interface SdkError {
@@ -97,7 +98,8 @@ export function explain(error: unknown, what: string): unknown {
   const { name, message, status } = read(error);
   // What cannot be parsed, or is a 404 that says nothing, is not S3's.
   if (
-    /XML parse error/.test(message) || status === 404 && name === "NotFound"
+    name === NOT_S3 || /XML parse error/.test(message) ||
+    status === 404 && name === "NotFound"
   ) return notS3(what, status);
   const said = [status, name, message.trim().replace(/[.\s]+$/, "")]
     // The names of the language's own errors say nothing to a person.

@@ -2,6 +2,7 @@
 import * as aws from "@aws-sdk/client-s3";
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import {
   type HttpProxy,
   startHttpProxy,
@@ -16,6 +17,7 @@ import { probe } from "./probe.ts";
 import { S3ObjectStore, type S3Options } from "./s3.ts";
 
 const MIB = 1024 * 1024;
+const HOUR_MS = 3_600_000;
 
 /** As proxies and other programs answer. */
 const PAGES = [
@@ -197,6 +199,29 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
     }
   },
 
+  async "a clock that is far off is put right by the first answer"({ open }) {
+    const clock = {
+      ...systemClock,
+      nowMs: () => systemClock.nowMs() + HOUR_MS,
+    };
+    const store = open({ clock });
+    await isUnavailable(store.put("clock", utf8("x")), "RequestTimeTooSkewed");
+    await store.put("clock", utf8("y"));
+    assert.deepEqual((await store.get("clock"))!.data, utf8("y"));
+  },
+
+  async "names that have to be encoded are signed as they are sent"({ open }) {
+    const store = open();
+    for (const key of ["a b/c+d", "~!'()*&=@:,$", "\u00fcmlaut/\u{1f600}%2F"]) {
+      const tag = await store.put(key, utf8(key));
+      assert.deepEqual((await store.get(key))!.data, utf8(key));
+      assert.deepEqual(await store.getRange(key, 0, 1), utf8(key).slice(0, 1));
+      assert.equal((await store.head(key))!.tag, tag);
+      assert.equal((await store.replace(key, utf8("2"), tag)).written, true);
+      await store.delete([key]);
+    }
+  },
+
   async "a bucket that is not there is named"({ open }) {
     const store = open({ bucket: "no-such-bucket" });
     for (
@@ -239,6 +264,26 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
     }
     proxy.rule = () => undefined;
     assert.equal(await store.get("manifest.json"), undefined);
+  },
+
+  async "an object that is sent in pieces is there whole, or not at all"(
+    { open },
+  ) {
+    const store = open();
+    const data = seededRandom(5).bytes(300_000);
+    const { sha256, other } = {
+      sha256: createHash("sha256").update(data).digest("hex"),
+      other: createHash("sha256").update("other").digest("hex"),
+    };
+    const tag = await store.put("pieces", data, { sha256, pauseMs: 1 });
+    const found = (await store.get("pieces"))!;
+    assert.equal(found.tag, tag);
+    assert.equal(Buffer.compare(found.data, data), 0);
+    // The digest is of the data, for the store as well.
+    await assert.rejects(
+      store.put("pieces", data.slice(1), { sha256: other, pauseMs: 1 }),
+    );
+    assert.equal((await store.head("pieces"))!.tag, tag);
   },
 
   async "a large object that cannot be finished leaves nothing"(

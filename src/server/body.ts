@@ -2,7 +2,8 @@
  * Reading request bodies. What a client says about its body costs nothing:
  * memory is taken for what has arrived, all bodies under way share one
  * number of bytes, and each has a time limit. Only requests that have shown
- * their secret come here; the body of any other is never read.
+ * their secret come here; what becomes of the others' bodies is in
+ * unread_bodies.ts.
  */
 import type { Bytes } from "../common/bytes.ts";
 import { EMPTY_BYTES } from "../common/bytes.ts";
@@ -204,22 +205,8 @@ export class Bodies {
   }
 }
 
-/**
- * Throws the body of a request away that is answered without it, as it comes
- * and without waiting for it. An answer that overtakes a body that nobody
- * reads ends in a reset of the HTTP/2 stream, which clients report (curl:
- * error 92) in place of the sentence; over HTTP/1.1 it ends the connection.
- */
-export function discardBody(request: Request): void {
-  if (request.bodyUsed) return;
-  // Where a body's form is in doubt, so is what follows it: left alone, the
-  // runtime ends the connection.
-  if (unknownCoding(request) !== undefined) return;
-  void request.body?.cancel().catch(() => {});
-}
-
 /** A transfer coding other than the one that the runtime takes off. */
-function unknownCoding({ headers }: Request): string | undefined {
+export function unknownCoding({ headers }: Request): string | undefined {
   const coding = headers.get("transfer-encoding");
   return coding === null || coding.toLowerCase() === "chunked"
     ? undefined

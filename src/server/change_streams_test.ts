@@ -61,6 +61,10 @@ class Bench {
         }
         return found;
       },
+      isInRow: (version: number) =>
+        this.rows.some((row) =>
+          row.firstVersion <= version && version <= row.version
+        ),
       bytesAfter: (version: number) =>
         after(version).reduce((sum, { entries }) => sum + entries.length, 0),
       timeAfter: (version: number) => after(version)[0]?.timeMs,

@@ -5,7 +5,7 @@
 
 const ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE";
 const ALLOWED_HEADERS =
-  "authorization, content-type, if-none-match, last-event-id";
+  "authorization, content-type, if-none-match, last-event-id, x-denokv-min-versionstamp";
 const EXPOSED_HEADERS = "etag, durable-local, durable-backup";
 /** How long a browser may remember the answer to its question. */
 const MAX_AGE_SECONDS = 600;

@@ -12,17 +12,19 @@ import {
 } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import { BodyTimeoutError, discardBody } from "./body.ts";
+import { BodyTimeoutError } from "./body.ts";
 import { type Client, nameOf } from "./client.ts";
 import type { Changes } from "./changes.ts";
 import type { Cors } from "./cors.ts";
 import type { Denials } from "./denials.ts";
 import { DATA_PATH, type KvConnect } from "./kv_connect.ts";
 import type { Endpoint, RequestMetrics } from "./metrics.ts";
+import { LOG_PATH, type ReplicaFeed, SNAPSHOT_PATH } from "./replica_feed.ts";
 import { text } from "./responses.ts";
 import type { BackupControl, Service } from "./service.ts";
 import { type Target, targetOf } from "./target.ts";
 import type { Turns } from "./turns.ts";
+import { UnreadBodies } from "./unread_bodies.ts";
 
 /** The REST API, as the door needs it. */
 export interface RestEntrance {
@@ -48,6 +50,7 @@ export interface DoorDeps {
   rest: RestEntrance;
   service: Service;
   changes: Pick<Changes, "handle">;
+  replicaFeed: Pick<ReplicaFeed, "handle">;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
   backup: Pick<BackupControl, "durableVersions"> | undefined;
@@ -71,6 +74,7 @@ export type Handler = (
 export function createDoor(deps: DoorDeps): Handler {
   const { clock, logger, metrics, denials, cors, backup, turns, logsAccess } =
     deps;
+  const unreadBodies = new UnreadBodies(clock);
 
   return function handle(request, info) {
     const startedMs = clock.monotonicMs();
@@ -88,7 +92,7 @@ export function createDoor(deps: DoorDeps): Handler {
     const endpoint = target === undefined
       ? "service"
       : endpointOf(request.method, target.path);
-    const done = (made: Response) => {
+    const done = (made: Response): Response | Promise<Response> => {
       const response = request.method === "HEAD" ? bodiless(made) : made;
       const { status } = response;
       if (endpoint === "rest" || endpoint === "changes") {
@@ -114,8 +118,8 @@ export function createDoor(deps: DoorDeps): Handler {
       }
       // What nobody has read is in the way of the answer. A read has no body,
       // and asking whether it has takes a microsecond.
-      if (status >= 400 || request.method === "DELETE") discardBody(request);
-      return response;
+      if (status < 400 && request.method !== "DELETE") return response;
+      return unreadBodies.discard(request)?.then(() => response) ?? response;
     };
     const failed = (error: unknown) =>
       done(errorResponse(error, endpoint, logger));
@@ -141,6 +145,9 @@ export function createDoor(deps: DoorDeps): Handler {
     }
     if (endpoint === "changes") {
       return cors?.preflight(request) ?? deps.changes.handle(request, query);
+    }
+    if (endpoint === "replica") {
+      return deps.replicaFeed.handle(request, path, query);
     }
     if (endpoint === "service") return deps.service.handle(request, path);
     const { kvConnect } = deps;
@@ -188,6 +195,7 @@ function endpointOf(method: string, path: string): Endpoint {
         : "snapshot_read";
     }
   }
+  if (path === LOG_PATH || path === SNAPSHOT_PATH) return "replica";
   if (path === "/") return method === "POST" ? "exchange" : "service";
   if (path === CHANGES_PATH) return "changes";
   return path.startsWith("/-/") || path === "/-" ? "service" : "rest";

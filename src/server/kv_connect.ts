@@ -50,6 +50,10 @@ export interface KvConnectDeps {
   watches: WatchStreams;
   bodies: Bodies;
   answers: Answers;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas: readonly string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong: boolean;
 }
 
 export class KvConnect {
@@ -100,15 +104,32 @@ export class KvConnect {
     const answer = {
       version,
       databaseId,
-      endpoints: [{
+      endpoints: this.endpoints(
         // Relative from version 2 on.
-        url: version === 1 ? originOf(request) + DATA_PATH : DATA_PATH,
-        consistency: "strong",
-      }],
+        version === 1 ? originOf(request) + DATA_PATH : DATA_PATH,
+      ),
       token,
       expiresAt: new Date(expiresAtMs).toISOString(),
     };
     return new Response(JSON.stringify(answer), JSON_INIT);
+  }
+
+  /**
+   * The token that goes along is good at all of them: they have the same
+   * access token and the same database.
+   */
+  private endpoints(own: string): Endpoint[] {
+    const { store, advertisedReplicas, isNamedStrong } = this.deps;
+    const primaryUrl = isNamedStrong ? undefined : store.primaryUrl;
+    const strong = primaryUrl === undefined ? own : dataPathAt(primaryUrl);
+    const eventual = primaryUrl === undefined ? [] : [own];
+    return [
+      { url: strong, consistency: "strong" },
+      ...[...eventual, ...advertisedReplicas.map(dataPathAt)].map((url) => ({
+        url,
+        consistency: "eventual" as const,
+      })),
+    ];
   }
 
   // -------------------------------------------------------------- data path
@@ -274,6 +295,17 @@ export class KvConnect {
     const stream = watches.stream(watch, connection);
     return new Response(stream, STREAM);
   }
+}
+
+/** As the metadata exchange names it. */
+interface Endpoint {
+  url: string;
+  consistency: "strong" | "eventual";
+}
+
+/** Of another server, by the address at which clients reach it. */
+function dataPathAt(url: string): string {
+  return url.replace(/\/+$/, "") + DATA_PATH;
 }
 
 /** Undefined where it takes more than a turn. */

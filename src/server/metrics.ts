@@ -11,12 +11,16 @@ import type { Bodies } from "./body.ts";
 import type { ChangeStreams } from "./change_streams.ts";
 import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
+import type { LogStreams } from "./log_streams.ts";
 import type { LogReaderReport } from "../store/log_source.ts";
-import type {
-  BackupReport,
-  HistogramSnapshot,
-  Store,
-  StoreStats,
+import {
+  BACKUP_ERROR_KINDS,
+  type BackupReport,
+  type BackupRequests,
+  type HistogramSnapshot,
+  type ReplicaReport,
+  type Store,
+  type StoreStats,
 } from "../store/store.ts";
 
 /** Kinds of request that are counted apart. */
@@ -27,6 +31,7 @@ export const ENDPOINTS = [
   "watch",
   "rest",
   "changes",
+  "replica",
   "service",
 ] as const;
 export type Endpoint = (typeof ENDPOINTS)[number];
@@ -55,6 +60,7 @@ export interface ServerCounts {
   changes: Pick<ChangeStreams, "count" | "budget" | "sentBytes">;
   denials: Pick<Denials, "missing" | "wrong">;
   listener: Pick<Listener, "acceptFailures" | "isAccepting">;
+  logs: Pick<LogStreams, "count" | "sentBytes">;
 }
 
 class EndpointCounts {
@@ -82,6 +88,7 @@ export class RequestMetrics {
     isReady: boolean,
     server: ServerCounts,
     backup?: { report(): BackupReport },
+    replica?: { report(): ReplicaReport },
   ): string {
     const out = new Exposition();
     out.family("denokv_info", "gauge", "The version of this server.");
@@ -124,13 +131,14 @@ export class RequestMetrics {
       () => renderLogReaders(out, store.log?.logReaders() ?? []),
     );
     if (backup) orComment("backup", () => renderBackup(out, backup.report()));
+    if (replica) renderReplica(out, replica.report());
     return out.text;
   }
 }
 
 function renderServer(
   out: Exposition,
-  { answers, bodies, changes, denials, listener }: ServerCounts,
+  { answers, bodies, changes, denials, listener, logs }: ServerCounts,
 ): void {
   out.gauge(
     "denokv_accepting",
@@ -155,6 +163,12 @@ function renderServer(
     "denokv_change_feed_bytes_total",
     "What change feeds have handed out.",
     changes.sentBytes,
+  );
+  out.gauge("denokv_live_replicas", "Live replicas connected.", logs.count);
+  out.counter(
+    "denokv_live_replica_bytes_total",
+    "What live replicas were sent of the log.",
+    logs.sentBytes,
   );
   out.gauge("denokv_bodies", "Request bodies on their way.", bodies.count);
   out.gauge(
@@ -371,6 +385,13 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     "Tries to ship that failed.",
     report.failures,
   );
+  {
+    const name = "denokv_backup_error";
+    out.family(name, "gauge", "1 for the kind of error that there is now.");
+    for (const kind of BACKUP_ERROR_KINDS) {
+      out.sample(name, { kind }, kind === report.lastErrorKind ? 1 : 0);
+    }
+  }
   if (report.clockSkewMs !== undefined) {
     out.gauge(
       "denokv_backup_clock_skew_seconds",
@@ -378,14 +399,7 @@ function renderBackup(out: Exposition, report: BackupReport): void {
       report.clockSkewMs / 1000,
     );
   }
-  if (report.requests !== undefined) {
-    const name = "denokv_backup_requests_total";
-    out.family(name, "counter", "Requests to the object store.");
-    const { forMs: _forMs, ...counts } = report.requests;
-    for (const [kind, count] of Object.entries(counts)) {
-      out.sample(name, { kind }, count);
-    }
-  }
+  renderRequests(out, report.requests);
   if (report.followedAgeMs !== undefined) {
     out.gauge(
       "denokv_standby_followed_age_seconds",
@@ -405,6 +419,53 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     "1 where the last verification failed.",
     report.verifyFailure === undefined ? 0 : 1,
   );
+}
+
+function renderRequests(
+  out: Exposition,
+  requests: BackupRequests | undefined,
+): void {
+  if (requests === undefined) return;
+  const name = "denokv_backup_requests_total";
+  out.family(name, "counter", "Requests to the object store.");
+  const { forMs: _forMs, ...counts } = requests;
+  for (const [kind, count] of Object.entries(counts)) {
+    out.sample(name, { kind }, count);
+  }
+}
+
+function renderReplica(out: Exposition, report: ReplicaReport): void {
+  const { state, via, lastErrorKind } = report;
+  const name = "denokv_replica_following";
+  out.family(name, "gauge", "1 while the replica follows its source.");
+  const error = lastErrorKind ?? "none";
+  out.sample(name, { state, via, error }, state === "Following" ? 1 : 0);
+  out.gauge(
+    "denokv_replica_version",
+    "The history's version that is served.",
+    report.version,
+  );
+  out.gauge(
+    "denokv_replica_lag_seconds",
+    "Since the replica last had everything that its source showed.",
+    report.lagMs / 1000,
+  );
+  out.gauge(
+    "denokv_replica_lag_versions",
+    "How far it is behind the newest version that its source showed.",
+    report.lagVersions,
+  );
+  out.counter(
+    "denokv_replica_entries_total",
+    "Entries of the log that were applied.",
+    report.entries,
+  );
+  out.counter(
+    "denokv_replica_failures_total",
+    "Tries to follow that failed.",
+    report.failures,
+  );
+  renderRequests(out, report.requests);
 }
 
 /** Writes the format; names and labels come from this file alone. */

@@ -63,6 +63,7 @@ function counts(): ServerCounts {
     changes: { count: 0, budget, sentBytes: 0 },
     denials: { missing: 0, wrong: 0 },
     listener: { acceptFailures: 0, isAccepting: true },
+    logs: { count: 0, sentBytes: 0 },
   };
 }
 

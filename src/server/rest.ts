@@ -33,6 +33,7 @@ import type { Answers } from "./answers.ts";
 import type { Bodies } from "./body.ts";
 import type { Client } from "./client.ts";
 import { isMetadataExchange } from "./exchange.ts";
+import type { MinVersions } from "./min_version.ts";
 import { text } from "./responses.ts";
 import { keyOfPath } from "./rest_key.ts";
 
@@ -61,10 +62,11 @@ const REFUSED_ON_WRITES = [
 ];
 
 export interface RestDeps {
-  store: Pick<Store, "read" | "write" | "isReadOnly">;
+  store: Pick<Store, "read" | "write" | "isReadOnly" | "primaryUrl">;
   access: Access;
   bodies: Pick<Bodies, "read">;
   answers: AnswersOfRest;
+  minVersions: Pick<MinVersions, "ready">;
 }
 
 type AnswersOfRest = Pick<
@@ -88,7 +90,7 @@ export interface Rest {
 }
 
 export function createRest(deps: RestDeps): Rest {
-  const { store, access, bodies, answers } = deps;
+  const { store, access, bodies, answers, minVersions } = deps;
 
   function read(
     request: Request,
@@ -102,6 +104,18 @@ export function createRest(deps: RestDeps): Rest {
     }
     refuseQuery(rawQuery);
     const key = keyOfPath(rawPath);
+    const ready = minVersions.ready(request);
+    return ready === undefined
+      ? readKey(request, key, client, isHead)
+      : ready.then(() => readKey(request, key, client, isHead));
+  }
+
+  function readKey(
+    request: Request,
+    key: Bytes,
+    client: Client,
+    isHead: boolean,
+  ): Response | Promise<Response> {
     const end = new Uint8Array(key.length + 1);
     end.set(key);
     const range = { start: key, end, limit: 1, reverse: false, isPoint: true };
@@ -168,7 +182,7 @@ export function createRest(deps: RestDeps): Rest {
     if (!access.mayWrite(request)) {
       return refuseAccess(access, request, "Writes");
     }
-    if (store.isReadOnly) return refuseReadOnly();
+    if (store.isReadOnly) return refuseReadOnly(store.primaryUrl);
     refuseQuery(rawQuery);
     refuseHeaders(request.headers);
     const key = keyOfPath(rawPath);
@@ -203,7 +217,7 @@ export function createRest(deps: RestDeps): Rest {
       case "committed":
         return written(versionstampHex(outcome.version, outcome.order));
       case "writeDisabled":
-        return refuseReadOnly();
+        return refuseReadOnly(store.primaryUrl);
       case "refused":
         throw new InvalidRequestError(outcome.message);
       case "checkFailed":
@@ -258,8 +272,11 @@ function refuseAccess(
   );
 }
 
-function refuseReadOnly(): Response {
-  return text(403, "This server is read-only. Nothing was written.");
+function refuseReadOnly(primaryUrl: string | undefined): Response {
+  const where = primaryUrl === undefined
+    ? ""
+    : ` Writes are taken at ${primaryUrl}.`;
+  return text(403, `This server is read-only. Nothing was written.${where}`);
 }
 
 function refuseQuery(rawQuery: string): void {

@@ -14,10 +14,12 @@ import { TYPED_JSON_TYPE } from "../protocol/typed_json.ts";
 import { encodeV8 } from "../protocol/v8_encode.ts";
 import { MAX_VALUE_DEPTH } from "../protocol/v8_format.ts";
 import { decodeValue } from "../protocol/v8_value.ts";
+import type { Store } from "../store/store.ts";
 import { createAccess } from "./access.ts";
 import { Answers } from "./answers.ts";
 import { Bodies } from "./body.ts";
 import type { Client } from "./client.ts";
+import { MinVersions } from "./min_version.ts";
 import { text } from "./responses.ts";
 import { createRest, type RestDeps } from "./rest.ts";
 
@@ -93,6 +95,7 @@ async function serve(
     access,
     bodies: new Bodies(systemClock),
     answers: new Answers({ clock: systemClock, maxBytes: 2 ** 27 }),
+    minVersions: new MinVersions(store as unknown as Store, systemClock),
   });
   const server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },

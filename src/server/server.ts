@@ -12,11 +12,18 @@ import { ChangeStreams } from "./change_streams.ts";
 import { createDoor } from "./http.ts";
 import { KvConnect } from "./kv_connect.ts";
 import { Listener } from "./listener.ts";
+import { LogStreams } from "./log_streams.ts";
+import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
+import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { type BackupControl, Service } from "./service.ts";
+import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
+import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
+
+/** What one kind of the log's readers may hold back of it. */
+const LOG_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
   store: Store;
@@ -32,10 +39,18 @@ export interface ServerOptions {
   publicReads: boolean;
   /** Absent where the database has no backup. */
   backup?: BackupControl;
+  /** Absent where the store is no replica. */
+  replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
-  /** What the log keeps for change feeds that are behind. */
-  changesRetainedBytes: number;
+  /** What the log keeps for change feeds that are behind. Default 256 MiB. */
+  changesRetainedBytes?: number;
+  /** Where clients may read with eventual consistency. */
+  advertisedReplicas?: readonly string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong?: boolean;
+  /** What the log keeps for live replicas that are behind. Default 256 MiB. */
+  replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
   corsOrigins: readonly string[];
   /** One line of the log for each request. */
@@ -66,8 +81,12 @@ export function startServer(options: ServerOptions): RunningServer {
     clock,
     logger,
     answers,
-    maxRetainedBytes: options.changesRetainedBytes,
+    maxRetainedBytes: options.changesRetainedBytes ?? LOG_RETAINED_BYTES,
   });
+  const maxRetainedBytes = options.replicaRetainedBytes ??
+    LOG_RETAINED_BYTES;
+  const logs = new LogStreams({ clock, maxRetainedBytes });
+  const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);
   const metrics = new RequestMetrics();
   let stopping: string | undefined;
@@ -81,8 +100,9 @@ export function startServer(options: ServerOptions): RunningServer {
     version: options.version,
     access,
     metrics,
-    counts: () => ({ answers, bodies, changes, denials, listener }),
+    counts: () => ({ answers, bodies, changes, denials, listener, logs }),
     backup,
+    replica: options.replica,
     stopping: () => stopping,
   });
   const handler = createDoor({
@@ -93,9 +113,22 @@ export function startServer(options: ServerOptions): RunningServer {
     cors: options.corsOrigins.length > 0
       ? new Cors(options.corsOrigins)
       : undefined,
-    rest: createRest({ store, access, bodies, answers }),
+    rest: createRest({
+      store,
+      access,
+      bodies,
+      answers,
+      minVersions: new MinVersions(store, clock),
+    }),
     service,
     changes: new Changes({ store, access, streams: changes }),
+    replicaFeed: new ReplicaFeed({
+      store,
+      access,
+      logs,
+      snapshots,
+      epoch: () => backup?.report().epoch ?? 0,
+    }),
     kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,
       accessToken,
@@ -103,6 +136,8 @@ export function startServer(options: ServerOptions): RunningServer {
       watches,
       bodies,
       answers,
+      advertisedReplicas: options.advertisedReplicas ?? [],
+      isNamedStrong: options.isNamedStrong ?? false,
     }),
     backup,
     turns: new Turns(clock),
@@ -120,6 +155,8 @@ export function startServer(options: ServerOptions): RunningServer {
       // Streams that never end would hold the server open for ever.
       watches.endAll();
       changes.endAll(stopping);
+      logs.endAll(stopping);
+      snapshots.endAll(stopping);
       let isComplete = false;
       const timedOut = Promise.withResolvers<void>();
       const timer = clock.after(timeoutMs, timedOut.resolve);

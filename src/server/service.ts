@@ -4,7 +4,7 @@
  * for the holder of a secret.
  */
 import { versionstampHex } from "../protocol/versionstamp.ts";
-import type { BackupReport, Store } from "../store/store.ts";
+import type { BackupReport, ReplicaReport, Store } from "../store/store.ts";
 import type { Access } from "./access.ts";
 import type { RequestMetrics, ServerCounts } from "./metrics.ts";
 import { json, text } from "./responses.ts";
@@ -19,6 +19,11 @@ export interface BackupControl {
   snapshot(): Promise<{ generation: string }>;
 }
 
+/** A replica, as the server needs it. */
+export interface ReplicaControl {
+  report(): ReplicaReport;
+}
+
 export interface ServiceDeps {
   store: Store;
   version: string;
@@ -26,6 +31,7 @@ export interface ServiceDeps {
   metrics: RequestMetrics;
   counts(): ServerCounts;
   backup: BackupControl | undefined;
+  replica: ReplicaControl | undefined;
   /** A sentence while the server is stopping. */
   stopping(): string | undefined;
 }
@@ -71,6 +77,7 @@ export class Service {
         this.notReady() === undefined,
         deps.counts(),
         deps.backup,
+        deps.replica,
       ),
     );
     return new Response(page, {
@@ -83,15 +90,20 @@ export class Service {
   }
 
   private ready(request: Request): Response {
-    const { backup, access } = this.deps;
+    const { backup, replica, access } = this.deps;
     const isOwner = access.mayWrite(request);
     const notReady = this.notReady();
     const report = backup?.report();
+    const followed = replica?.report();
     return json(notReady === undefined ? 200 : 503, {
       status: notReady === undefined ? "ready" : "not ready",
       cause: notReady?.name,
       reason: isOwner ? notReady?.reason : undefined,
       backup: report && (isOwner ? wholeReport(report) : publicReport(report)),
+      replica: followed &&
+        (isOwner
+          ? { ...followed, version: versionstampHex(followed.version, 0) }
+          : publicReplica(followed)),
     });
   }
 
@@ -143,4 +155,8 @@ function publicReport(
   { durability, state, lagMs, lastErrorKind }: BackupReport,
 ) {
   return { durability, state, lagMs, lastErrorKind };
+}
+
+function publicReplica({ state, via, lagMs, lastErrorKind }: ReplicaReport) {
+  return { state, via, lagMs, lastErrorKind };
 }

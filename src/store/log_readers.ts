@@ -45,6 +45,8 @@ export interface ReadableLog {
    * `maxBytes` of them, but at least one where there is one.
    */
   rows(version: number, upTo: number, maxBytes: number): LogRow[];
+  /** Whether a row has it, from its first commit to its last. */
+  isInRow(version: number): boolean;
   /** About how many bytes lie after `version`. */
   bytesAfter(version: number): number;
   /** When the first row after `version` was committed. */
@@ -76,6 +78,13 @@ export class LogReaders implements LogSource {
 
   get durableVersion(): number {
     return this.log().durableVersion;
+  }
+
+  hasBeenAt(version: number): boolean {
+    const log = this.log();
+    const { floorVersion } = log;
+    if (version < floorVersion) throw gone(version, floorVersion);
+    return version === floorVersion || log.isInRow(version);
   }
 
   openLogReader(options: LogReaderOptions): LogReader {

@@ -73,6 +73,15 @@ export interface LogSource {
   readonly durableVersion: number;
 
   /**
+   * Whether this is a state of the history that the log tells. One that only
+   * another line of it had lies between two commits: before a takeover or a
+   * rewind versions leapt over it.
+   * @throws LogGoneError where the log does not reach back that far
+   */
+  hasBeenAt(version: number): boolean;
+
+  /**
+   * @throws InvalidRequestError where the database has not come that far
    * @throws LogGoneError where the log does not reach back that far
    * @throws TooManyError past the limit of readers
    */

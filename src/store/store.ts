@@ -41,6 +41,8 @@ export interface Store {
   /** A lowercase UUID that lives in the database and travels with it. */
   readonly databaseId: string;
   readonly isReadOnly: boolean;
+  /** Where writes are taken, where this store takes none and that is known. */
+  readonly primaryUrl?: string | undefined;
 
   /**
    * All ranges from one snapshot; one list of entries for each, in order.
@@ -60,6 +62,13 @@ export interface Store {
   readLarge(ranges: readonly ReadRange[]): Promise<Entry[][]>;
 
   write(write: AtomicWrite): Promise<WriteOutcome>;
+
+  /**
+   * Resolves when reads show this version; undefined where they do at once.
+   * Absent where they show whatever was acknowledged.
+   * @param signal ends the wait
+   */
+  reached?(version: number, signal: AbortSignal): Promise<void> | undefined;
 
   /**
    * Begins a watch over the keys (already checked, at most 10).
@@ -189,13 +198,18 @@ export interface StoreStats {
  *   credentials, rights or the bucket's name
  * - `conflict`: another instance has the database now
  * - `damaged`: what is in the backup is not what was written
+ * - `disk`: this machine's own disk does not take the file: it is full, say
  */
-export type BackupErrorKind =
-  | "unreachable"
-  | "denied"
-  | "conflict"
-  | "damaged"
-  | "other";
+export const BACKUP_ERROR_KINDS = [
+  "unreachable",
+  "denied",
+  "conflict",
+  "damaged",
+  "disk",
+  "other",
+] as const;
+
+export type BackupErrorKind = (typeof BACKUP_ERROR_KINDS)[number];
 
 /** Requests to the object store, as providers bill them. */
 export interface BackupRequests {
@@ -247,6 +261,37 @@ export interface BackupReport {
   verifyFailureKind: BackupErrorKind | undefined;
   /** Since a standby last had all that the bucket showed. */
   followedAgeMs?: number;
+  /** Absent where nobody counts them. */
+  requests?: BackupRequests;
+}
+
+/** How a replica stands, for metrics and readiness. Times in milliseconds. */
+export interface ReplicaReport {
+  /** What it follows; holds no credentials. */
+  source: string;
+  /** What that is read over at present: `bucket`, `stream`. */
+  via: string;
+  /**
+   * `Starting`: it serves nothing yet. `Following`: all is well. `Waiting`:
+   * another instance is becoming the owner. `Unreachable`: the source does not
+   * answer. `Stopped`: what it says cannot be followed.
+   */
+  state: "Starting" | "Following" | "Waiting" | "Unreachable" | "Stopped";
+  /** The history's version that is served. */
+  version: number;
+  /** When its commit was made, by the primary's clock; 0: not known. */
+  timeMs: number;
+  /** Since it last had all that its source showed. */
+  lagMs: number;
+  /** How far its version is behind the newest one that the source showed. */
+  lagVersions: number;
+  /** Where writes are taken, where that is known. */
+  primaryUrl: string | undefined;
+  /** Entries of the log that were applied since the start. */
+  entries: number;
+  failures: number;
+  lastError: string | undefined;
+  lastErrorKind: BackupErrorKind | undefined;
   /** Absent where nobody counts them. */
   requests?: BackupRequests;
 }

@@ -5,61 +5,21 @@
  */
 import assert from "node:assert/strict";
 import { utf8 } from "../../src/common/bytes.ts";
-import type { ObjectStore } from "../../src/object_store/object_store.ts";
-import {
-  type BackedUpTo,
-  REST_SECRET,
-  runCommand,
-  ServerProcess,
-  TestFolder,
-} from "../support/server.ts";
+import { ServerProcess } from "../support/server.ts";
 import {
   ARGS,
   isThere,
   keysOf,
   killedAfter,
-  objectsOf,
   put,
   refusalOf,
   rowsOf,
-  startBucket,
+  snapshot,
+  versionOf,
+  World,
 } from "./support.ts";
 
 const LEAP = 2 ** 32;
-
-interface World extends AsyncDisposable {
-  folder: TestFolder;
-  backup: BackedUpTo;
-  objects: ObjectStore;
-  run(...args: string[]): ReturnType<typeof runCommand>;
-}
-
-async function world(prefix: string): Promise<World | undefined> {
-  const bucket = await startBucket();
-  if (bucket === undefined) return undefined;
-  const folder = await TestFolder.make();
-  const backup = bucket.at(prefix);
-  const objects = await objectsOf(bucket, backup);
-  return {
-    folder,
-    backup,
-    objects,
-    run: (...args) =>
-      runCommand([...args, "--s3-endpoint", backup.endpoint!], {
-        backup,
-        folder: folder.path,
-      }),
-    async [Symbol.asyncDispose]() {
-      await objects.close();
-      await folder[Symbol.asyncDispose]();
-      await bucket[Symbol.asyncDispose]();
-    },
-  };
-}
-
-function versionOf(stamp: string): number {
-  return Number(BigInt(`0x${stamp.slice(0, 16)}`));
-}
 
 /** Two epochs and two generations with something in them; 9 keys. */
 async function fill(w: World): Promise<string> {
@@ -68,24 +28,11 @@ async function fill(w: World): Promise<string> {
   const path = `${folder.path}/second.sqlite`;
   await using server = await ServerProcess.start({ path, backup, args: ARGS });
   for (let i = 4; i < 6; i++) await put(server, `${i}`);
-  await snapshot(w, server);
+  await snapshot(server, folder);
   let last = "";
   for (let i = 6; i < 9; i++) last = await put(server, `${i}`);
   await server.kill();
   return last;
-}
-
-async function snapshot(
-  { folder }: World,
-  server: ServerProcess,
-): Promise<void> {
-  const host = new URL(server.url).host;
-  const made = await runCommand(["backup", "snapshot", "--addr", host], {
-    net: [host],
-    folder: folder.path,
-    env: { KVSTORE_SECRET: REST_SECRET },
-  });
-  assert.equal(made.code, 0, made.err);
 }
 
 /** How many keys there were, or why it cannot be told. */
@@ -95,9 +42,9 @@ async function restoredAt(
 ): Promise<number | string> {
   const output = await Deno.makeTempFile({ dir: folder.path });
   await Deno.remove(output);
-  const done = await run(
+  const done = await run([
     ...["restore", "--from", backup.url, "--at", at, "-o", output],
-  );
+  ]);
   return done.code === 0 ? rowsOf(output) : done.err;
 }
 
@@ -134,12 +81,12 @@ async function goesOn(
 }
 
 Deno.test("s3: a lost manifest is made anew from the newest copy, once somebody has agreed", async () => {
-  await using w = await world("repaired");
+  await using w = await World.begin("repaired");
   if (w === undefined) return;
   const last = await fill(w);
   const { objects, backup, run } = w;
   const repair = ["backup", "repair", "--backup", backup.url];
-  const whole = await run(...repair);
+  const whole = await run([...repair]);
   assert.equal(whole.code, 0, whole.err);
   assert.match(whole.out, /^Nothing to repair/);
 
@@ -148,21 +95,21 @@ Deno.test("s3: a lost manifest is made anew from the newest copy, once somebody 
   const unfinished = "20990101t000000z-00000002-abcd";
   await objects.put(`${unfinished}/snapshots/x.bin`, new Uint8Array([1]));
   const before = await keysOf(objects);
-  const shown = await run(...repair);
+  const shown = await run([...repair]);
   assert.equal(shown.code, 1);
   assert.match(shown.out, /manifest\.json is missing/);
   assert.match(shown.out, new RegExp(`${last} is the newest`));
   assert.match(shown.out, new RegExp(`left out +${unfinished}`));
   assert.match(shown.err, /Nothing was changed.*--yes/);
-  const asJson = await run(...repair, "--json");
+  const asJson = await run([...repair, "--json"]);
   assert.equal(asJson.code, 1);
   assert.equal(JSON.parse(asJson.out).newest, last);
   assert.equal(JSON.parse(asJson.out).written, false);
   assert.deepEqual(await keysOf(objects), before);
 
-  const done = await run(...repair, "--yes");
+  const done = await run([...repair, "--yes"]);
   assert.equal(done.code, 0, done.err);
-  const verified = await run("backup", "verify", "--backup", backup.url);
+  const verified = await run(["backup", "verify", "--backup", backup.url]);
   assert.equal(verified.code, 0, verified.err);
   await goesOn(w, 9, last);
   // Nothing of it was deleted, and the file of the last owner is not used.
@@ -177,7 +124,7 @@ Deno.test("s3: a lost manifest is made anew from the newest copy, once somebody 
 });
 
 Deno.test("s3: a manifest that cannot be read, or is an old one, is refused, and repaired", async () => {
-  await using w = await world("unreadable");
+  await using w = await World.begin("unreadable");
   if (w === undefined) return;
   let last = await fill(w);
   const { objects, backup, folder, run } = w;
@@ -201,33 +148,45 @@ Deno.test("s3: a manifest that cannot be read, or is an old one, is refused, and
         ["backup", "status", "--backup", backup.url],
       ]
     ) {
-      const { code, err } = await run(...args);
+      const { code, err } = await run([...args]);
       assert.equal(code, 1, `${args} ${i}`);
       assert.match(err, named);
     }
     assert.match(await refusalOf(`${folder.path}/blank.sqlite`, backup), named);
     assert.deepEqual((await objects.get("manifest.json"))!.data, bytes);
-    const done = await run("backup", "repair", "--backup", backup.url, "--yes");
+    const done = await run([
+      "backup",
+      "repair",
+      "--backup",
+      backup.url,
+      "--yes",
+    ]);
     assert.equal(done.code, 0, done.err);
     await goesOn(w, 9, last, `again-${i}`);
-    const listed = await run(
+    const listed = await run([
       "backup",
       "list",
       "--backup",
       backup.url,
       "--json",
-    );
+    ]);
     last = JSON.parse(listed.out).newest.versionstamp;
   }
   // Of a newer version it is not ours to replace.
   await objects.put("manifest.json", utf8('{"format":2}'));
-  const newer = await run("backup", "repair", "--backup", backup.url, "--yes");
+  const newer = await run([
+    "backup",
+    "repair",
+    "--backup",
+    backup.url,
+    "--yes",
+  ]);
   assert.equal(newer.code, 1);
   assert.match(newer.err, /has format 2/);
 });
 
 Deno.test("s3: where no copy can be read it is said what can be done", async () => {
-  await using w = await world("no-copy");
+  await using w = await World.begin("no-copy");
   if (w === undefined) return;
   await fill(w);
   const { objects, backup, folder, run } = w;
@@ -235,26 +194,26 @@ Deno.test("s3: where no copy can be read it is said what can be done", async () 
   await objects.delete(
     keys.filter((key) => /manifest/.test(key)),
   );
-  const refused = await run(
+  const refused = await run([
     "backup",
     "repair",
     "--backup",
     backup.url,
     "--yes",
-  );
+  ]);
   assert.equal(refused.code, 1);
   const [, from] = /`restore --from (\S+)`/.exec(refused.err)!;
   const output = `${folder.path}/taken-out.sqlite`;
-  const restored = await run("restore", "--from", from, "-o", output);
+  const restored = await run(["restore", "--from", from, "-o", output]);
   assert.equal(restored.code, 0, restored.err);
   assert.equal(rowsOf(output), 9);
-  const empty = await run(
+  const empty = await run([
     "backup",
     "repair",
     "--backup",
     `${backup.url}/nothing-here`,
     "--yes",
-  );
+  ]);
   assert.equal(empty.code, 1);
   assert.match(empty.err, /is empty: there is nothing to repair/);
 });
@@ -272,26 +231,26 @@ async function withGap(w: World): Promise<string[]> {
 }
 
 Deno.test("s3: a history with a hole ends before it, once somebody has agreed; its versions are not issued again", async () => {
-  await using w = await world("hole");
+  await using w = await World.begin("hole");
   if (w === undefined) return;
   const stamps = await withGap(w);
   const { objects, backup, folder, run } = w;
   const before = await keysOf(objects);
   const repair = ["backup", "repair", "--backup", backup.url];
-  const shown = await run(...repair);
+  const shown = await run([...repair]);
   assert.equal(shown.code, 1);
   assert.match(
     shown.out,
     new RegExp(`written after ${stamps[6]}, up to ${stamps[19]}`),
   );
   assert.deepEqual(await keysOf(objects), before);
-  const done = await run(...repair, "--yes");
+  const done = await run([...repair, "--yes"]);
   assert.equal(done.code, 0, done.err);
-  const listed = await run("backup", "list", "--backup", backup.url);
+  const listed = await run(["backup", "list", "--backup", backup.url]);
   assert.match(listed.out, new RegExp(`lost +after ${stamps[6]}`));
   const betweenTime = new Date(
     JSON.parse(
-      (await run("backup", "list", "--backup", backup.url, "--json"))
+      (await run(["backup", "list", "--backup", backup.url, "--json"]))
         .out,
     ).lost[0].decidedMs - 1,
   ).toISOString();
@@ -317,11 +276,11 @@ Deno.test("s3: a history with a hole ends before it, once somebody has agreed; i
 });
 
 Deno.test("s3: after such a repair the file of the last owner goes on with everything", async () => {
-  await using w = await world("hole-with-file");
+  await using w = await World.begin("hole-with-file");
   if (w === undefined) return;
   const stamps = await withGap(w);
   const { backup, folder, run } = w;
-  const done = await run("backup", "repair", "--backup", backup.url, "--yes");
+  const done = await run(["backup", "repair", "--backup", backup.url, "--yes"]);
   assert.equal(done.code, 0, done.err);
   {
     await using server = await ServerProcess.start({
@@ -333,7 +292,7 @@ Deno.test("s3: after such a repair the file of the last owner goes on with every
     assert.equal((await server.stop()).code, 0);
   }
   const output = `${folder.path}/restored.sqlite`;
-  const restored = await run("restore", "--from", backup.url, "-o", output);
+  const restored = await run(["restore", "--from", backup.url, "-o", output]);
   assert.equal(restored.code, 0, restored.err);
   assert.equal(rowsOf(output), 20);
   // What was given up is there again, every point of it.
@@ -343,7 +302,7 @@ Deno.test("s3: after such a repair the file of the last owner goes on with every
 });
 
 Deno.test("s3: generations that are not whole any more are left out, and nothing else takes their place", async () => {
-  await using w = await world("left-out");
+  await using w = await World.begin("left-out");
   if (w === undefined) return;
   const { objects, backup, folder, run } = w;
   // One machine, and then another one, with two generations more.
@@ -357,7 +316,7 @@ Deno.test("s3: generations that are not whole any more are left out, and nothing
       args: ARGS,
     });
     for (const group of [1, 2]) {
-      await snapshot(w, server);
+      await snapshot(server, folder);
       for (let i = 0; i < 3; i++) {
         stamps.push(await put(server, `${group}-${i}`));
         if (i === 1) times.push(new Date().toISOString());
@@ -366,11 +325,17 @@ Deno.test("s3: generations that are not whole any more are left out, and nothing
     assert.equal((await server.stop()).code, 0);
   }
   const generations: string[] = JSON.parse(
-    (await run("backup", "list", "--backup", backup.url, "--json")).out,
+    (await run(["backup", "list", "--backup", backup.url, "--json"])).out,
   ).generations.map(({ name }: { name: string }) => name);
   const repair = async () => {
     await objects.delete(["manifest.json"]);
-    const done = await run("backup", "repair", "--backup", backup.url, "--yes");
+    const done = await run([
+      "backup",
+      "repair",
+      "--backup",
+      backup.url,
+      "--yes",
+    ]);
     assert.equal(done.code, 0, done.err);
     return done.out;
   };
@@ -394,7 +359,7 @@ Deno.test("s3: generations that are not whole any more are left out, and nothing
 });
 
 Deno.test("s3: a running server is not repaired away from under its clients", async () => {
-  await using w = await world("running");
+  await using w = await World.begin("running");
   if (w === undefined) return;
   const { objects, backup, folder, run } = w;
   await using server = await ServerProcess.start({
@@ -405,13 +370,13 @@ Deno.test("s3: a running server is not repaired away from under its clients", as
   for (let i = 0; i < 3; i++) await put(server, `${i}`);
   const segments = (await keysOf(objects)).filter((key) => /logs/.test(key));
   await objects.delete([segments[1]]);
-  const refused = await run(
+  const refused = await run([
     "backup",
     "repair",
     "--backup",
     backup.url,
     "--yes",
-  );
+  ]);
   assert.equal(refused.code, 1);
   assert.match(refused.err, /a server has it.*backup snapshot/);
   await put(server, "3");

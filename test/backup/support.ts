@@ -6,7 +6,14 @@ import { systemRandom } from "../../src/common/random.ts";
 import type { ObjectStore } from "../../src/object_store/object_store.ts";
 import { openObjectStore } from "../../src/object_store/open.ts";
 import { type Minio, startMinio } from "../support/minio.ts";
-import { type BackedUpTo, ServerProcess } from "../support/server.ts";
+import { type HttpProxy, startHttpProxy } from "../support/http_proxy.ts";
+import {
+  type BackedUpTo,
+  REST_SECRET,
+  runCommand,
+  ServerProcess,
+  TestFolder,
+} from "../support/server.ts";
 
 export interface Bucket extends AsyncDisposable {
   minio: Minio;
@@ -31,6 +38,56 @@ export async function startBucket(): Promise<Bucket | undefined> {
     }),
     [Symbol.asyncDispose]: () => minio.stop(),
   };
+}
+
+/** What most tests of a backup need: it, the way to it, disks and commands. */
+export class World implements AsyncDisposable {
+  private constructor(
+    readonly bucket: Bucket,
+    readonly folder: TestFolder,
+    /** Before the bucket, for those who are to meet odd answers. */
+    readonly proxy: HttpProxy,
+    readonly backup: BackedUpTo,
+    /** The same backup, by way of the proxy. */
+    readonly proxied: BackedUpTo,
+    readonly objects: ObjectStore,
+  ) {}
+
+  /** Undefined, after saying SKIPPED, where MinIO cannot be had. */
+  static async begin(prefix: string): Promise<World | undefined> {
+    const bucket = await startBucket();
+    if (bucket === undefined) return undefined;
+    const proxy = await startHttpProxy(bucket.minio.endpoint);
+    const backup = bucket.at(prefix);
+    return new World(
+      bucket,
+      await TestFolder.make(),
+      proxy,
+      backup,
+      bucket.at(prefix, proxy.endpoint),
+      await objectsOf(bucket, backup),
+    );
+  }
+
+  /** The database file of another machine, which is not there yet. */
+  disk(name: string): string {
+    return `${this.folder.path}/${name}.sqlite`;
+  }
+
+  /** A command that may use this backup. */
+  run = (args: string[], more: { killedBy?: AbortSignal } = {}) =>
+    runCommand([...args, "--s3-endpoint", this.backup.endpoint!], {
+      backup: this.backup,
+      folder: this.folder.path,
+      ...more,
+    });
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.objects.close();
+    await this.folder[Symbol.asyncDispose]();
+    await this.proxy.stop();
+    await this.bucket[Symbol.asyncDispose]();
+  }
 }
 
 /** A backup in a folder, which has to be there. */
@@ -108,6 +165,41 @@ export async function refusalOf(
   assert.ok(!/Listening/.test(server.lastWords), "it serves");
   assert.equal(await server.exitCode, 1);
   return server.lastWords;
+}
+
+/** Of a versionstamp, as people and answers have it. */
+export function versionOf(stamp: string): number {
+  return Number(BigInt(`0x${stamp.slice(0, 16)}`));
+}
+
+/** Asks a server for a new generation. */
+export async function snapshot(
+  server: ServerProcess,
+  folder: TestFolder,
+): Promise<void> {
+  const host = new URL(server.url).host;
+  const made = await runCommand(["backup", "snapshot", "--addr", host], {
+    net: [host],
+    folder: folder.path,
+    env: { KVSTORE_SECRET: REST_SECRET },
+  });
+  assert.equal(made.code, 0, made.err);
+}
+
+export async function readiness(server: ServerProcess) {
+  const answer = await fetch(`${server.url}/-/ready`);
+  return { ...await answer.json(), status: answer.status };
+}
+
+/** Within a bound that no busy machine needs. */
+export async function until(
+  holds: () => Promise<boolean> | boolean,
+): Promise<void> {
+  const endMs = performance.now() + 60_000;
+  while (!await holds()) {
+    assert.ok(performance.now() < endMs, `waited in vain: ${holds}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 export function rowsOf(path: string): number {

@@ -21,8 +21,10 @@ const RUN = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only"];
 /** A program with fewer descriptors than this process; how many is in `$0`. */
 const WITH_DESCRIPTORS = 'ulimit -n "$0" && exec "$@"';
 
-const START_LIMIT_MS = 20_000;
+/** Only a server that hangs needs so long, and no busy machine. */
+const START_LIMIT_MS = 90_000;
 const STOP_LIMIT_MS = 30_000;
+const LOG_LIMIT_MS = 180_000;
 /** The address stands at the end of its line, in both forms of the log. */
 const LISTENING = /Listening on http:\/\/[^\s"]*:(\d+)(?:\n|")/;
 /** Before anything is served, where there is a backup. */
@@ -42,6 +44,8 @@ export interface ServerSettings {
   backup?: BackedUpTo;
   /** Reached without being named on the command line. */
   reaches?: BackedUpTo;
+  /** Further hosts, with their ports. */
+  net?: string[];
   /** How far its clock is ahead of this machine's. */
   clockSkewMs?: number;
   /** Of the environment, what it may see. Default: all that `serve` reads. */
@@ -295,7 +299,9 @@ function spawn(settings: ServerSettings) {
       ...RUN,
       "--v8-flags=--max-semi-space-size=4",
       ...(clockSkewMs === undefined ? [] : [`--preload=${SKEWED_CLOCK}`]),
-      `--allow-net=${[listensOn, ...allowed?.net ?? []].join(",")}`,
+      `--allow-net=${
+        [listensOn, ...allowed?.net ?? [], ...settings.net ?? []].join(",")
+      }`,
       `--allow-read=${folders}`,
       `--allow-write=${folders}`,
       `--allow-env=${[...names, ...allowed?.env ?? []].join(",")}`,
@@ -341,11 +347,24 @@ export class ServerLog {
     this.isRead = this.read(stream);
   }
 
-  /** Resolves when the text matches; rejects when it has ended without. */
+  /**
+   * Resolves when the text matches; rejects when it has ended without, or has
+   * said nothing of the kind for longer than any test waits.
+   */
   async until(pattern: RegExp): Promise<void> {
-    while (!pattern.test(this.text)) {
-      if (this.hasEnded) throw new Error(`it ended: ${this.text}`);
-      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    let isLate = false;
+    const limit = setTimeout(() => {
+      isLate = true;
+      this.wake();
+    }, LOG_LIMIT_MS);
+    try {
+      while (!pattern.test(this.text)) {
+        if (this.hasEnded) throw new Error(`it ended: ${this.text}`);
+        if (isLate) throw new Error(`no ${pattern} in ${this.text}`);
+        await new Promise<void>((resolve) => this.waiting.push(resolve));
+      }
+    } finally {
+      clearTimeout(limit);
     }
   }
 

@@ -49,6 +49,7 @@ export class MutationLog {
   private readonly readAfter: StatementSync;
   private readonly endOf: StatementSync;
   private readonly nextTime: StatementSync;
+  private readonly rowOf: StatementSync;
 
   constructor(
     private readonly db: DatabaseSync,
@@ -76,6 +77,10 @@ export class MutationLog {
     this.nextTime = prepareRows(
       db,
       "select time_ms from denokv_log where version > ? order by version limit 1",
+    );
+    this.rowOf = prepareRows(
+      db,
+      "select first_version from denokv_log where version >= ? order by version limit 1",
     );
     this.load();
     this.uncommitted = this.position();
@@ -259,6 +264,12 @@ export class MutationLog {
   bytesAfter(version: number): number {
     const row = this.endOf.get(version) as unknown as [number] | undefined;
     return this.endBytes - Math.max(row?.[0] ?? 0, this.floorBytes);
+  }
+
+  /** Whether a row has the version, from its first commit to its last. */
+  isInRow(version: number): boolean {
+    const row = this.rowOf.get(version) as unknown as [number] | undefined;
+    return row !== undefined && row[0] <= version;
   }
 
   /** When the first row after `version` was committed. */

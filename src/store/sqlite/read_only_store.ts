@@ -13,6 +13,7 @@ import type {
 } from "../../protocol/messages.ts";
 import { LargeReads } from "./large_reads.ts";
 import { Pieces } from "./pieces.ts";
+import type { ReplicaReader } from "../replica_engine.ts";
 import type { Store, StoreHealth, StoreStats, Watch } from "../store.ts";
 import type { WatchRead } from "../key_watch.ts";
 import { WatchHub } from "../watch.ts";
@@ -36,7 +37,23 @@ export function openReadOnlyStore(
   return new ReadOnlyStore(session, databaseId, clock, path, maxWatches);
 }
 
-class ReadOnlyStore implements Store {
+/**
+ * The same where this process itself writes to the file, and tells what it
+ * wrote: a replica.
+ * @throws StartupError where the file cannot be read
+ */
+export function openReplicaReader(
+  options: SessionOptions,
+  maxWatches: number,
+): ReplicaReader {
+  const { session, databaseId } = openReadSession(options);
+  const { clock, path } = options;
+  return new ReadOnlyStore(session, databaseId, clock, path, maxWatches, true);
+}
+
+const STOPPING = "The server is stopping; nothing of the data was changed.";
+
+class ReadOnlyStore implements ReplicaReader {
   readonly isReadOnly = true;
   private readonly hub: WatchHub;
   private readonly pieces = new Pieces();
@@ -49,6 +66,8 @@ class ReadOnlyStore implements Store {
     private readonly clock: Clock,
     path: string,
     maxWatches: number,
+    /** Whoever writes to the file says so. */
+    private readonly isTold = false,
   ) {
     this.largeReads = new LargeReads(path, clock);
     this.hub = new WatchHub({
@@ -105,8 +124,17 @@ class ReadOnlyStore implements Store {
 
   watch(keys: readonly Bytes[]): Watch {
     const watch = this.hub.watch(keys);
-    this.foreign.begin();
+    if (!this.isTold) this.foreign.begin();
     return watch;
+  }
+
+  get watches(): number {
+    return this.hub.size;
+  }
+
+  applied(keys: Iterable<Bytes> | undefined): void {
+    if (keys === undefined) this.hub.allChanged();
+    else this.hub.changed(keys);
   }
 
   /** A server that takes no writes by choice is healthy. */
@@ -140,14 +168,10 @@ class ReadOnlyStore implements Store {
     };
   }
 
-  async close(): Promise<void> {
+  async close(reason = STOPPING): Promise<void> {
     this.foreign.stop();
-    this.hub.fail(
-      new UnavailableError(
-        "The server is stopping; nothing of the data was changed.",
-      ),
-    );
-    await this.largeReads.close();
+    this.hub.fail(new UnavailableError(reason));
     if (this.session.db.isOpen) this.session.close();
+    await this.largeReads.close();
   }
 }

@@ -117,21 +117,35 @@ export function bringUpToDate(db: DatabaseSync, path: string): void {
       "insert into migration_state (k, version) values (0, ?) on conflict (k) do update set version = excluded.version",
     ).run(SCHEMA_VERSION);
   }
+  makeOwnTables(db);
+}
+
+/** Those that only this program knows, where they are missing. */
+export function makeOwnTables(db: DatabaseSync): void {
   db.exec(OWN_TABLES);
 }
 
 /**
  * The schema version of the file; -1 where it is empty.
+ * @param options `takesViews`: also a file that the Rust server's S3 sync made
  * @throws StartupError where it is no Deno KV file, or one from the future
  */
-export function schemaVersion(db: DatabaseSync, path: string): number {
+export function schemaVersion(
+  db: DatabaseSync,
+  path: string,
+  { takesViews = false } = {},
+): number {
   const objects = new Map(
     db.prepare("select name, type from sqlite_schema").all()
       .map((row) => [String(row.name), String(row.type)]),
   );
-  if (objects.get("kv") === "view" || objects.has("tt_redo_log")) {
+  if (objects.get("kv") === "view" || objects.has("kv_snapshot")) {
+    const isWhole = ["kv_snapshot", "tt_config", "data_version"].every((name) =>
+      objects.has(name)
+    );
+    if (takesViews && isWhole) return SCHEMA_VERSION;
     throw new StartupError(
-      `${path} was made by the Rust server's S3 sync: its data are views over that program's own tables. It was not changed. Check a version out of it into a plain file first.`,
+      `${path} was made by the Rust server's S3 sync: its data are views over that program's own tables, which take no writes. It was not changed. Serve it with --read-only; \`denokv pitr\` goes back and forth in it.`,
     );
   }
   if (!objects.has("migration_state")) {

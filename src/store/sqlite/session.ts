@@ -16,6 +16,7 @@ import {
   useWal,
   waitNoMore,
 } from "./connection.ts";
+import { isMadeByRustServer, replicaPosition } from "./history_tables.ts";
 import { CAN_EXPIRE, SELECT_DATA_VERSION } from "./foreign_rows.ts";
 import { MutationLog } from "./mutation_log.ts";
 import { QueueTables } from "./queue.ts";
@@ -69,9 +70,12 @@ export class ReadSession {
     this.foreignStatement = prepareRows(db, "pragma data_version");
     this.sizeStatement = prepareRows(db, "pragma page_count");
     this.freeStatement = prepareRows(db, "pragma freelist_count");
+    // The Rust server's replicas have no such index, and nothing that expires.
     this.backlogStatement = prepareRows(
       db,
-      `select count(*) from (select 1 from kv where expiration_ms >= 0 and expiration_ms <= ? limit ${MAX_BACKLOG})`,
+      isMadeByRustServer(db)
+        ? "select 0 where ? is not null"
+        : `select count(*) from (select 1 from kv where expiration_ms >= 0 and expiration_ms <= ? limit ${MAX_BACKLOG})`,
     );
     this.pageBytes = first(prepareRows(db, "pragma page_size"));
   }
@@ -351,9 +355,16 @@ export function openReadSession(
   const { path } = options;
   const db = openConnection(path, true);
   try {
-    if (schemaVersion(db, path) < 3) {
+    if (schemaVersion(db, path, { takesViews: true }) < 3) {
       throw new StartupError(
         `${path} has an older schema and cannot be brought up to date read-only. It was not changed; open it once without --read-only.`,
+      );
+    }
+    if (
+      isMadeByRustServer(db) && replicaPosition(db, undefined) === undefined
+    ) {
+      throw new StartupError(
+        `The first snapshot in ${path} is not complete: it is no state that its primary had. It was not changed; finish it with the program that began it.`,
       );
     }
     const session = new ReadSession(db, options);

@@ -40,6 +40,14 @@ export class StateTable {
     return rows.map((row) => [String(row.k), String(row.v)]);
   }
 
+  /** Those that are texts or numbers. */
+  all(): Map<string, string> {
+    const rows = this.db.prepare(
+      "select k, cast(v as text) as v from denokv_state where typeof(v) <> 'blob'",
+    ).all();
+    return new Map(rows.map((row) => [String(row.k), String(row.v)]));
+  }
+
   set(name: string, value: string | number): void {
     this.upsert.run(name, value);
   }

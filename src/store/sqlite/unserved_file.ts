@@ -50,14 +50,7 @@ export function inspectFile(path: string): LocalDatabase | undefined {
       `select max(version) from denokv_log where ${isCount("version")}`,
     );
     const floor = table.getNumber("log_floor") ?? 0;
-    const values = new Map<string, string>();
-    for (
-      const row of db.prepare(
-        "select k, cast(v as text) as v from denokv_state where typeof(v) <> 'blob'",
-      ).all()
-    ) {
-      values.set(String(row.k), String(row.v));
-    }
+    const values = table.all();
     // Another program's commits have no place in the log.
     const contentVersion = version === logHead
       ? Math.max(
@@ -92,6 +85,8 @@ export function setAside(path: string, suffix: string): string {
   const db = openConnection(path, false);
   try {
     db.exec("pragma wal_checkpoint(truncate)");
+  } catch (error) {
+    throw notOpened(path, error);
   } finally {
     db.close();
   }

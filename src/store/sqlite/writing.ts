@@ -247,6 +247,7 @@ export class Writing {
       floorVersion: log.floorVersion,
       durableVersion: horizon.durableVersion,
       rows: (version, upTo, maxBytes) => log.readUpTo(version, upTo, maxBytes),
+      isInRow: (version) => log.isInRow(version),
       bytesAfter: (version) => log.bytesAfter(version),
       timeAfter: (version) => log.timeAfter(version),
     };
