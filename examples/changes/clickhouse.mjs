@@ -12,7 +12,7 @@ import process from "node:process";
 import { batches, commits } from "./commits.mjs";
 
 const url = process.env.CLICKHOUSE_URL ?? "http://localhost:8123";
-const table = process.env.CLICKHOUSE_TABLE ?? "denokv_changes";
+const table = process.env.CLICKHOUSE_TABLE ?? "kv_changes";
 /** Far below max_insert_block_size, so that an INSERT is one block. */
 const MAX_LINES = 50_000;
 

@@ -66,9 +66,9 @@ export class ChangeStreams {
   readonly budget: Budget;
   /** Mutations and heartbeats handed out, in bytes. */
   sentBytes = 0;
-  private readonly open = new Set<ChangeStream>();
+  /** By number: a name in metrics is used again when its feed is over. */
+  private readonly open = new Map<number, ChangeStream>();
   private timer: Timer | undefined;
-  private opened = 0;
 
   constructor(private readonly options: ChangeStreamsOptions) {
     const { clock } = options;
@@ -91,39 +91,44 @@ export class ChangeStreams {
       );
     }
     const { clock, maxRetainedBytes } = this.options;
-    const name = `changes ${++this.opened}`;
-    const stream = new ChangeStream(
-      this,
-      this.options,
-      options,
-      (after) =>
+    let number = 1;
+    while (this.open.has(number)) number++;
+    const stream = new ChangeStream(this, this.options, {
+      ...options,
+      openReader: (afterVersion) =>
         options.log.openLogReader({
-          name,
-          afterVersion: after,
+          name: `changes ${number}`,
+          afterVersion,
           maxRetainedBytes,
           maxBatchBytes: BATCH_BYTES,
         }),
-    );
-    this.open.add(stream);
+      onLeave: () => this.leave(number),
+    });
+    this.open.set(number, stream);
     this.timer ??= clock.every(HEARTBEAT_MS, () => this.beatAll());
     return new ReadableStream(stream, { highWaterMark: 0 });
   }
 
-  leave(stream: ChangeStream): void {
-    this.open.delete(stream);
+  private leave(number: number): void {
+    this.open.delete(number);
     if (this.open.size > 0) return;
     this.timer?.stop();
     this.timer = undefined;
   }
 
   private beatAll(): void {
-    for (const stream of [...this.open]) stream.beat();
+    for (const stream of [...this.open.values()]) stream.beat();
   }
 
   /** Ends every feed in order, as before a shutdown. */
   endAll(reason: string): void {
-    for (const stream of [...this.open]) stream.end(503, reason);
+    for (const stream of [...this.open.values()]) stream.end(503, reason);
   }
+}
+
+interface OpenFeed extends FeedOptions {
+  openReader(afterVersion: number): LogReader;
+  onLeave(): void;
 }
 
 /** One feed, as the source of the stream that answers it. */
@@ -148,15 +153,14 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   private readonly ended = new AbortController();
 
   constructor(
-    private readonly streams: ChangeStreams,
+    private readonly streams: Pick<ChangeStreams, "budget" | "sentBytes">,
     private readonly own: ChangeStreamsOptions,
-    private readonly options: FeedOptions,
-    private readonly openReader: (afterVersion: number) => LogReader,
+    private readonly options: OpenFeed,
   ) {
     const { format, prefixes, afterVersion, log } = options;
     this.lines = new ChangeLines(format, prefixes, afterVersion);
     this.untilVersion = log.durableVersion;
-    this.reader = openReader(afterVersion);
+    this.reader = options.openReader(afterVersion);
     this.sentMs = own.clock.monotonicMs();
   }
 
@@ -229,7 +233,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
         else if (reservedBytes > 0) budget.takeAnyway(moreBytes);
         else if (!budget.tryTake(moreBytes)) {
           this.reader.close();
-          this.reader = this.openReader(this.lines.version);
+          this.reader = this.options.openReader(this.lines.version);
           await budget.take(sizeBytes, { signal });
           reservedBytes = sizeBytes;
           continue;
@@ -346,7 +350,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     this.letGo();
     this.ended.abort();
     this.reader.close();
-    this.streams.leave(this);
+    this.options.onLeave();
   }
 }
 

@@ -321,8 +321,13 @@ Deno.test("one feed too many is refused", async () => {
   const bench = new Bench();
   const feeds = Array.from({ length: MAX_CHANGE_FEEDS }, () => bench.open());
   assert.throws(() => bench.open(), /32 change feeds open/);
-  await feeds[0].reader.cancel();
-  await bench.open().reader.cancel();
+  const names = () => bench.log.logReaders().map(({ name }) => name).sort();
+  const all = names();
+  assert.equal(new Set(all).size, MAX_CHANGE_FEEDS);
+  await feeds[3].reader.cancel();
+  const again = bench.open();
+  assert.deepEqual(names(), all, "each consumer would be a series of its own");
+  await again.reader.cancel();
   for (const feed of feeds) await feed.reader.cancel();
 });
 

@@ -12,7 +12,7 @@ Deno.test("a change feed in ClickHouse: every row once and whole, whatever is ki
       env: { CLICKHOUSE_URL: clickhouse.url },
     });
     const text = await clickhouse.query(
-      "SELECT versionstamp, `index`, type, key, value, encoding, toUnixTimestamp64Milli(expireAt) AS expireMs, toUnixTimestamp64Milli(committedAt) AS committedMs FROM denokv_changes FINAL ORDER BY versionstamp, `index` FORMAT JSONEachRow",
+      "SELECT versionstamp, `index`, type, key, value, encoding, toUnixTimestamp64Milli(expireAt) AS expireMs, toUnixTimestamp64Milli(committedAt) AS committedMs FROM kv_changes FINAL ORDER BY versionstamp, `index` FORMAT JSONEachRow",
     );
     const rows = text.trim().split("\n").map((line) => JSON.parse(line));
     assert.deepEqual(
