@@ -15,6 +15,7 @@ import { keyCountRow } from "./rows/key_count.ts";
 import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
+import { replicaRows } from "./rows/replica.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
 import { Skipped } from "./servers.ts";
@@ -30,6 +31,7 @@ const ROWS: Row[] = [
   launchRow,
   keyCountRow,
   ...backupRows,
+  ...replicaRows,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

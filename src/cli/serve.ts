@@ -85,6 +85,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
       advertisedReplicas: config.advertisedReplicas,
+      isNamedStrong: config.isNamedStrong,
       changesRetainedBytes: config.changesRetainedBytes,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,

@@ -17,8 +17,8 @@ import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { SnapshotStreams } from "./snapshot_streams.ts";
 import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
+import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
@@ -44,6 +44,8 @@ export interface ServerOptions {
   maxInFlightBytes: number;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: readonly string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong?: boolean;
   /** What the log keeps for change feeds that are behind. */
   changesRetainedBytes: number;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
@@ -134,6 +136,7 @@ export function startServer(options: ServerOptions): RunningServer {
       bodies,
       answers,
       advertisedReplicas: options.advertisedReplicas ?? [],
+      isNamedStrong: options.isNamedStrong ?? false,
     }),
     backup,
     turns: new Turns(clock),
