@@ -56,6 +56,8 @@ export interface ServeConfig {
   backup?: ServeBackupConfig;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong?: boolean;
   /** The file follows what another server writes, and takes no writes. */
   replica?: ServeReplicaConfig;
   /** Names that the runtime hides from it, in few words. Absent: none. */
@@ -277,6 +279,7 @@ export function serveConfig(given: Settings): ServeConfig {
     accessToken,
     restSecret,
     advertisedReplicas: advertisedReplicasOf(settings.values),
+    isNamedStrong: settings.values.replicaEndpoint === "strong",
     ...(replica === undefined
       ? { backup: serveBackupOf(settings, isDevelopment) }
       : { replica, readOnly: true }),

@@ -53,6 +53,8 @@ Deno.test("serve, with nothing but what is needed", () => {
     logLevel: "info",
     backup: undefined,
     corsOrigins: [],
+    advertisedReplicas: undefined,
+    isNamedStrong: false,
     changesRetainedBytes: 256 * 1024 * 1024,
     isDevelopment: false,
   });
@@ -376,4 +378,36 @@ Deno.test("health asks where serve would listen", () => {
     port: 80,
   });
   assert.deepEqual(asked(["--addr=[::]:81"]), { hostname: "::1", port: 81 });
+});
+
+Deno.test("a live replica needs an address and the access token, and what is advertised are addresses", () => {
+  const of = (...args: string[]) => serve(["--access-token", TOKEN, ...args]);
+  assert.deepEqual(of("--replica-of", "http://a:1").replica, {
+    primary: { url: "http://a:1", accessToken: TOKEN },
+    place: undefined,
+    intervalMs: 1000,
+    idlePauseMs: undefined,
+  });
+  const both = of("--replica-of", "http://a:1", "--replica-from", "s3://b/c");
+  assert.equal(both.replica?.place?.url, "s3://b/c");
+  assert.deepEqual(
+    of("--advertise-replica", "http://a:1, https://b").advertisedReplicas,
+    ["http://a:1", "https://b"],
+  );
+  assert.equal(of("--replica-endpoint", "strong").isNamedStrong, true);
+  for (
+    const args of [
+      ["--replica-of", "a:1"],
+      ["--replica-of", "http://user:secret@a:1"],
+      ["--advertise-replica", "http://a:1,nowhere"],
+    ]
+  ) refused(() => of(...args), /needs a URL such as/);
+  refused(
+    () => of("--replica-of", "http://a:1", "--backup", "s3://b/c"),
+    /do not go together/,
+  );
+  refused(
+    () => serve(["--replica-of", "http://a:1"], { KVSTORE_SECRET: "s" }),
+    /needs the access token/,
+  );
 });

@@ -515,6 +515,16 @@ export const OPTIONS = {
       "Serve a live replica of the server at this address, such as https://kv-1.example:4512: its log as it is written, over HTTP, with the access token that both have. It begins with a whole copy. Together with --replica-from or --sync-from-s3 it follows that place while the server is away.",
     commands: ["serve"],
   },
+  replicaEndpoint: {
+    flag: "replica-endpoint",
+    env: "DENO_KV_REPLICA_ENDPOINT",
+    type: { kind: "choice", choices: ["eventual", "strong"] },
+    placeholder: "CONSISTENCY",
+    default: "eventual",
+    help:
+      "What a replica says of itself to clients that open the database at it. eventual: it is for reads of eventual consistency, and its primary for all else, where that is known. strong: it is for all reads, as the Rust server says; Deno's own client reads nowhere else, and its writes are refused then.",
+    commands: ["serve"],
+  },
   advertiseReplica: {
     flag: "advertise-replica",
     env: "DENO_KV_ADVERTISE_REPLICA",

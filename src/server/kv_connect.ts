@@ -52,6 +52,8 @@ export interface KvConnectDeps {
   answers: Answers;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas: readonly string[];
+  /** A replica names itself alone, for every read. */
+  isNamedStrong: boolean;
 }
 
 export class KvConnect {
@@ -117,8 +119,8 @@ export class KvConnect {
    * access token and the same database.
    */
   private endpoints(own: string): Endpoint[] {
-    const { store, advertisedReplicas } = this.deps;
-    const { primaryUrl } = store;
+    const { store, advertisedReplicas, isNamedStrong } = this.deps;
+    const primaryUrl = isNamedStrong ? undefined : store.primaryUrl;
     const strong = primaryUrl === undefined ? own : dataPathAt(primaryUrl);
     const eventual = primaryUrl === undefined ? [] : [own];
     return [

@@ -217,6 +217,14 @@ Deno.test("what the stock clients do with advertised replicas is what docs/repli
     return (await answer.json()).endpoints;
   };
   const DATA = "/-/kv/v2";
+  await using strong = await startReplica(
+    `${folder.path}/strong.sqlite`,
+    advertising.url,
+    { args: ["--replica-endpoint", "strong"] },
+  );
+  assert.deepEqual(await exchanged(strong.url), [
+    { url: DATA, consistency: "strong" },
+  ]);
   assert.deepEqual(await exchanged(advertising.url), [
     { url: DATA, consistency: "strong" },
     { url: replica.url + DATA, consistency: "eventual" },
@@ -270,5 +278,30 @@ Deno.test("what the stock clients do with advertised replicas is what docs/repli
       }
     }
   }
-  console.log(seen);
+  // Deno's own client knows one endpoint; npm's takes the one for the read.
+  const wanted: Record<string, string> = {
+    "deno at the primary, strong": "primary",
+    "deno at the primary, eventual": "primary",
+    "deno at the replica, strong": "primary",
+    "deno at the replica, eventual": "primary",
+  };
+  if (programs.length > 1) {
+    Object.assign(wanted, {
+      "node at the primary, strong": "primary",
+      "node at the primary, eventual": "replica",
+      "node at the replica, strong": "primary",
+      "node at the replica, eventual": "replica",
+    });
+  }
+  assert.deepEqual(seen, wanted);
+  const before = await reads(strong);
+  assert.deepEqual(
+    await readEverywhere(programs[0][1], [
+      ...programs[0][2],
+      strong.url,
+      "strong",
+    ]),
+    { value: "1" },
+  );
+  assert.ok(await reads(strong) > before);
 });
