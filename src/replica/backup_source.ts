@@ -140,8 +140,11 @@ export class BackupSource {
         this.run = this.runOf(found, position, epoch, signal);
         return await this.next(position, signal);
       }
-      const reached = formatPosition(found.from, epoch);
-      if (reached.place === position.place) return { kind: "end" };
+      const { from } = found;
+      const reached = formatPosition(from, epoch);
+      // Ahead of its last segment, it has no place in the bucket yet.
+      const isAhead = (from.chainVersion ?? from.version) !== from.version;
+      if (isAhead || reached.place === position.place) return { kind: "end" };
       // The next generation's place is kept as the commits are.
       return {
         kind: "commits",

@@ -231,9 +231,16 @@ test("a place is found by a version: in the middle of a segment, ahead of the bu
   assert.deepEqual((await follow(open(), at(first))).keys, ["b", "c"]);
   const last = versionOf(history.at(-1)!.last);
   // The primary has handed out what is not in the bucket yet.
-  assert.equal((await follow(open(), at(last + 5))).end.kind, "end");
+  const source = open();
+  const ahead = await follow(source, at(last + 5));
+  assert.equal(ahead.end.kind, "end");
+  await write("d", "e", "f", "g", "h", "i", "j");
+  const more = await follow(source, ahead.position);
+  assert.equal(more.end.kind, "end");
+  assert.equal(more.keys.at(-1), "j");
   await replaceManifest(await sealedBefore(await manifest(), objects));
-  assert.equal((await follow(open(), at(last))).end.kind, "beginAnew");
+  const lost = more.position.version;
+  assert.equal((await follow(open(), at(lost))).end.kind, "beginAnew");
   assert.equal((await follow(open(), at(first))).end.kind, "end");
   await service.close().catch(() => {});
 });
