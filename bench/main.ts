@@ -16,6 +16,7 @@ import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
 import { replicaRows } from "./rows/replica.ts";
+import { bucketReplicaRows } from "./rows/replica_bucket.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
 import { Skipped } from "./servers.ts";
@@ -32,6 +33,7 @@ const ROWS: Row[] = [
   keyCountRow,
   ...backupRows,
   ...replicaRows,
+  ...bucketReplicaRows,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

@@ -109,7 +109,9 @@ export const backupRows: Row[] = [
   },
 ];
 
-async function withMinio<T>(work: (minio: Minio) => Promise<T>): Promise<T> {
+export async function withMinio<T>(
+  work: (minio: Minio) => Promise<T>,
+): Promise<T> {
   const minio = await startMinio();
   if (minio === undefined) throw new Skipped("needs MinIO");
   try {
@@ -120,7 +122,7 @@ async function withMinio<T>(work: (minio: Minio) => Promise<T>): Promise<T> {
   }
 }
 
-function placeOf(minio: Minio, prefix: string): BackedUpTo {
+export function placeOf(minio: Minio, prefix: string): BackedUpTo {
   return {
     url: `s3://${BUCKET}/${prefix}`,
     endpoint: minio.endpoint,
@@ -129,7 +131,12 @@ function placeOf(minio: Minio, prefix: string): BackedUpTo {
 }
 
 /** Our server with a backup: what it is allowed, and its options. */
-function backedUp(backup: BackedUpTo, args: string[]): Starter {
+export function backedUp(backup: BackedUpTo, args: string[]): Starter {
+  return reaching(backup, [...backupArgs(backup), ...args]);
+}
+
+/** Our server with these options, and what it takes to reach the place. */
+export function reaching(backup: BackedUpTo, args: string[]): Starter {
   return async (options) => {
     const launch: Launch = await ours(options);
     const allowed = backupPermissions(backup);
@@ -144,7 +151,7 @@ function backedUp(backup: BackedUpTo, args: string[]): Starter {
     command.splice(main, 0, ...allowed.other);
     return {
       ...launch,
-      command: [...command, ...backupArgs(backup), ...args],
+      command: [...command, ...args],
       env: { ...launch.env, ...backup.env },
     };
   };
