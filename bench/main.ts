@@ -11,6 +11,7 @@ import { describeMachine } from "./machine.ts";
 import { PACKAGES, type Plan, type Row, type Tool } from "./row.ts";
 import { backupRows } from "./rows/backup.ts";
 import { bareServeRow } from "./rows/bare_serve.ts";
+import { changesRows } from "./rows/changes.ts";
 import { keyCountRow } from "./rows/key_count.ts";
 import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
@@ -19,6 +20,7 @@ import { replicaRows } from "./rows/replica.ts";
 import { bucketReplicaRows } from "./rows/replica_bucket.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
+import { snapshotRow } from "./rows/snapshot_p99.ts";
 import { Skipped } from "./servers.ts";
 import { machineLine, type Result, table } from "./table.ts";
 
@@ -32,6 +34,8 @@ const ROWS: Row[] = [
   launchRow,
   keyCountRow,
   ...backupRows,
+  snapshotRow,
+  ...changesRows,
   ...replicaRows,
   ...bucketReplicaRows,
 ];

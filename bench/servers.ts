@@ -21,6 +21,8 @@ export interface Server extends AsyncDisposable {
   url: URL;
   /** Resident memory in bytes, as the kernel counts it now (VmRSS). */
   residentBytes(): Promise<number>;
+  /** Processor time that it has taken, on all cores. */
+  processorMs(): Promise<number>;
 }
 
 /** What to run; a server is started from it, perhaps many times. */
@@ -169,6 +171,7 @@ export async function start(launch: Launch): Promise<Server> {
   return {
     url: launch.url,
     residentBytes: () => residentBytes(child.pid),
+    processorMs: () => processorMs(child.pid),
     [Symbol.asyncDispose]: stop,
   };
 }
@@ -227,14 +230,30 @@ function bound(cpu: number | undefined, command: string[]): string[] {
   return cpu === undefined ? command : ["taskset", "-c", `${cpu}`, ...command];
 }
 
-/** Read with `cat`: Deno gives /proc to those with every permission only. */
 async function residentBytes(pid: number): Promise<number> {
-  const { stdout } = await new Deno.Command("cat", {
-    args: [`/proc/${pid}/status`],
-  }).output();
-  const match = /VmRSS:\s*(\d+) kB/.exec(new TextDecoder().decode(stdout));
+  const status = await processFile(pid, "status");
+  const match = /VmRSS:\s*(\d+) kB/.exec(status);
   if (!match) throw new Error(`Process ${pid} tells no VmRSS.`);
   return Number(match[1]) * 1024;
+}
+
+/** The kernel counts in hundredths of a second, whatever its own clock. */
+const TICK_MS = 10;
+
+/** Processor time that a process has taken, its own and the kernel's for it. */
+export async function processorMs(pid: number): Promise<number> {
+  const stat = await processFile(pid, "stat");
+  // The program's name stands in brackets, and may hold anything.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+}
+
+/** Read with `cat`: Deno gives /proc to those with every permission only. */
+async function processFile(pid: number, name: string): Promise<string> {
+  const { stdout } = await new Deno.Command("cat", {
+    args: [`/proc/${pid}/${name}`],
+  }).output();
+  return new TextDecoder().decode(stdout);
 }
 
 /** The last of what a program says, kept for the case that it fails. */

@@ -23,6 +23,8 @@ export interface Side extends AsyncDisposable {
     load: (requests: Request[]) => Promise<Load>,
   ): Promise<Load>;
   residentBytes(): Promise<number>;
+  /** Processor time that its server has taken. */
+  processorMs(): Promise<number>;
 }
 
 export async function openSide(
@@ -61,6 +63,7 @@ export async function openSide(
         return done;
       },
       residentBytes: () => server.residentBytes(),
+      processorMs: () => server.processorMs(),
       [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
     };
     return side;

@@ -14,6 +14,7 @@ import {
 import { ServerLog, TestFolder } from "./support/server.ts";
 
 const SECRET = "a secret of this test";
+const TOKEN = "an access token of this test";
 const LISTENING = /Listening on http:\/\/([^\s"]+)/;
 
 interface Place {
@@ -230,7 +231,9 @@ async function everyCommand(place: Place): Promise<void> {
   const server = await serve(folder, place);
   const ran = new Set(["serve"]);
   const run = async (...args: string[]) => {
-    ran.add(args[0] === "backup" ? `backup ${args[1]}` : args[0]);
+    ran.add(
+      /^(backup|pitr)$/.test(args[0]) ? `${args[0]} ${args[1]}` : args[0],
+    );
     const { code, out, err } = await runAudited(args, server.env, path);
     assert.equal(code, 0, `${args.join(" ")}: ${err}`);
     return out;
@@ -245,6 +248,25 @@ async function everyCommand(place: Place): Promise<void> {
     await run("backup", "verify", ...place.args, "--sqlite-path", database),
     /equal to the database/,
   );
+  const feed = ["changes", "--from", "oldest"];
+  const resume = ["--resume-file", `${path}/resume`];
+  assert.match(await run(...feed, ...resume), /"value"/);
+  const replica = ["--sqlite-path", `${path}/replica.sqlite`];
+  const source = ["--replica-from", place.url, ...place.endpoint];
+  assert.match(
+    await run("pitr", "sync", ...replica, ...source),
+    new RegExp(server.versionstamp),
+  );
+  await run("pitr", "list", ...replica);
+  assert.match(await run("pitr", "info", ...replica), /versionstamp/);
+  await run("pitr", "checkout", ...replica, server.versionstamp);
+  for (
+    const primary of [source, ["--replica-of", `http://${server.address}`]]
+  ) {
+    await follows(folder, [...replica, ...primary], server.env);
+    // A live replica begins with a copy of its own.
+    replica[1] = `${path}/live.sqlite`;
+  }
   const restore = ["restore", "--from", place.url, ...place.endpoint];
   assert.match(await run(...restore, "-o", `${path}/a.sqlite`), /^Restored /);
   await server.stop();
@@ -276,6 +298,31 @@ async function everyCommand(place: Place): Promise<void> {
   await again.stop();
 }
 
+/** A replica that shows the key. */
+async function follows(
+  { path }: TestFolder,
+  args: string[],
+  env: Variables,
+): Promise<void> {
+  const { process, check } = await spawnAudited(
+    [
+      ...["serve", "--addr", "127.0.0.1:0", "--public-reads", ...args],
+    ],
+    { ...env, DENO_KV_ADDRESS_FILE: `${path}/replica-address` },
+    path,
+  );
+  const { address } = await listens(process);
+  let answer = await fetch(`http://${address}/key`);
+  while (answer.status === 503) {
+    await answer.body?.cancel();
+    answer = await fetch(`http://${address}/key`);
+  }
+  assert.equal(await answer.text(), "value");
+  process.kill("SIGTERM");
+  assert.equal((await process.status).code, 0);
+  await check();
+}
+
 /** One that has a key, and says where it listens to those that ask. */
 async function serve(
   { path, database: usual }: TestFolder,
@@ -285,6 +332,7 @@ async function serve(
   const env = {
     ...place.env,
     KVSTORE_SECRET: SECRET,
+    DENO_KV_ACCESS_TOKEN: TOKEN,
     DENO_KV_ADDRESS_FILE: `${path}/address`,
     TMPDIR: path,
   };

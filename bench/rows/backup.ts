@@ -6,28 +6,18 @@
 import { DatabaseSync } from "node:sqlite";
 import { startHttpProxy } from "../../test/support/http_proxy.ts";
 import { type Litestream, litestream } from "../../test/support/litestream.ts";
-import { type Minio, startMinio } from "../../test/support/minio.ts";
+import type { Minio } from "../../test/support/minio.ts";
 import { program } from "../../test/support/programs.ts";
-import {
-  type BackedUpTo,
-  backupArgs,
-  backupPermissions,
-} from "../../test/support/server.ts";
+import { backupPermissions } from "../../test/support/server.ts";
+import { backedUp, BUCKET, placeOf, withMinio } from "../backed_up.ts";
 import { numberedKey, VALUE } from "../kv_client.ts";
 import { wrk } from "../load.ts";
 import { inTurn, type Plan, type Row } from "../row.ts";
-import {
-  ACCESS_TOKEN,
-  type Launch,
-  ours,
-  Skipped,
-  start,
-  type Starter,
-} from "../servers.ts";
+import { ACCESS_TOKEN, ours, Skipped, start } from "../servers.ts";
+import { metric, SegmentCost } from "../segment_cost.ts";
 import { openSide, type Side } from "../side.ts";
 import { durableWrite } from "../work.ts";
 
-const BUCKET = "bench";
 const CONNECTIONS = 64;
 const SAMPLE_MS = 20;
 /** An idle server's lease is over by then. */
@@ -81,10 +71,12 @@ export const backupRows: Row[] = [
           { folder: `${folder}/s3` },
         );
         await using local = await openSide(ours, { folder: `${folder}/local` });
-        return await inTurn(plan, {
-          ours: (seconds) => writes(s3, seconds, plan),
+        const cost = new SegmentCost(minio, s3, CONNECTIONS);
+        const sides = await inTurn(plan, {
+          ours: (seconds) => cost.of(() => writes(s3, seconds, plan), seconds),
           peer: (seconds) => writes(local, seconds, plan),
         });
+        return { ...sides, note: await cost.note(plan.seconds) };
       }),
   },
   {
@@ -109,54 +101,6 @@ export const backupRows: Row[] = [
   },
 ];
 
-export async function withMinio<T>(
-  work: (minio: Minio) => Promise<T>,
-): Promise<T> {
-  const minio = await startMinio();
-  if (minio === undefined) throw new Skipped("needs MinIO");
-  try {
-    await minio.createBucket(BUCKET);
-    return await work(minio);
-  } finally {
-    await minio.stop();
-  }
-}
-
-export function placeOf(minio: Minio, prefix: string): BackedUpTo {
-  return {
-    url: `s3://${BUCKET}/${prefix}`,
-    endpoint: minio.endpoint,
-    env: { ...minio.env(), AWS_EC2_METADATA_DISABLED: "true" },
-  };
-}
-
-/** Our server with a backup: what it is allowed, and its options. */
-export function backedUp(backup: BackedUpTo, args: string[]): Starter {
-  return reaching(backup, [...backupArgs(backup), ...args]);
-}
-
-/** Our server with these options, and what it takes to reach the place. */
-export function reaching(backup: BackedUpTo, args: string[]): Starter {
-  return async (options) => {
-    const launch: Launch = await ours(options);
-    const allowed = backupPermissions(backup);
-    const command = launch.command.map((word) =>
-      word.startsWith("--allow-net=")
-        ? `${word},${allowed.net.join(",")}`
-        : word.startsWith("--allow-env=")
-        ? `${word},${allowed.env.join(",")}`
-        : word
-    );
-    const main = command.findIndex((word) => word.endsWith("main.ts"));
-    command.splice(main, 0, ...allowed.other);
-    return {
-      ...launch,
-      command: [...command, ...args],
-      env: { ...launch.env, ...backup.env },
-    };
-  };
-}
-
 async function writes(
   side: Side,
   seconds: number,
@@ -171,10 +115,8 @@ async function writes(
   return perSecond;
 }
 
-async function maxLagSeconds(side: Side): Promise<number> {
-  const url = new URL("/-/metrics", side.client.url);
-  const text = await (await fetch(url)).text();
-  return Number(/^denokv_backup_max_lag_seconds (.*)$/m.exec(text)![1]);
+function maxLagSeconds(side: Side): Promise<number> {
+  return metric(side, "denokv_backup_max_lag_seconds");
 }
 
 /** One after the other, through a proxy that counts, after some writes. */

@@ -2,8 +2,17 @@
  * Live replicas: how far behind their primary they are, what they cost its
  * writes, and how fast one that was away comes back.
  */
+import { fill } from "../kv_client.ts";
 import { wrk } from "../load.ts";
-import { inTurn, type Measured, median, type Plan, type Row } from "../row.ts";
+import {
+  inTurn,
+  LOAD_CPU,
+  type Measured,
+  median,
+  type Plan,
+  type Row,
+  SERVER_CPU,
+} from "../row.ts";
 import {
   ACCESS_TOKEN,
   type Launch,
@@ -22,6 +31,8 @@ const WRITES_PER_SECOND = 5000;
 /** Between two writes that are looked for on the replica. */
 const PROBE_MS = 20;
 const PROBES = 400;
+/** Written while a replica is away: less than the log keeps by itself. */
+const AWAY_KEYS = 300_000;
 
 export const replicaRows: Row[] = [
   {
@@ -38,12 +49,12 @@ export const replicaRows: Row[] = [
     id: `replica-writes-${count}`,
     title: `durable write with ${count} live ${
       count === 1 ? "replica" : "replicas"
-    } against none, all cores`,
+    } against none, one core`,
     unit: "/s",
     judged: "ratio",
     atLeast: count === 1 ? 0.9 : 0.85,
     aim: 0.95,
-    needs: ["wrk"],
+    needs: ["wrk", "taskset"],
     measure: (plan) => writes(plan, count),
   })),
   {
@@ -53,7 +64,7 @@ export const replicaRows: Row[] = [
     judged: "oursAtLeast",
     atLeast: 50_000,
     aim: 100_000,
-    needs: ["wrk"],
+    needs: [],
     measure: catchUp,
   },
 ];
@@ -68,8 +79,16 @@ function replicaOf(primary: URL): Starter {
   };
 }
 
-async function startReplica(primary: URL, folder: string): Promise<Server> {
-  const server = await start(await replicaOf(primary)({ folder }));
+async function startReplica(
+  primary: URL,
+  folder: string,
+  cpu?: number,
+): Promise<Server> {
+  const launch = await replicaOf(primary)({ folder, cpu });
+  const command = cpu === undefined
+    ? launch.command
+    : ["nice", "-n", "19", ...launch.command];
+  const server = await start({ ...launch, command });
   await hasVersion(server.url, await write(primary, "begin"));
   return server;
 }
@@ -144,16 +163,23 @@ async function lag(plan: Plan): Promise<Measured> {
 }
 
 async function writes(plan: Plan, count: number): Promise<Measured> {
+  const cpu = SERVER_CPU;
   await using followed = await openSide(ours, {
     folder: `${plan.folder}/followed`,
+    cpu,
   });
-  await using alone = await openSide(ours, { folder: `${plan.folder}/alone` });
+  await using alone = await openSide(ours, {
+    folder: `${plan.folder}/alone`,
+    cpu,
+  });
   await using replicas = new AsyncDisposableStack();
   const urls: URL[] = [];
   for (let i = 0; i < count; i++) {
+    // On the load's core, and behind it: they are elsewhere in life.
     const replica = await startReplica(
       followed.client.url,
       `${plan.folder}/replica${i}`,
+      LOAD_CPU,
     );
     replicas.use(replica);
     urls.push(replica.url);
@@ -167,6 +193,7 @@ async function writes(plan: Plan, count: number): Promise<Measured> {
           seconds,
           connections: CONNECTIONS,
           folder: plan.folder,
+          cpu: LOAD_CPU,
         }, requests),
     );
     // The other side's turn is not the replicas' as well.
@@ -189,25 +216,18 @@ async function catchUp(plan: Plan): Promise<Measured> {
     {
       await using _there = await startReplica(url, folder);
     }
-    const { requests, perSecond } = await primary.honest(
-      durableWrite,
-      (requests) =>
-        wrk({
-          url,
-          seconds: plan.seconds,
-          connections: CONNECTIONS,
-          folder: plan.folder,
-        }, requests),
-    );
+    const writtenMs = performance.now();
+    await fill(primary.client, AWAY_KEYS);
+    const perMs = AWAY_KEYS / (performance.now() - writtenMs);
     // What they were written at.
-    written.push(perSecond);
+    written.push(perMs * 1000);
     const last = await write(url, "begin");
     const launch = await replicaOf(url)({ folder });
     // With the launch of the process: it follows before it can be asked.
     const startedMs = performance.now();
     await using replica = await start(launch);
     await hasVersion(replica.url, last);
-    rates.push(requests / ((performance.now() - startedMs) / 1000));
+    rates.push(AWAY_KEYS / ((performance.now() - startedMs) / 1000));
   }
   return { ours: rates, peer: written };
 }

@@ -5,7 +5,7 @@
  */
 import { type Measured, median, type Plan, type Row } from "../row.ts";
 import { ACCESS_TOKEN, start } from "../servers.ts";
-import { backedUp, placeOf, reaching, withMinio } from "./backup.ts";
+import { backedUp, placeOf, reaching, withMinio } from "../backed_up.ts";
 
 const PROBES = 15;
 /** Writes fall anywhere between two looks. */

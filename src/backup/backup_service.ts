@@ -14,7 +14,6 @@ import { BoundedWaits } from "./bounded_waits.ts";
 import { errorKindOf } from "./error_kind.ts";
 import { Generations } from "./generations.ts";
 import { prepare, type Prepared, STATE } from "./launch.ts";
-import { withLeap } from "./leap.ts";
 import { HandoverCalls, isReadyToTakeOver } from "./handover.ts";
 import type { Manifest } from "./manifest.ts";
 import type { EpochEnd } from "./manifest_register.ts";
@@ -100,7 +99,7 @@ export class BackupService {
     // A restore may take longer than a lease, and no request renews it yet.
     const keepAlive = ownership.keepAlive();
     try {
-      const leap = (version: number) => announceLeap(ownership, version);
+      const leap = (version: number) => ownership.leap(version);
       const { manifest, historyEnd: end } = ownership;
       const mark = markOf(options, lock);
       const before = engine.inspect();
@@ -536,21 +535,9 @@ async function beginNew(
   ownership: Ownership,
 ): Promise<void> {
   const { databaseId, epoch } = ownership.manifest;
-  const leapToVersion = epoch === 1 ? 0 : await announceLeap(ownership, 0);
+  const leapToVersion = epoch === 1 ? 0 : await ownership.leap(0);
   const target = await engine.create();
   await target.finish({ databaseId, version: 0, leapToVersion, state: {} });
-}
-
-/** @returns the version that versions go on after */
-async function announceLeap(
-  ownership: Ownership,
-  version: number,
-): Promise<number> {
-  // The leap is reckoned with every try: a restore may have leapt meanwhile.
-  const { leapVersion } = await ownership.update((manifest) =>
-    withLeap(manifest, version)
-  );
-  return leapVersion;
 }
 
 /** A file that is near the history's end already (`database/follower.ts`). */

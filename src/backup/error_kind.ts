@@ -1,5 +1,9 @@
 /** What an error of the backup is, in one word for those outside. */
-import { StartupError, UnavailableError } from "../common/errors.ts";
+import {
+  LocalFileError,
+  StartupError,
+  UnavailableError,
+} from "../common/errors.ts";
 import { ObjectStoreRefusedError } from "../object_store/object_store.ts";
 import type { BackupErrorKind } from "../store/store.ts";
 import { UnreadableError } from "./manifest.ts";
@@ -11,6 +15,7 @@ export function errorKindOf(error: unknown): BackupErrorKind {
   // While it runs: an answer that passes.
   if (error instanceof UnreadableError) return "unreachable";
   if (error instanceof UnavailableError) return "unreachable";
+  if (error instanceof LocalFileError) return "disk";
   // What was read is not what was written (restore.ts, verify.ts).
   if (error instanceof StartupError) return "damaged";
   return "other";

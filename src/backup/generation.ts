@@ -157,9 +157,17 @@ export function goneOver(
   seal: Seal | undefined,
   nowMs: number,
 ): Manifest {
-  const { name } = generation;
+  const { name, snapshotVersion } = generation;
   // A swap that is asked for again may have acted.
   if (manifest.generation === name) return manifest;
+  const former = manifest.generations
+    .find((former) => former.name === manifest.generation);
+  // One version has one time. That of a database without a commit is the
+  // clock's, which may be put back before the first one.
+  const begun = former?.snapshotVersion === snapshotVersion &&
+      former.snapshotTimeMs !== undefined
+    ? { ...generation, snapshotTimeMs: former.snapshotTimeMs }
+    : generation;
   return {
     ...manifest,
     generation: name,
@@ -168,7 +176,7 @@ export function goneOver(
       ...manifest.generations.map((former) =>
         former.endedMs === null ? { ...former, endedMs: nowMs } : former
       ),
-      generation,
+      begun,
     ],
     seals: seal === undefined ? manifest.seals : [...manifest.seals, seal],
   };

@@ -13,8 +13,9 @@ import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import type { ObjectStore } from "../object_store/object_store.ts";
 import { type HistoryEnd, historyEndOf } from "./history_end.ts";
+import { withLeap } from "./leap.ts";
 import { Lease, type Moment } from "./lease.ts";
-import type { Manifest } from "./manifest.ts";
+import type { Manifest, Seal } from "./manifest.ts";
 import {
   type EpochEnd,
   type GiveUp,
@@ -26,6 +27,7 @@ import {
   type OwnerStanding,
   OwnerState,
 } from "./owner_state.ts";
+import { withSeals } from "./sealing.ts";
 
 export { FencedError, isOutage } from "./owner_state.ts";
 
@@ -83,6 +85,8 @@ export class Ownership {
   private readonly store: ManifestStore;
   private readonly register: ManifestRegister;
   private readonly lease: Lease;
+  /** The last leap, and the version that it is over. */
+  private leapt: { over: number; to: number } | undefined;
 
   constructor(options: OwnershipOptions, taken: Taken) {
     const { state } = this;
@@ -173,6 +177,45 @@ export class Ownership {
     giveUp?: GiveUp,
   ): Promise<Manifest> {
     return this.register.update(change, giveUp);
+  }
+
+  /**
+   * Records where the earlier epochs end, and with the same change leaps over
+   * that, where the file is known to leap: some stores take one a second.
+   */
+  async seal(
+    seals: readonly Seal[],
+    leaps: boolean,
+    giveUp?: GiveUp,
+  ): Promise<void> {
+    await this.update((manifest) => {
+      const sealed = withSeals(manifest, seals);
+      return leaps
+        ? this.leaping(sealed, historyEndOf(sealed)?.version ?? 0)
+        : sealed;
+    }, giveUp);
+  }
+
+  /**
+   * Before a launch issues its first version: writes a leap over `version`, and
+   * over every leap before, into the manifest. One that it has made already
+   * does, where it is over that version.
+   * @returns the version that versions go on after
+   */
+  async leap(version: number): Promise<number> {
+    if (this.leapt === undefined || this.leapt.over < version) {
+      // It is reckoned with every try: a restore may have leapt meanwhile.
+      await this.update((manifest) => this.leaping(manifest, version));
+    }
+    return this.leapt!.to;
+  }
+
+  /** What is noted last is what was written: a try that lost is reckoned anew. */
+  private leaping(manifest: Manifest, version: number): Manifest {
+    const over = Math.max(version, manifest.leapVersion);
+    const next = withLeap(manifest, version);
+    this.leapt = { over, to: next.leapVersion };
+    return next;
   }
 
   /** See {@linkcode ManifestRegister.carryHead}. */

@@ -17,7 +17,6 @@ import { DATA_PATIENCE, Patience } from "../object_store/patience.ts";
 import type { ScratchDatabase } from "../store/local_engine.ts";
 import { goneOver, putSnapshot } from "./generation.ts";
 import type { RestorePlan } from "./history.ts";
-import { withLeap } from "./leap.ts";
 import type { Branch, Manifest } from "./manifest.ts";
 import { generationName } from "./names.ts";
 import type { HistoryEnd } from "./history_end.ts";
@@ -77,9 +76,7 @@ export async function rewind(options: RewindOptions): Promise<Rewound> {
     try {
       const end = requireEnd(ownership);
       requireFree(ownership.manifest, options.branchName);
-      const { leapVersion } = await ownership.update((manifest) =>
-        withLeap(manifest, end.version)
-      );
+      const leapVersion = await ownership.leap(end.version);
       await target.finish({
         databaseId: ownership.manifest.databaseId,
         version,

@@ -1,18 +1,23 @@
 /**
  * With an interval of 0, writers go in lockstep with the segments: those whose
  * answers one brings write again a moment after the next one has left, and
- * each segment has only half of them. So the next one waits for a part of all
- * who were at it, for the time of some puts at the most. With 64 connections on
- * a local MinIO: 5,500 writes/s instead of 4,500.
+ * each segment has only half of them. So the next one waits for nearly all who
+ * were at it, for the time of some puts at the most (docs/decisions/shipping.md
+ * has what it brings).
  */
 import type { Clock } from "../common/clock.ts";
 import type { LogRow } from "../store/backup_source.ts";
 
-const ROUND_PART = 0.8;
+const ROUND_PART = 0.95;
+/** The longest wait: of some puts, or, where they take long, of one. */
 const ROUND_PUTS = 3;
-/** After a wait in vain, so many segments leave at once; twice as many then. */
-const FIRST_UNROUNDED = 8;
-const MAX_UNROUNDED = 256;
+const LONG_PUTS_MS = 20;
+/**
+ * After a wait in vain so many segments have none behind them, its own
+ * included; after the next one twice as many.
+ */
+const FIRST_UNROUNDED = 1;
+const MAX_UNROUNDED = 64;
 
 export class Rounds {
   /** What the next segment waits for; undefined: it leaves at once. */
@@ -29,10 +34,7 @@ export class Rounds {
   waitMs(): number {
     const { round } = this;
     if (round === undefined) return 0;
-    if (this.isGathered(round.bytes)) {
-      this.unrounded.next = FIRST_UNROUNDED;
-      return 0;
-    }
+    if (this.isGathered(round.bytes)) return 0;
     return round.untilMs - this.clock.monotonicMs();
   }
 
@@ -49,7 +51,8 @@ export class Rounds {
     this.round = isShared && unrounded.left === 0
       ? {
         bytes: aheadBytes + this.waitingBytes(),
-        untilMs: this.clock.monotonicMs() + ROUND_PUTS * tookMs,
+        untilMs: this.clock.monotonicMs() +
+          Math.min(ROUND_PUTS * tookMs, Math.max(tookMs, LONG_PUTS_MS)),
       }
       : undefined;
   }
@@ -58,8 +61,12 @@ export class Rounds {
   end(): void {
     const { round, unrounded } = this;
     this.round = undefined;
-    if (!round || this.isGathered(round.bytes)) return;
-    unrounded.left = unrounded.next;
-    unrounded.next = Math.min(2 * unrounded.next, MAX_UNROUNDED);
+    if (round === undefined) return;
+    if (this.isGathered(round.bytes)) {
+      unrounded.next = Math.max(unrounded.next / 2, FIRST_UNROUNDED);
+    } else {
+      unrounded.left = unrounded.next;
+      unrounded.next = Math.min(2 * unrounded.next, MAX_UNROUNDED);
+    }
   }
 }

@@ -12,7 +12,7 @@ import { Encoding, NEVER_MS } from "../protocol/messages.ts";
 import type { BackupSource, LogRow } from "../store/backup_source.ts";
 import { Shipper } from "./shipper.ts";
 
-const PUT_MS = 10;
+const PUT_MS = 5;
 
 /** A log of equal commits, and a bucket whose puts end when the test says. */
 class Scene {

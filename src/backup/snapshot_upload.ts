@@ -5,13 +5,13 @@
  * part whose content is in the bucket already is not put again. Each content
  * has a name of its own, so a put that acts late never changes a part.
  */
-import { type Bytes, compareBytes } from "../common/bytes.ts";
+import { type Bytes, compareBytes, releaseBytes } from "../common/bytes.ts";
 import { type Clock, sleepUntil } from "../common/clock.ts";
 import { messageOf } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Random } from "../common/random.ts";
 import { retry } from "../common/retry.ts";
-import type { ObjectStore } from "../object_store/object_store.ts";
+import type { ObjectStore, PutOptions } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import {
   type BackupSource,
@@ -28,11 +28,16 @@ const PART_BYTES = 1024 * 1024;
 const UPLOADS = 4;
 /**
  * While requests are served, a part is begun no sooner than this after the one
- * before: each takes the serving thread and the disk for some 20 ms. With 400
- * requests/s beside it, half of the writes take 5 ms, not 28 (and 2.5 without a
- * snapshot). Not in a try after one that was given up: that one was too slow.
+ * before: each takes some 15 ms of the processor, in all threads. Not in a try
+ * after one that was given up: that one was too slow.
  */
 const BUSY_SPACING_MS = 150;
+/**
+ * While requests are served, a part is read and sent in pieces of 64 KiB, with
+ * so much between two of them: the slowest 1 % of the requests wait for one
+ * piece then, and not for a part.
+ */
+const BUSY_PAUSE_MS = 6;
 const PUT_RETRY = { firstMs: 1000, maxMs: 5000 };
 /** How often what is left of earlier tries is tried to be deleted. */
 const MAX_DELETE_TRIES = 5;
@@ -119,7 +124,7 @@ export class SnapshotUpload {
     const uploads = new Set<Promise<void>>();
     const failed = Promise.withResolvers<never>();
     failed.promise.catch(() => {});
-    const pace = this.hasGivenUp ? () => {} : this.pace();
+    const pace = this.hasGivenUp ? undefined : new Pace(this.options);
     let entries = 0;
     const done = (part: SnapshotPartInfo) => {
       entries += part.entries ?? 0;
@@ -131,24 +136,30 @@ export class SnapshotUpload {
         splitKeys: this.endKeys,
         maxLogBytes,
         signal,
+        pauseMs: () => pace?.pauseMs ?? 0,
         onBegin: (version) => this.options.onBegin(version),
         onPart: async (part) => {
           endKeys.push(part.endKey);
           const known = this.stored.get(part.sha256);
           if (known) {
             parts.push(known);
+            releaseBytes(part.bytes);
             done(known);
             return;
           }
           const info = this.infoOf(part);
           parts.push(info);
-          const uploading = this.put(info.key, part.bytes).then(() => {
+          const uploading = putUntilThere(this.options, info.key, part.bytes, {
+            sha256: part.sha256,
+            pauseMs: pace?.pauseMs,
+          }).then(() => {
+            releaseBytes(part.bytes);
             this.stored.set(part.sha256, info);
             done(info);
           }).finally(() => uploads.delete(uploading));
           uploading.catch(failed.reject);
           uploads.add(uploading);
-          await pace();
+          await pace?.rest();
           if (uploads.size < UPLOADS) return;
           await Promise.race([failed.promise, ...uploads]);
         },
@@ -173,20 +184,6 @@ export class SnapshotUpload {
     }
   }
 
-  /** @returns to be called after each part: leaves room for what is served */
-  private pace(): () => Promise<void> {
-    const { clock, requests, signal } = this.options;
-    let begunMs = clock.monotonicMs();
-    let served = requests();
-    return async () => {
-      const isBusy = requests() !== served;
-      const restMs = begunMs + BUSY_SPACING_MS - clock.monotonicMs();
-      if (isBusy && restMs > 0) await sleepUntil(clock, restMs, signal);
-      begunMs = clock.monotonicMs();
-      served = requests();
-    };
-  }
-
   private infoOf(part: SnapshotPart): SnapshotPartInfo {
     const { epoch } = this.options;
     return {
@@ -195,11 +192,6 @@ export class SnapshotUpload {
       entries: part.entries,
       sha256: part.sha256,
     };
-  }
-
-  /** Tries until it is there, or the signal ends it. */
-  private async put(key: string, data: Bytes): Promise<void> {
-    await putUntilThere(this.options, key, data);
   }
 
   /**
@@ -221,6 +213,40 @@ export class SnapshotUpload {
   }
 }
 
+/** Leaves room for what is served beside a snapshot. */
+class Pace {
+  private begunMs: number;
+  private served: number;
+  /** Taken for granted until the first part tells. */
+  private isBusy = true;
+
+  constructor(
+    private readonly options: Pick<
+      SnapshotUploadOptions,
+      "clock" | "requests" | "signal"
+    >,
+  ) {
+    this.begunMs = options.clock.monotonicMs();
+    this.served = options.requests();
+  }
+
+  /** Between the pieces of a part. */
+  get pauseMs(): number {
+    return this.isBusy ? BUSY_PAUSE_MS : 0;
+  }
+
+  /** After each part. */
+  async rest(): Promise<void> {
+    const { clock, requests, signal } = this.options;
+    // Since the last part: its rest counts as well as the reading.
+    this.isBusy = requests() !== this.served;
+    this.served = requests();
+    const restMs = this.begunMs + BUSY_SPACING_MS - clock.monotonicMs();
+    if (this.isBusy && restMs > 0) await sleepUntil(clock, restMs, signal);
+    this.begunMs = clock.monotonicMs();
+  }
+}
+
 /** Tries until it is there, or the signal ends it. */
 export async function putUntilThere(
   options: Pick<
@@ -229,10 +255,13 @@ export async function putUntilThere(
   >,
   key: string,
   data: Bytes,
+  how: Pick<PutOptions, "sha256" | "pauseMs"> = {},
 ): Promise<void> {
   const { objects, logger, patience, signal } = options;
   const put = () =>
-    patience.run((timeoutMs) => objects.put(key, data, { signal, timeoutMs }));
+    patience.run((timeoutMs) =>
+      objects.put(key, data, { ...how, signal, timeoutMs })
+    );
   await retry(put, {
     ...options,
     policy: PUT_RETRY,

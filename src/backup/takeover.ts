@@ -22,7 +22,7 @@ import {
   Ownership,
   type OwnershipOptions,
 } from "./ownership.ts";
-import { missingSeals, withSeals } from "./sealing.ts";
+import { missingSeals } from "./sealing.ts";
 import { checkDatabase, checkFile, takenOver } from "./takeover_rules.ts";
 import { readOfNonEmpty } from "./unclaimed.ts";
 
@@ -208,10 +208,14 @@ export class Candidate {
    * Raises the epoch with ourselves as the owner, keeps the lease alive from
    * then on, and records where the earlier epochs end.
    * @param sight the last look, which says that it may be taken
+   * @param options `leaps`: the file is going to; said with the ends then
    * @returns undefined where another launch has won
    * @throws StartupError where a segment is missing, or our file is needed
    */
-  async take(sight: Sight): Promise<Ownership | undefined> {
+  async take(
+    sight: Sight,
+    { leaps = false } = {},
+  ): Promise<Ownership | undefined> {
     const { clock, random, databaseId, signal } = this.options;
     const { found } = this;
     if (sight.mayTake === undefined || sight.tag !== found?.tag) {
@@ -245,7 +249,7 @@ export class Candidate {
     });
     const keepingAlive = ownership.keepAlive();
     try {
-      await this.seal(ownership);
+      await this.seal(ownership, leaps);
       await ownership.keepCopy();
       // A place that was empty has not told its time yet.
       if (!this.hasToldClocks) {
@@ -265,7 +269,7 @@ export class Candidate {
   }
 
   /** The listing begins after the swap that raised the epoch has won. */
-  private async seal(ownership: Ownership): Promise<void> {
+  private async seal(ownership: Ownership, leaps: boolean): Promise<void> {
     const { objects, clock, random, signal } = this.options;
     const seals = await retry(
       () => missingSeals(objects, ownership.manifest, signal),
@@ -279,10 +283,7 @@ export class Candidate {
           ownership.standing.kind !== "ended",
       },
     );
-    await ownership.update(
-      (manifest) => withSeals(manifest, seals),
-      () => signal?.aborted === true,
-    );
+    await ownership.seal(seals, leaps, () => signal?.aborted === true);
   }
 }
 

@@ -12,6 +12,7 @@ import {
   type Ownership,
   type OwnershipOptions,
 } from "./ownership.ts";
+import { VERSION_LEAP } from "./manifest.ts";
 import { segmentKey } from "./names.ts";
 import { acquireOwnership, Candidate } from "./takeover.ts";
 
@@ -220,6 +221,48 @@ Deno.test("a clock that disagrees with the store's is told once, with both times
   assert.equal(warnings.length, 1);
   assert.match(warnings[0], /disagree/);
   assert.match(warnings[0], /"ours":"2023-.*"store":"2023-.*"skewMs":-30000/);
+});
+
+Deno.test("a takeover with a file that leaps changes the manifest twice: the epoch, and the ends with the leap", async () => {
+  const { clock, memory, options, candidate } = world();
+  const before = await acquireOwnership(options());
+  const generation = "20260101t000000z-00000001-aaaa";
+  await before.update((manifest) => ({
+    ...manifest,
+    generation,
+    generations: [
+      { name: generation, startedMs: 1, endedMs: null, snapshotVersion: 0 },
+    ],
+  }));
+  const stamp = "0".repeat(15) + "900000000";
+  await memory.put(
+    segmentKey(generation, { epoch: 1, tsn: 1, first: stamp, last: stamp }),
+    new Uint8Array([1]),
+  );
+  before.stop();
+  await passing(clock, LEASE_MS + CLOCK_MARGIN_MS + SLACK_MS);
+  let changes = 0;
+  const replace = memory.replace.bind(memory);
+  memory.replace = (key, ...args) => {
+    if (key === "manifest.json") changes++;
+    return replace(key, ...args);
+  };
+  const next = candidate();
+  await next.look();
+  await passing(clock, LEASE_MS + CLOCK_MARGIN_MS + SLACK_MS);
+  const sight = await next.look();
+  assert.equal(sight.mayTake, "leaseOver");
+  const owner = (await next.take(sight, { leaps: true }))!;
+  assert.equal(await owner.leap(9), VERSION_LEAP + 9);
+  assert.equal(changes, 2);
+  const { seals, leapVersion } = owner.manifest;
+  assert.deepEqual(seals, [
+    { generation, epoch: 1, lastTsn: 1, lastVersion: 9 },
+  ]);
+  assert.equal(leapVersion, VERSION_LEAP + 9);
+  // A file that was ahead of all that the bucket has goes further.
+  assert.equal(await owner.leap(10), 2 * VERSION_LEAP + 9);
+  assert.equal(changes, 3);
 });
 
 Deno.test("a listing that takes longer than the lease costs nobody the takeover", async () => {

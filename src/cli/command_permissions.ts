@@ -82,8 +82,8 @@ export function commandPermissions(
     accessTokenFile,
     addressFile,
     output,
-    replicaOf,
     resumeFile,
+    replicaOf,
   } = values;
   const files = (access: "read" | "write", paths: string[]) =>
     permissions({ read: paths, write: access === "write" ? paths : [] });
@@ -104,11 +104,11 @@ export function commandPermissions(
   if (needs.database !== undefined && sqlitePath !== undefined) {
     all.push(files(needs.database, foldersOf(sqlitePath, around)));
   }
-  if (replicaOf !== undefined && URL.canParse(replicaOf)) {
-    all.push(permissions({ net: [hostAndPort(new URL(replicaOf))] }));
-  }
   if (resumeFile !== undefined) {
     all.push(files("write", [dirname(resumeFile)]));
+  }
+  if (replicaOf !== undefined && URL.canParse(replicaOf)) {
+    all.push(permissions({ net: [hostAndPort(new URL(replicaOf))] }));
   }
   if (output !== undefined) all.push(files("write", [dirname(output)]));
   if (accessTokenFile !== undefined) {
@@ -121,8 +121,10 @@ export function commandPermissions(
       ? needs.place(values)
       : needs.place;
     all.push(placePermissions(place, access, around));
-    // By the machine's start it knows after a kill that its last launch is gone.
-    if (needs.listens) all.push(permissions({ sys: ["osUptime"] }));
+    // By the machine's start an owner knows that its killed launch is gone.
+    if (needs.listens && access === "write") {
+      all.push(permissions({ sys: ["osUptime"] }));
+    }
   }
   if (needs.scratch) {
     const folder = values.scratchFolder ?? temporaryFolder(around);

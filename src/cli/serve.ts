@@ -84,9 +84,9 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       restSecret: config.restSecret,
       publicReads: config.publicReads,
       maxInFlightBytes: config.maxInFlightBytes,
-      advertisedReplicas: config.advertisedReplicas,
       isNamedStrong: config.isNamedStrong,
       changesRetainedBytes: config.changesRetainedBytes,
+      advertisedReplicas: config.advertisedReplicas,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
       // Opening and closing it touches no lock of SQLite.

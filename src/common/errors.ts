@@ -37,6 +37,12 @@ export class StartupError extends Error {
   override name = "StartupError";
 }
 
+/**
+ * This machine's own file or disk does not let us: it is full, say. What others
+ * hold is whole, and the same may be tried again when there is room.
+ */
+export class LocalFileError extends StartupError {}
+
 /** What an unknown thrown value says, without its stack. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

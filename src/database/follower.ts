@@ -86,6 +86,7 @@ export class Follower {
    * Brings the file to the end of what the bucket shows.
    * @returns how many segments were new
    * @throws StartupError where the backup is damaged; the file is as it was
+   * @throws LocalFileError where it cannot be written
    * @throws UnavailableError where the store does not answer
    */
   async step(manifest: Manifest): Promise<number> {
@@ -123,6 +124,23 @@ export class Follower {
       return segments;
     }
     return segments;
+  }
+
+  /**
+   * Writes the position once more, as taking over would write: whether the
+   * disk has room for that.
+   * @throws LocalFileError where it has not
+   */
+  async prove(manifest: Manifest): Promise<void> {
+    const { position } = this;
+    if (position === undefined) return;
+    const target = await this.options.engine.catchUp();
+    try {
+      await this.finish(target, manifest, position);
+    } catch (error) {
+      await target.discard();
+      throw error;
+    }
   }
 
   /** Finds out where the file stands, or restores one. */

@@ -9,7 +9,12 @@
  */
 import { sleepUntil } from "../common/clock.ts";
 import { withDeadline } from "../common/deadline.ts";
-import { messageOf, StartupError, UnavailableError } from "../common/errors.ts";
+import {
+  LocalFileError,
+  messageOf,
+  StartupError,
+  UnavailableError,
+} from "../common/errors.ts";
 import { retry } from "../common/retry.ts";
 import { type BackupEnd, BackupService } from "../backup/backup_service.ts";
 import { errorKindOf } from "../backup/error_kind.ts";
@@ -45,6 +50,8 @@ const ASK_AGAIN_MS = 10_000;
 /** How long what was given up for one launch is left to it. */
 const YIELD_MS = 3000;
 const OUTAGE_RETRY_MS = 1000;
+/** A local disk that had no room is tried again after this, then less often. */
+const LOCAL_RETRY_MS = { firstMs: 5000, maxMs: 20_000 };
 /** A stop waits so long for the object store. */
 const WITHDRAW_TIMEOUT_MS = 2000;
 /** The same for a launch under way, unless its caller says otherwise. */
@@ -83,6 +90,10 @@ export class Instance {
   /** Why the last look at the object store failed, while it fails. */
   private outage: unknown;
   private followProblem: unknown;
+  /** Why the local file cannot be made ready: it takes over with none. */
+  private localProblem: LocalFileError | undefined;
+  private localPauseMs = LOCAL_RETRY_MS.firstMs;
+  private hasToldOfTakeover = false;
   private yielding: { epoch: number; untilMs: number } | undefined;
   private nextFollowMs = 0;
   private followPauseMs = FOLLOW_MS;
@@ -131,15 +142,16 @@ export class Instance {
   private async serveOnce(): Promise<BackupEnd | undefined> {
     const { engine } = this.options;
     const calls = new HandoverCalls();
+    const lock = this.lock ??= engine.lock();
     const ownership = await this.becomeOwner(
-      calls,
-      this.lock ??= engine.lock(),
+      await this.withLocalFile(() =>
+        new Candidate(ownershipOptions(this.serviceOptions, calls, lock))
+      ),
     );
     this.shut(
       "starting",
       "The database is being opened; try again in a moment.",
     );
-    const { lock } = this;
     this.lock = undefined;
     let service: BackupService;
     try {
@@ -153,9 +165,14 @@ export class Instance {
     } catch (error) {
       // Another instance took over before this one served anything.
       if (error instanceof FencedError) return undefined;
-      throw error;
+      // It was given back, for others that stand by.
+      if (!this.isBlockedBy(error)) throw error;
+      this.tellOfTakeover();
+      return undefined;
     }
     this.follower.forget();
+    this.localPauseMs = LOCAL_RETRY_MS.firstMs;
+    this.hasToldOfTakeover = false;
     this.service = service;
     this.hasServed = true;
     this.store.open(service.store);
@@ -169,15 +186,9 @@ export class Instance {
 
   // ------------------------------------------------------------- standing by
 
-  private async becomeOwner(
-    calls: HandoverCalls,
-    lock: EngineLock,
-  ): Promise<Ownership> {
+  private async becomeOwner(candidate: Candidate): Promise<Ownership> {
     const { clock, objects } = this.options;
     const { signal } = this.stopped;
-    const candidate = new Candidate(
-      ownershipOptions(this.serviceOptions, calls, lock),
-    );
     const beat = new HandoverBeat({ objects, clock }, candidate.launch);
     let firstEpoch: number | undefined;
     let askAtMs = 0;
@@ -187,8 +198,10 @@ export class Instance {
       for (;;) {
         const sight = await this.answered(() => candidate.look());
         const { manifest } = sight;
-        const takes = sight.mayTake !== undefined &&
+        const mayTake = sight.mayTake !== undefined &&
           !this.yields(manifest, candidate.launch);
+        const takes = mayTake && this.localProblem === undefined;
+        if (mayTake && !takes) this.tellOfTakeover();
         // Its owner may be alive and asked nothing: what takes long is done
         // before, and the owner goes on if somebody asks it meanwhile.
         if (
@@ -200,7 +213,11 @@ export class Instance {
           continue;
         }
         if (takes || manifest === undefined) {
-          const taken = await this.answered(() => candidate.take(sight));
+          // A file that followed leaps when it takes over.
+          const leaps = this.follower.position !== undefined;
+          const taken = await this.answered(() =>
+            candidate.take(sight, { leaps })
+          );
           if (taken !== undefined) return taken;
           continue;
         }
@@ -209,7 +226,8 @@ export class Instance {
         const asks = !this.options.isStandby && !this.hasServed &&
           manifest.epoch === firstEpoch;
         await this.follow(manifest, asks);
-        const isReady = asks && this.follower.isReady;
+        const isReady = asks && this.follower.isReady &&
+          this.localProblem === undefined;
         // Of several that are ready, one is asked for, and it alone says so.
         if (isReady && manifest.handoverTo === candidate.launch) beat.start();
         else beat.stop();
@@ -262,16 +280,24 @@ export class Instance {
       );
     }
     this.manifest = manifest;
-    this.shut("standby", standingBy(manifest.ownerUrl));
-    if (!isEager && clock.monotonicMs() < this.nextFollowMs) return;
+    if (this.localProblem === undefined) {
+      this.shut("standby", standingBy(manifest.ownerUrl));
+    }
+    const isUrgent = isEager && this.localProblem === undefined;
+    if (!isUrgent && clock.monotonicMs() < this.nextFollowMs) return;
     try {
       const segments = await this.follower.step(manifest);
+      if (this.localProblem !== undefined) {
+        await this.follower.prove(manifest);
+        this.unblock();
+      }
       this.followPauseMs = segments > 0
         ? FOLLOW_MS
         : Math.min(2 * this.followPauseMs, MAX_FOLLOW_MS);
       this.followProblem = undefined;
     } catch (error) {
       this.stopped.signal.throwIfAborted();
+      if (this.isBlockedBy(error)) return;
       if (!isOutage(error) && !(error instanceof StartupError)) throw error;
       this.followPauseMs = MAX_FOLLOW_MS;
       if (this.followProblem === undefined) {
@@ -282,6 +308,56 @@ export class Instance {
       this.followProblem = error;
     }
     this.nextFollowMs = clock.monotonicMs() + this.followPauseMs;
+  }
+
+  // ----------------------------------------------------------- a full disk
+
+  /**
+   * Whether it is for the local disk that this does not go on. Who stands by
+   * waits for room then, and says so; a first start ends and says so.
+   */
+  private isBlockedBy(error: unknown): boolean {
+    const { clock, logger } = this.options;
+    if (!(error instanceof LocalFileError) || this.closing) return false;
+    if (!this.hasServed && this.manifest === undefined) return false;
+    if (this.localProblem === undefined) {
+      logger.error(
+        "The local disk does not take the database; this instance stands by until it does, and leaves the database to others.",
+        { reason: messageOf(error) },
+      );
+    }
+    this.localProblem = error;
+    this.shut(
+      "disk",
+      "The disk of this instance is full or does not take the database: it cannot take over until there is room. Nothing was applied; ask the instance that serves the database.",
+    );
+    this.nextFollowMs = clock.monotonicMs() + this.localPauseMs;
+    this.localPauseMs = Math.min(2 * this.localPauseMs, LOCAL_RETRY_MS.maxMs);
+    return true;
+  }
+
+  private unblock(): void {
+    this.localProblem = undefined;
+    this.options.logger.info("The local disk takes the database again.");
+  }
+
+  private tellOfTakeover(): void {
+    if (this.hasToldOfTakeover) return;
+    this.hasToldOfTakeover = true;
+    this.options.logger.error(
+      "Nobody serves the database, and this instance cannot take over: its local disk does not take it. Make room there.",
+      { reason: messageOf(this.localProblem) },
+    );
+  }
+
+  /** @param work looks at the local file */
+  private withLocalFile<T>(work: () => T): Promise<T> {
+    return retry(() => new Promise<T>((resolve) => resolve(work())), {
+      clock: this.options.clock,
+      policy: LOCAL_RETRY_MS,
+      signal: this.stopped.signal,
+      isTemporary: (error) => this.isBlockedBy(error),
+    });
   }
 
   // ------------------------------------------------------------- an outage
@@ -382,7 +458,10 @@ export class Instance {
 
   // --------------------------------------------------------------- reporting
 
-  private shut(cause: "starting" | "standby" | "backup", reason: string): void {
+  private shut(
+    cause: "starting" | "standby" | "backup" | "disk",
+    reason: string,
+  ): void {
     this.store.shut({ cause, reason });
   }
 
@@ -406,7 +485,7 @@ export class Instance {
     const { local, bucket } = this.durableVersions();
     const { caughtUpAtMs } = this.follower;
     const { manifest, outage, followProblem, options } = this;
-    const error = outage ?? followProblem;
+    const error = outage ?? this.localProblem ?? followProblem;
     return {
       durability: options.durability,
       state: outage !== undefined

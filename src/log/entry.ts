@@ -5,7 +5,7 @@
  *
  * Results are logged, not operations: a sum is the set of what it came to.
  */
-import type { Bytes } from "../common/bytes.ts";
+import { type Bytes, EMPTY_BYTES } from "../common/bytes.ts";
 import { type Encoding, NEVER_MS } from "../protocol/messages.ts";
 import {
   dataFieldSize,
@@ -132,8 +132,8 @@ export function decodeLogEntry(reader: ProtoReader): LogEntry {
     order: 0,
     index: 0,
     kind: LogKind.SET,
-    key: new Uint8Array(0),
-    value: new Uint8Array(0),
+    key: EMPTY_BYTES,
+    value: EMPTY_BYTES,
     encoding: 0,
     expireAtMs: NEVER_MS,
   };

@@ -12,6 +12,7 @@ import {
   type ObjectHead,
   type ObjectInfo,
   type ObjectStore,
+  type PutOptions,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
@@ -123,7 +124,7 @@ export class CountedObjectStore implements ObjectStore {
   put(
     key: string,
     data: Uint8Array,
-    options?: RequestOptions,
+    options?: PutOptions,
   ): Promise<VersionTag> {
     return this.watch(
       "put",

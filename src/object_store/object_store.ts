@@ -49,6 +49,16 @@ export interface RequestOptions {
   timeoutMs?: number;
 }
 
+export interface PutOptions extends RequestOptions {
+  /** The SHA-256 of the data, in hexadecimal, where it is known already. */
+  sha256?: string;
+  /**
+   * Not in one go: the thread is left to others for so long after each piece
+   * of 64 KiB. A wish: S3 heeds it, a folder has no need to.
+   */
+  pauseMs?: number;
+}
+
 export interface ListOptions extends RequestOptions {
   /** Only keys that come after this one, which need not exist. */
   startAfter?: string;
@@ -127,7 +137,7 @@ export interface ObjectStore {
   put(
     key: string,
     data: Uint8Array,
-    options?: RequestOptions,
+    options?: PutOptions,
   ): Promise<VersionTag>;
 
   /** Writes only where the key is absent. Meant for small objects. */

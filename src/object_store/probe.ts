@@ -10,6 +10,7 @@ import {
   type ObjectStore,
   ObjectStoreRefusedError,
   type RequestOptions,
+  type VersionTag,
 } from "./object_store.ts";
 
 export type ProbeResult =
@@ -51,9 +52,9 @@ export async function probe(
   let keepsAll: string | undefined;
   try {
     const asked = await Promise.allSettled([
-      problemOfCreate(store, created, options),
-      problemOfReplace(store, replaced, options),
-      problemOfRace(store, raced, options),
+      asking(store, created, problemOfCreate, options),
+      asking(store, replaced, problemOfReplace, options),
+      asking(store, raced, problemOfRace, options),
     ]);
     for (const result of asked) {
       if (result.status === "rejected") throw result.reason;
@@ -73,13 +74,28 @@ function bad(reason: string): ProbeResult {
 
 const LOST = "Two instances could overwrite each other's backup there.";
 
-async function problemOfCreate(
+/** About an object that holds "first". */
+interface Question {
+  store: ObjectStore;
+  key: string;
+  tag: VersionTag;
+  options: RequestOptions | undefined;
+}
+
+async function asking(
   store: ObjectStore,
   key: string,
+  problemOf: (question: Question) => Promise<string | undefined>,
   options: RequestOptions | undefined,
 ): Promise<string | undefined> {
   const first = await store.create(key, utf8("first"), options);
   if (!first.written) return await notCreated(store, key, options);
+  return await problemOf({ store, key, tag: first.tag, options });
+}
+
+async function problemOfCreate(
+  { store, key, options }: Question,
+): Promise<string | undefined> {
   const again = await store.create(key, utf8("again"), options);
   if (!again.written) return undefined;
   return `${store.url} created an object that was already there: it ` +
@@ -87,35 +103,27 @@ async function problemOfCreate(
 }
 
 async function problemOfReplace(
-  store: ObjectStore,
-  key: string,
-  options: RequestOptions | undefined,
+  { store, key, tag, options }: Question,
 ): Promise<string | undefined> {
-  const first = await store.create(key, utf8("first"), options);
-  if (!first.written) return await notCreated(store, key, options);
-  const second = await store.replace(key, utf8("second"), first.tag, options);
+  const second = await store.replace(key, utf8("second"), tag, options);
   if (!second.written) {
     await requireAbsence(store, key, "second", options);
     return `${store.url} refused to replace an object whose version had not ` +
       "changed, so a backup could not change hands in it.";
   }
-  const stale = await store.replace(key, utf8("stale"), first.tag, options);
+  const stale = await store.replace(key, utf8("stale"), tag, options);
   if (!stale.written) return undefined;
   return `${store.url} replaced an object whose version had changed: it ` +
     `ignores the condition on the version. ${LOST}`;
 }
 
 async function problemOfRace(
-  store: ObjectStore,
-  key: string,
-  options: RequestOptions | undefined,
+  { store, key, tag, options }: Question,
 ): Promise<string | undefined> {
-  const first = await store.create(key, utf8("first"), options);
-  if (!first.written) return await notCreated(store, key, options);
   const race = await Promise.allSettled(
     Array.from(
       { length: RACERS },
-      (_, i) => store.replace(key, utf8(`racer ${i}`), first.tag, options),
+      (_, i) => store.replace(key, utf8(`racer ${i}`), tag, options),
     ),
   );
   const winners = race.filter((result) =>

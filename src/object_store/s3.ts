@@ -22,6 +22,7 @@ import {
   type ObjectInfo,
   type ObjectStore,
   ObjectStoreRefusedError,
+  type PutOptions,
   type RequestOptions,
   type StoredObject,
   type VersionTag,
@@ -203,14 +204,14 @@ export class S3ObjectStore implements ObjectStore {
   put(
     key: string,
     data: Uint8Array,
-    options?: RequestOptions,
+    options?: PutOptions,
   ): Promise<VersionTag> {
     if (data.length <= this.#partSizeBytes) {
       return this.#run(
         options,
         "Writing",
         key,
-        (key, signal) => this.#putWhole(key, data, {}, signal),
+        (key, signal) => this.#putWhole(key, data, {}, signal, options),
       );
     }
     return putInParts({
@@ -293,12 +294,15 @@ export class S3ObjectStore implements ObjectStore {
     body: Uint8Array,
     conditions: Record<string, string>,
     signal: AbortSignal,
+    options: PutOptions = {},
   ): Promise<VersionTag> {
     const answer = await this.#objects.send({
       method: "PUT",
       key,
       headers: { "content-type": "application/octet-stream", ...conditions },
       body,
+      bodySha256: options.sha256,
+      pauseMs: options.pauseMs,
       signal,
     });
     await answer.body?.cancel();

@@ -9,6 +9,7 @@ import type { Bytes } from "../common/bytes.ts";
 import type { Clock } from "../common/clock.ts";
 import { UnavailableError } from "../common/errors.ts";
 import { nowIn } from "./answer_time.ts";
+import { PacedBody, PIECE_BYTES } from "./paced_body.ts";
 import { hashOf, type Scope, Signer } from "./s3_signature.ts";
 
 /** An error's text is read up to this. */
@@ -31,6 +32,9 @@ export interface S3Request {
   key: string;
   headers?: Record<string, string>;
   body?: Uint8Array;
+  /** See `PutOptions`. */
+  bodySha256?: string | undefined;
+  pauseMs?: number | undefined;
   signal: AbortSignal;
 }
 
@@ -61,8 +65,9 @@ export class S3Http {
 
   /** @throws S3HttpError unless the answer is a success; then its body is open */
   async send(
-    { method, key, headers = {}, body, signal }: S3Request,
+    request: S3Request,
   ): Promise<Response> {
+    const { method, key, headers = {}, body, pauseMs = 0, signal } = request;
     const { client, bucket, clock, http } = this.options;
     if (this.#place === undefined) {
       const place = await findPlace(client, bucket);
@@ -75,7 +80,7 @@ export class S3Http {
       method,
       path,
       headers: { ...headers, host },
-      bodyHash: await hashOf(body),
+      bodyHash: request.bodySha256 ?? await hashOf(body),
       nowMs: clock.nowMs() + client.config.systemClockOffset,
     }, credentials);
     // The runtime says it by itself.
@@ -83,7 +88,9 @@ export class S3Http {
     const answer = await fetch(origin + path, {
       method,
       headers: signed,
-      body: body as Bytes | undefined,
+      body: body !== undefined && pauseMs > 0 && body.length > PIECE_BYTES
+        ? new PacedBody(body, pauseMs, clock)
+        : body as Bytes | undefined,
       client: http,
       // A redirect would lose the signature.
       redirect: "manual",

@@ -2,6 +2,7 @@
 import * as aws from "@aws-sdk/client-s3";
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import {
   type HttpProxy,
   startHttpProxy,
@@ -263,6 +264,26 @@ const CASES: Record<string, (setting: Setting) => Promise<void>> = {
     }
     proxy.rule = () => undefined;
     assert.equal(await store.get("manifest.json"), undefined);
+  },
+
+  async "an object that is sent in pieces is there whole, or not at all"(
+    { open },
+  ) {
+    const store = open();
+    const data = seededRandom(5).bytes(300_000);
+    const { sha256, other } = {
+      sha256: createHash("sha256").update(data).digest("hex"),
+      other: createHash("sha256").update("other").digest("hex"),
+    };
+    const tag = await store.put("pieces", data, { sha256, pauseMs: 1 });
+    const found = (await store.get("pieces"))!;
+    assert.equal(found.tag, tag);
+    assert.equal(Buffer.compare(found.data, data), 0);
+    // The digest is of the data, for the store as well.
+    await assert.rejects(
+      store.put("pieces", data.slice(1), { sha256: other, pauseMs: 1 }),
+    );
+    assert.equal((await store.head("pieces"))!.tag, tag);
   },
 
   async "a large object that cannot be finished leaves nothing"(

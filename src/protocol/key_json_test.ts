@@ -29,3 +29,21 @@ Deno.test("bytes that are no key have none", () => {
   assert.equal(keyJson(new Uint8Array([0xff, 1])), undefined);
   assert.equal(keyJson(new Uint8Array(0)), "[]");
 });
+
+Deno.test("keys of strings have the JSON that their parts have", () => {
+  for (
+    const parts of [
+      ["users", "alice"],
+      [""],
+      ["", ""],
+      ["a\0"],
+      ["a", "\0b"],
+      ['"', "\\"],
+      ["\u001f", "\u007f", " ~"],
+      ["é", "日本"],
+    ]
+  ) assert.equal(keyJson(encodeKey(parts)), JSON.stringify(parts));
+  for (const cut of [[0x02], [0x02, 0x61], [0x02, 0x61, 0, 0x02, 0x62]]) {
+    assert.equal(keyJson(new Uint8Array(cut)), undefined);
+  }
+});

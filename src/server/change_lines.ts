@@ -16,7 +16,7 @@ import { Encoding, NEVER_MS } from "../protocol/messages.ts";
 import { ProtoReader } from "../protocol/protobuf.ts";
 import { UnreadableValueError } from "../protocol/stored_value.ts";
 import { toJson } from "../protocol/typed_json.ts";
-import { decodeValue } from "../protocol/v8_value.ts";
+import { decodeV8 } from "../protocol/v8_value.ts";
 import { versionstampHex } from "../protocol/versionstamp.ts";
 import type { LogRow } from "../store/backup_source.ts";
 
@@ -34,13 +34,15 @@ const MAX_DATE_MS = 8.64e15;
 export class ChangeLines {
   /** Every commit up to here has been written as far as it is wanted. */
   version: number;
-  /** What is left of the present row. */
-  private reader = new ProtoReader(new Uint8Array(0));
+  /** The present row, what is left of it, and the rows after it. */
   private row: LogRow | undefined;
+  private reader = new ProtoReader(new Uint8Array(0));
+  private later: LogRow[] = [];
   private committedAt = "";
   /** The commit whose entries are being read, and how many it had so far. */
   private present = 0;
   private count = 0;
+  private stamp = { version: -1, order: 0, text: "" };
   /** The newest line of the present commit, which may be its last one. */
   private pending: { line: string; versionstamp: string } | undefined;
 
@@ -57,29 +59,38 @@ export class ChangeLines {
     this.version = afterVersion;
   }
 
-  /** Whether the row that was begun last is written. */
+  /** Whether all rows are written. */
   get isDone(): boolean {
     return this.row === undefined;
   }
 
-  begin(row: LogRow): void {
+  /** When all rows before them are written. */
+  begin(rows: readonly LogRow[]): void {
+    // The oldest one last, to be taken off the end.
+    this.later = rows.toReversed();
+    this.beginRow();
+  }
+
+  private beginRow(): void {
+    const row = this.later.pop();
     this.row = row;
+    if (row === undefined) return;
     this.reader = new ProtoReader(row.entries);
     this.committedAt = new Date(row.timeMs).toISOString();
   }
 
-  /** The next slice of the row's text; may be empty. Done at the row's end. */
+  /** The next slice of the rows' text; may be empty. */
   slice(): string {
-    const { reader, row } = this;
-    if (row === undefined) return "";
     let out = "";
     for (let i = 0; i < SLICE_ENTRIES && out.length < SLICE_CHARS; i++) {
+      const { reader, row } = this;
+      if (row === undefined) return out;
       if (!reader.next()) {
         out += this.endCommit();
         // Commits at the row's end may have changed nothing.
         this.version = Math.max(this.version, row.version);
-        this.row = undefined;
-        return out;
+        this.beginRow();
+        continue;
       }
       if (reader.field !== 1) {
         reader.skip();
@@ -96,7 +107,7 @@ export class ChangeLines {
       const index = this.count++;
       if (!this.isWanted(entry.key)) continue;
       if (this.pending) out += this.written(false);
-      const versionstamp = versionstampHex(entry.version, entry.order);
+      const versionstamp = this.stampOf(entry);
       this.pending = {
         versionstamp,
         line: mutationLine(entry, versionstamp, index, this.committedAt),
@@ -125,6 +136,15 @@ export class ChangeLines {
     return this.format === "lines"
       ? `${json}\n`
       : `event: end\ndata: ${json}\n\n`;
+  }
+
+  /** Most entries have that of the one before. */
+  private stampOf({ version, order }: LogEntry): string {
+    const { stamp } = this;
+    if (stamp.version === version && stamp.order === order) return stamp.text;
+    const text = versionstampHex(version, order);
+    this.stamp = { version, order, text };
+    return text;
   }
 
   private endCommit(): string {
@@ -184,32 +204,42 @@ function mutationLine(
 }
 
 function valueFields(entry: LogEntry): string {
+  const { value, encoding } = entry;
+  // The short ways for what is stored as bytes and for counters.
+  if (encoding === Encoding.BYTES) return bytesFields(value);
+  if (encoding === Encoding.LE64 && value.length === 8) {
+    const count = new DataView(value.buffer, value.byteOffset, 8)
+      .getBigUint64(0, true);
+    return `,"value":{"$kvu64":"${count}"},"encoding":"typed-json"`;
+  }
   try {
-    if (entry.encoding !== 0 && ENCODING_NAMES[entry.encoding]) {
-      const decoded = decodeValue({
-        value: entry.value,
-        encoding: entry.encoding,
-      });
-      // The short way for most values.
+    if (encoding === Encoding.V8) {
+      const decoded = decodeV8(value);
       if (decoded.isPlain) {
         return `,"value":${JSON.stringify(decoded.value)},"encoding":"json"`;
       }
+      if (decoded.value?.constructor === Uint8Array) {
+        return bytesFields(decoded.value as Bytes);
+      }
       const { body, isTyped } = toJson(decoded);
-      const encoding = isTyped ? "typed-json" : "json";
-      return `,"value":${fromUtf8(body)},"encoding":"${encoding}"`;
+      const name = isTyped ? "typed-json" : "json";
+      return `,"value":${fromUtf8(body)},"encoding":"${name}"`;
     }
   } catch (error) {
     if (!(error instanceof UnreadableValueError)) throw error;
   }
-  const encoding = ENCODING_NAMES[entry.encoding] ?? String(entry.encoding);
-  return `,"value":"${entry.value.toBase64()}","encoding":"${encoding}"`;
+  const name = ENCODING_NAMES[encoding] ?? String(encoding);
+  return `,"value":"${value.toBase64()}","encoding":"${name}"`;
+}
+
+function bytesFields(bytes: Bytes): string {
+  return `,"value":{"$uint8array":"${bytes.toBase64()}"},"encoding":"typed-json"`;
 }
 
 /** Of what cannot be decoded: how its bytes, as base64, are to be read. */
 const ENCODING_NAMES: Readonly<Record<number, string>> = {
   [Encoding.V8]: "v8",
   [Encoding.LE64]: "le64",
-  [Encoding.BYTES]: "bytes",
 };
 
 function dateOf(timeMs: number): string {

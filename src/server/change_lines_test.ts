@@ -55,10 +55,8 @@ function textOf(
   const { format = "lines", prefixes = [], after = 0 } = options;
   const lines = new ChangeLines(format, prefixes, after);
   const slices: string[] = [];
-  for (const row of rows) {
-    lines.begin(row);
-    while (!lines.isDone) slices.push(lines.slice());
-  }
+  lines.begin(rows);
+  while (!lines.isDone) slices.push(lines.slice());
   return { text: slices.join(""), slices, version: lines.version };
 }
 

@@ -6,7 +6,7 @@
  */
 import { Budget } from "../common/budget.ts";
 import { type Bytes, utf8 } from "../common/bytes.ts";
-import type { Clock, Timer } from "../common/clock.ts";
+import { type Clock, sleepUntil, type Timer } from "../common/clock.ts";
 import { messageOf, TooManyError, UnavailableError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { LogRow } from "../store/backup_source.ts";
@@ -30,6 +30,14 @@ export const MAX_CHANGE_FEEDS = 32;
 export const HEARTBEAT_MS = 5000;
 /** About how much of the log a feed holds at once; a row may be larger. */
 export const BATCH_BYTES = 256 * 1024;
+/**
+ * Changes that come one after the other are gathered for this long: each time
+ * that a feed hands something out costs as much as ten of them. One that comes
+ * alone goes at once.
+ */
+export const GATHER_MS = 10;
+/** Who gets more than this at once is behind, and has no time to wait. */
+const GATHER_BYTES = 64 * 1024;
 /**
  * What all feeds may hold, beside what each has as little as: a feed alone gets
  * a row of any size.
@@ -58,9 +66,9 @@ export class ChangeStreams {
   readonly budget: Budget;
   /** Mutations and heartbeats handed out, in bytes. */
   sentBytes = 0;
-  private readonly open = new Set<ChangeStream>();
+  /** By number: a name in metrics is used again when its feed is over. */
+  private readonly open = new Map<number, ChangeStream>();
   private timer: Timer | undefined;
-  private opened = 0;
 
   constructor(private readonly options: ChangeStreamsOptions) {
     const { clock } = options;
@@ -83,39 +91,44 @@ export class ChangeStreams {
       );
     }
     const { clock, maxRetainedBytes } = this.options;
-    const name = `changes ${++this.opened}`;
-    const stream = new ChangeStream(
-      this,
-      this.options,
-      options,
-      (after) =>
+    let number = 1;
+    while (this.open.has(number)) number++;
+    const stream = new ChangeStream(this, this.options, {
+      ...options,
+      openReader: (afterVersion) =>
         options.log.openLogReader({
-          name,
-          afterVersion: after,
+          name: `changes ${number}`,
+          afterVersion,
           maxRetainedBytes,
           maxBatchBytes: BATCH_BYTES,
         }),
-    );
-    this.open.add(stream);
+      onLeave: () => this.leave(number),
+    });
+    this.open.set(number, stream);
     this.timer ??= clock.every(HEARTBEAT_MS, () => this.beatAll());
     return new ReadableStream(stream, { highWaterMark: 0 });
   }
 
-  leave(stream: ChangeStream): void {
-    this.open.delete(stream);
+  private leave(number: number): void {
+    this.open.delete(number);
     if (this.open.size > 0) return;
     this.timer?.stop();
     this.timer = undefined;
   }
 
   private beatAll(): void {
-    for (const stream of [...this.open]) stream.beat();
+    for (const stream of [...this.open.values()]) stream.beat();
   }
 
   /** Ends every feed in order, as before a shutdown. */
   endAll(reason: string): void {
-    for (const stream of [...this.open]) stream.end(503, reason);
+    for (const stream of [...this.open.values()]) stream.end(503, reason);
   }
+}
+
+interface OpenFeed extends FeedOptions {
+  openReader(afterVersion: number): LogReader;
+  onLeave(): void;
 }
 
 /** One feed, as the source of the stream that answers it. */
@@ -129,25 +142,25 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   private hasBegun = false;
   /** Its consumer has taken all there is and waits for a change. */
   private isWaiting = false;
-  /** What is left of the present batch. */
-  private rows: LogRow[] = [];
+  /** Of the batch that is being written. */
   private heldBytes = 0;
   private taker: Taker | undefined;
   /** What is left of the present slice. */
   private piece: Bytes = NOTHING;
   private sentMs: number;
+  /** When the present batch came, and how large it was. */
+  private batch = { atMs: -Infinity, sizeBytes: 0 };
   private readonly ended = new AbortController();
 
   constructor(
-    private readonly streams: ChangeStreams,
+    private readonly streams: Pick<ChangeStreams, "budget" | "sentBytes">,
     private readonly own: ChangeStreamsOptions,
-    private readonly options: FeedOptions,
-    private readonly openReader: (afterVersion: number) => LogReader,
+    private readonly options: OpenFeed,
   ) {
     const { format, prefixes, afterVersion, log } = options;
     this.lines = new ChangeLines(format, prefixes, afterVersion);
     this.untilVersion = log.durableVersion;
-    this.reader = openReader(afterVersion);
+    this.reader = options.openReader(afterVersion);
     this.sentMs = own.clock.monotonicMs();
   }
 
@@ -165,7 +178,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
       }
       while (this.isOpen) {
         if (this.piece.length > 0) return this.sendPiece();
-        if (this.lines.isDone && !await this.nextRow()) return;
+        if (this.lines.isDone && !await this.goOn()) return;
         // Others get their turn between two slices.
         await this.turn();
         if (!this.isOpen) return;
@@ -179,22 +192,14 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     }
   }
 
-  /** False where the feed is over. */
-  private async nextRow(): Promise<boolean> {
-    let row = this.rows.shift();
-    if (row === undefined) {
-      this.letGo();
-      if (this.isComplete()) {
-        this.sendHeartbeat();
-        this.leave();
-        this.out.close();
-        return false;
-      }
-      if (!await this.nextBatch()) return false;
-      row = this.rows.shift()!;
-    }
-    this.lines.begin(row);
-    return true;
+  /** Begins with more of the log; false where the feed is over. */
+  private async goOn(): Promise<boolean> {
+    this.letGo();
+    if (!this.isComplete()) return await this.nextBatch();
+    this.sendHeartbeat();
+    this.leave();
+    this.out.close();
+    return false;
   }
 
   private isComplete(): boolean {
@@ -203,7 +208,8 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   }
 
   /**
-   * Waits for more of the log, and for room to hold it. Where there is none,
+   * Waits for more of the log, and for room to hold it; false where the feed is
+   * over. Where there is none,
    * nothing is kept: it is read again when there is.
    */
   private async nextBatch(): Promise<boolean> {
@@ -212,6 +218,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     let reservedBytes = 0;
     this.isWaiting = true;
     try {
+      await this.gather();
       for (;;) {
         const rows = await this.reader.next(signal);
         if (!this.isOpen) return false;
@@ -226,7 +233,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
         else if (reservedBytes > 0) budget.takeAnyway(moreBytes);
         else if (!budget.tryTake(moreBytes)) {
           this.reader.close();
-          this.reader = this.openReader(this.lines.version);
+          this.reader = this.options.openReader(this.lines.version);
           await budget.take(sizeBytes, { signal });
           reservedBytes = sizeBytes;
           continue;
@@ -241,10 +248,20 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     }
   }
 
+  private async gather(): Promise<void> {
+    const { atMs, sizeBytes } = this.batch;
+    const { clock } = this.own;
+    const leftMs = atMs + GATHER_MS - clock.monotonicMs();
+    if (!this.options.follows || sizeBytes > GATHER_BYTES || leftMs <= 0) {
+      return;
+    }
+    await sleepUntil(clock, leftMs, this.ended.signal);
+  }
+
   private hold(rows: LogRow[], sizeBytes: number): void {
-    // They are shared with other readers of the log.
-    this.rows = [...rows];
+    this.lines.begin(rows);
     this.heldBytes = sizeBytes;
+    this.batch = { atMs: this.own.clock.monotonicMs(), sizeBytes };
     this.taker = this.own.answers.track(this.streams.budget, true, () => {
       this.taker = undefined;
       this.leave();
@@ -255,7 +272,6 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   private letGo(): void {
     if (this.taker) this.own.answers.leave(this.taker);
     this.taker = undefined;
-    this.rows = [];
     if (this.heldBytes > 0) this.streams.budget.give(this.heldBytes);
     this.heldBytes = 0;
   }
@@ -334,7 +350,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     this.letGo();
     this.ended.abort();
     this.reader.close();
-    this.streams.leave(this);
+    this.options.onLeave();
   }
 }
 

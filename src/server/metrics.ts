@@ -13,13 +13,14 @@ import type { Denials } from "./denials.ts";
 import type { Listener } from "./listener.ts";
 import type { LogStreams } from "./log_streams.ts";
 import type { LogReaderReport } from "../store/log_source.ts";
-import type {
-  BackupReport,
-  BackupRequests,
-  HistogramSnapshot,
-  ReplicaReport,
-  Store,
-  StoreStats,
+import {
+  BACKUP_ERROR_KINDS,
+  type BackupReport,
+  type BackupRequests,
+  type HistogramSnapshot,
+  type ReplicaReport,
+  type Store,
+  type StoreStats,
 } from "../store/store.ts";
 
 /** Kinds of request that are counted apart. */
@@ -384,6 +385,13 @@ function renderBackup(out: Exposition, report: BackupReport): void {
     "Tries to ship that failed.",
     report.failures,
   );
+  {
+    const name = "denokv_backup_error";
+    out.family(name, "gauge", "1 for the kind of error that there is now.");
+    for (const kind of BACKUP_ERROR_KINDS) {
+      out.sample(name, { kind }, kind === report.lastErrorKind ? 1 : 0);
+    }
+  }
   if (report.clockSkewMs !== undefined) {
     out.gauge(
       "denokv_backup_clock_skew_seconds",

@@ -39,7 +39,6 @@ class Primary implements AsyncDisposable {
       maxInFlightBytes: 1024 * 1024,
       corsOrigins: [],
       logsAccess: false,
-      changesRetainedBytes: 0,
       replicaRetainedBytes: 2 * 1024 * 1024,
     });
     return primary;

@@ -22,7 +22,8 @@ import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
 
-const REPLICA_RETAINED_BYTES = 256 * 1024 * 1024;
+/** What one kind of the log's readers may hold back of it. */
+const LOG_RETAINED_BYTES = 256 * 1024 * 1024;
 
 export interface ServerOptions {
   store: Store;
@@ -42,12 +43,12 @@ export interface ServerOptions {
   replica?: ReplicaControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
+  /** What the log keeps for change feeds that are behind. Default 256 MiB. */
+  changesRetainedBytes?: number;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: readonly string[];
   /** A replica names itself alone, for every read. */
   isNamedStrong?: boolean;
-  /** What the log keeps for change feeds that are behind. */
-  changesRetainedBytes: number;
   /** What the log keeps for live replicas that are behind. Default 256 MiB. */
   replicaRetainedBytes?: number;
   /** Pages of these origins may use REST from a browser. */
@@ -80,10 +81,10 @@ export function startServer(options: ServerOptions): RunningServer {
     clock,
     logger,
     answers,
-    maxRetainedBytes: options.changesRetainedBytes,
+    maxRetainedBytes: options.changesRetainedBytes ?? LOG_RETAINED_BYTES,
   });
   const maxRetainedBytes = options.replicaRetainedBytes ??
-    REPLICA_RETAINED_BYTES;
+    LOG_RETAINED_BYTES;
   const logs = new LogStreams({ clock, maxRetainedBytes });
   const snapshots = new SnapshotStreams({ clock, store, maxRetainedBytes });
   const denials = new Denials(clock, logger);

@@ -29,6 +29,7 @@ export interface LogRow {
 
 /** A part of a snapshot, in the bytes of log/snapshot_range.ts. */
 export interface SnapshotPart {
+  /** Over a buffer of their own, which belongs to the receiver. */
   bytes: Bytes;
   entries: number;
   /** The key of its last entry. */
@@ -58,6 +59,11 @@ export interface SnapshotOptions {
    * with a {@linkcode SnapshotGivenUpError}. Default: anything.
    */
   maxLogBytes?: number;
+  /**
+   * Asked before each part: for how long the reading rests after each 64 KiB,
+   * so as to leave the processor to what is served. Default: not at all.
+   */
+  pauseMs?(): number;
   /** Called once, before the first part: the snapshot's version. */
   onBegin(version: number): void;
   /** Called with one part after the other, in key order; awaited. */

@@ -198,13 +198,18 @@ export interface StoreStats {
  *   credentials, rights or the bucket's name
  * - `conflict`: another instance has the database now
  * - `damaged`: what is in the backup is not what was written
+ * - `disk`: this machine's own disk does not take the file: it is full, say
  */
-export type BackupErrorKind =
-  | "unreachable"
-  | "denied"
-  | "conflict"
-  | "damaged"
-  | "other";
+export const BACKUP_ERROR_KINDS = [
+  "unreachable",
+  "denied",
+  "conflict",
+  "damaged",
+  "disk",
+  "other",
+] as const;
+
+export type BackupErrorKind = (typeof BACKUP_ERROR_KINDS)[number];
 
 /** Requests to the object store, as providers bill them. */
 export interface BackupRequests {

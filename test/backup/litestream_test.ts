@@ -6,7 +6,7 @@ import { programOrSkip } from "../support/programs.ts";
 import { ServerProcess, TestFolder } from "../support/server.ts";
 import { startBucket } from "./support.ts";
 
-const REACH_LIMIT_MS = 30_000;
+const REACH_LIMIT_MS = 90_000;
 
 Deno.test("Litestream replicates the file while it is written, and restores it whole", async () => {
   const path = await programOrSkip("litestream");

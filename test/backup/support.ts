@@ -186,6 +186,11 @@ export async function snapshot(
   assert.equal(made.code, 0, made.err);
 }
 
+export async function readiness(server: ServerProcess) {
+  const answer = await fetch(`${server.url}/-/ready`);
+  return { ...await answer.json(), status: answer.status };
+}
+
 /** Within a bound that no busy machine needs. */
 export async function until(
   holds: () => Promise<boolean> | boolean,

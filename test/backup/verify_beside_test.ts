@@ -14,7 +14,7 @@ const ENTRIES = testCount("DENOKV_TEST_VERIFIED_ENTRIES", 100_000);
 /** Larger ones would take a page of 4 KiB each. */
 const VALUE_BYTES = 900;
 const VERIFIED = /The backup was restored and equals the database/;
-const STOP_LIMIT_MS = 10_000;
+const STOP_LIMIT_MS = 20_000;
 
 const VERIFYING = ["--verify-every", "1s"];
 

@@ -33,6 +33,12 @@ const FIRST_SEED = SEED === undefined
   ? Math.floor(Math.random() * 2 ** 31)
   : Number(SEED);
 
+/**
+ * What was found once is looked for each time. The first: two snapshots of a
+ * database without a commit, and a clock that was put back before the first.
+ */
+const FOUND_SEEDS = [713100910];
+
 const ACTIONS = 120;
 /** Of each kind, versions and times, in each run. */
 const POINTS = 40;
@@ -371,8 +377,9 @@ for (const [title, settings] of CASES) {
   Deno.test(`every version and every time is restored exactly: ${title}`, async () => {
     const total = { restored: 0, refused: 0 };
     const runs = SEED === undefined ? RUNS : 1;
-    for (let i = 0; i < runs; i++) {
-      const seed = FIRST_SEED + i;
+    const seeds = Array.from({ length: runs }, (_, i) => FIRST_SEED + i);
+    if (SEED === undefined) seeds.push(...FOUND_SEEDS);
+    for (const seed of seeds) {
       try {
         const run = new Run(seed, settings);
         await run.live();

@@ -1,5 +1,5 @@
 /** Google Cloud Storage's emulator for a test: its own process and port. */
-import { freePort, startChildServer } from "./child_server.ts";
+import { onFreePort, startChildServer } from "./child_server.ts";
 import { programOrSkip } from "./programs.ts";
 
 export interface FakeGcs {
@@ -16,7 +16,10 @@ export interface FakeGcs {
 export async function startFakeGcs(): Promise<FakeGcs | undefined> {
   const path = await programOrSkip("fake-gcs-server");
   if (path === undefined) return undefined;
-  const port = freePort();
+  return await onFreePort((port) => startOn(port, path));
+}
+
+async function startOn(port: number, path: string): Promise<FakeGcs> {
   const endpoint = `http://127.0.0.1:${port}`;
   const args = [
     ["-scheme", "http"],

@@ -1,5 +1,5 @@
 /** A real MinIO for a test: its own process, port and folder. */
-import { freePort, startChildServer } from "./child_server.ts";
+import { onFreePort, startChildServer } from "./child_server.ts";
 import { programOrSkip } from "./programs.ts";
 
 export interface Minio {
@@ -27,11 +27,21 @@ export async function startMinio(
 ): Promise<Minio | undefined> {
   const path = await programOrSkip("minio");
   if (path === undefined) return undefined;
-  const temporaryFolder = options.folder === undefined
+  const start = (port: number) => startOn(port, path, options.folder);
+  return await (options.port === undefined
+    ? onFreePort(start)
+    : start(options.port));
+}
+
+async function startOn(
+  port: number,
+  path: string,
+  ownFolder: string | undefined,
+): Promise<Minio> {
+  const temporaryFolder = ownFolder === undefined
     ? await Deno.makeTempDir({ prefix: "minio-" })
     : undefined;
-  const folder = options.folder ?? temporaryFolder!;
-  const port = options.port ?? freePort();
+  const folder = ownFolder ?? temporaryFolder!;
   const endpoint = `http://127.0.0.1:${port}`;
   const credentials = {
     accessKeyId: "minioadmin",

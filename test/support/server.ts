@@ -21,8 +21,10 @@ const RUN = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only"];
 /** A program with fewer descriptors than this process; how many is in `$0`. */
 const WITH_DESCRIPTORS = 'ulimit -n "$0" && exec "$@"';
 
-const START_LIMIT_MS = 20_000;
+/** Only a server that hangs needs so long, and no busy machine. */
+const START_LIMIT_MS = 90_000;
 const STOP_LIMIT_MS = 30_000;
+const LOG_LIMIT_MS = 180_000;
 /** The address stands at the end of its line, in both forms of the log. */
 const LISTENING = /Listening on http:\/\/[^\s"]*:(\d+)(?:\n|")/;
 /** Before anything is served, where there is a backup. */
@@ -345,11 +347,24 @@ export class ServerLog {
     this.isRead = this.read(stream);
   }
 
-  /** Resolves when the text matches; rejects when it has ended without. */
+  /**
+   * Resolves when the text matches; rejects when it has ended without, or has
+   * said nothing of the kind for longer than any test waits.
+   */
   async until(pattern: RegExp): Promise<void> {
-    while (!pattern.test(this.text)) {
-      if (this.hasEnded) throw new Error(`it ended: ${this.text}`);
-      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    let isLate = false;
+    const limit = setTimeout(() => {
+      isLate = true;
+      this.wake();
+    }, LOG_LIMIT_MS);
+    try {
+      while (!pattern.test(this.text)) {
+        if (this.hasEnded) throw new Error(`it ended: ${this.text}`);
+        if (isLate) throw new Error(`no ${pattern} in ${this.text}`);
+        await new Promise<void>((resolve) => this.waiting.push(resolve));
+      }
+    } finally {
+      clearTimeout(limit);
     }
   }
 

@@ -98,6 +98,33 @@ Deno.test("a snapshot taken beside writes, and the log after it, make the same d
     await store.close();
   }));
 
+Deno.test("a snapshot that is read in pieces has the same parts", () =>
+  inFolder(async (folder) => {
+    const { store, source } = await opened(engineOf(`${folder}/a`));
+    for (let i = 0; i < 40; i++) {
+      await store.write(atomic([set(`key ${i}`, "x".repeat(20_000))]));
+    }
+    const digests = async (pauseMs?: () => number) => {
+      const parts: string[] = [];
+      await source.snapshot({
+        partBytes: 300_000,
+        pauseMs,
+        onBegin() {},
+        onPart({ sha256 }) {
+          parts.push(sha256);
+          return Promise.resolve();
+        },
+      });
+      return parts;
+    };
+    let asked = 0;
+    const inPieces = await digests(() => ++asked);
+    assert.equal(inPieces.length, 3);
+    assert.ok(asked >= inPieces.length);
+    assert.deepEqual(inPieces, await digests());
+    await store.close();
+  }));
+
 Deno.test("the log is read in whole rows, never more than about what was asked for", () =>
   inFolder(async (folder) => {
     const { store, source } = await opened(engineOf(`${folder}/a`));

@@ -1,6 +1,7 @@
 /** Opening SQLite the way this engine needs it. */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import {
+  LocalFileError,
   messageOf,
   StartupError,
   UnavailableError,
@@ -62,7 +63,7 @@ export function notOpened(
   const missing = missingPermission(error);
   if (missing) return new StartupError(`${missing} Nothing was opened.`);
   if (isBusy(error)) {
-    return new StartupError(
+    return new LocalFileError(
       `Another program holds ${path} locked. Nothing of it was changed; try again when that program has let go.`,
     );
   }
@@ -70,9 +71,13 @@ export function notOpened(
       error instanceof Deno.errors.NotFound
     ? placeProblem(path, readOnly)
     : undefined;
-  return new StartupError(
+  // Where the index of the log finds no room, SQLite says no more than that.
+  const isUnclear = /disk I\/O error/.test(messageOf(error));
+  return new LocalFileError(
     problem === undefined
-      ? `The database ${path} cannot be opened: ${messageOf(error)}.`
+      ? `The database ${path} cannot be opened: ${messageOf(error)}${
+        isUnclear ? ", as where the disk is full" : ""
+      }.`
       : `The database ${path} cannot be opened. ${problem}`,
   );
 }

@@ -89,7 +89,13 @@ export class SqliteReplicaEngine implements ReplicaEngine {
     const { path, options } = this;
     const writer = openReplicaWriter({ ...options, path });
     try {
-      if (writer.version < writer.newestVersion) await writer.goTo();
+      if (writer.version < writer.newestVersion) {
+        options.logger.warn(
+          "The file shows an earlier state than the newest one that it has. It goes forward to that one first, to follow; `pitr checkout` takes it back, and `serve --read-only` shows what it was taken to.",
+          { version: writer.version, newestVersion: writer.newestVersion },
+        );
+        await writer.goTo();
+      }
     } catch (error) {
       await writer.close();
       throw error;

@@ -10,6 +10,7 @@ import { dirname } from "node:path";
 import type { Bytes } from "../../common/bytes.ts";
 import {
   InvalidRequestError,
+  LocalFileError,
   messageOf,
   StartupError,
 } from "../../common/errors.ts";
@@ -110,7 +111,11 @@ class NewFileTarget implements RestoreTarget {
   finish(end: RestoreEnd): Promise<void> {
     return this.writing(async () => {
       const { working, path } = this;
-      const queueContents = await this.thread.finish();
+      // What is loaded goes to the disk while its index is made.
+      const [queueContents] = await Promise.all([
+        this.thread.finish(),
+        sync(working),
+      ]);
       this.thread.end();
       // What is left to write is the same for a file of any size.
       const db = openConnection(working, false);
@@ -136,7 +141,7 @@ class NewFileTarget implements RestoreTarget {
 }
 
 function notRestored(path: string, error: unknown): StartupError {
-  return error instanceof StartupError ? error : new StartupError(
+  return error instanceof StartupError ? error : new LocalFileError(
     `${path} could not be restored: ${
       messageOf(error)
     }. What was written so far is removed and the backup is unchanged; make room, or choose another place.`,
@@ -151,10 +156,15 @@ function notRestored(path: string, error: unknown): StartupError {
  */
 export function catchUpTarget(path: string): RestoreTarget {
   const db = openConnection(path, false);
-  useWal(db, path);
-  migrate(db, path);
-  db.exec("pragma synchronous = full; begin immediate");
-  return new CatchUpTarget(db, path);
+  try {
+    useWal(db, path);
+    migrate(db, path);
+    db.exec("pragma synchronous = full; begin immediate");
+    return new CatchUpTarget(db, path);
+  } catch (error) {
+    db.close();
+    throw notOpened(path, error);
+  }
 }
 
 class CatchUpTarget implements RestoreTarget {

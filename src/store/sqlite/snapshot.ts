@@ -92,7 +92,8 @@ export async function snapshotFile(
       : Math.max(head.timeMs, options.nowMs());
     options.onBegin(version);
     for (;;) {
-      const reply = await thread.ask({ kind: "more" });
+      const pauseMs = options.pauseMs?.() ?? 0;
+      const reply = await thread.ask({ kind: "more", pauseMs });
       if (reply.kind === "part") {
         // An upload may take long: the thread ends without it.
         await thread.unlessAborted(options.onPart(reply));
@@ -120,7 +121,7 @@ export async function digestFile(
   const thread = new SnapshotThread(task, signal);
   try {
     const begun = await thread.ask({ kind: "begin", splitKeys: [] });
-    const end = await thread.ask({ kind: "more" });
+    const end = await thread.ask({ kind: "more", pauseMs: 0 });
     if (begun.kind !== "begun" || end.kind !== "end") {
       throw new TypeError(end.kind);
     }

@@ -26,8 +26,8 @@ import {
 export type SnapshotRequest =
   /** Parts end at these keys too, which come in order. */
   | { kind: "begin"; splitKeys: readonly Uint8Array[] }
-  /** The last part is dealt with. */
-  | { kind: "more" };
+  /** The last part is dealt with; the next one is read with such pauses. */
+  | { kind: "more"; pauseMs: number };
 
 export type SnapshotReply =
   | {
@@ -85,6 +85,15 @@ interface Tools {
 
 /** Stands alone: nothing outside its own text is within its reach. */
 function work(tools: Tools, task: SnapshotTask, scope: Scope) {
+  const PIECE_BYTES = 64 * 1024;
+  let pauseMs = 0;
+  const nobody = new Int32Array(new SharedArrayBuffer(4));
+
+  /** Leaves the processor to other threads. */
+  function pause(): void {
+    if (pauseMs > 0) Atomics.wait(nobody, 0, 0, pauseMs);
+  }
+
   /** Whether JSON is a list of whole numbers up to `max`. */
   function isList(value: unknown, max: number): value is number[] {
     return Array.isArray(value) &&
@@ -172,6 +181,7 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
   ): Generator<SnapshotReply> {
     let part: SnapshotRow[] = [];
     let partBytes = 0;
+    let pieceBytes = 0;
     let splits = 0;
     let entries = 0;
     let queueMessages = 0;
@@ -179,6 +189,7 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
     const hash = tools.createHash("sha256");
     const encoded = () => {
       const bytes = tools.encode(part);
+      pause();
       const entries = part.length;
       const endKey = part[entries - 1][0].slice();
       if (!task.handsOut) hash.update(bytes);
@@ -198,7 +209,13 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
       }
       if (isSplit && part.length > 0) yield encoded();
       part.push(row);
-      partBytes += 2 * row[0].length + row[1].length + 40;
+      const rowBytes = 2 * row[0].length + row[1].length + 40;
+      partBytes += rowBytes;
+      pieceBytes += rowBytes;
+      if (pieceBytes >= PIECE_BYTES) {
+        pieceBytes = 0;
+        pause();
+      }
       if (row[0][0] === 0xff) queueMessages++;
       else entries++;
       // One that has an end of its own may have grown meanwhile.
@@ -238,6 +255,7 @@ function work(tools: Tools, task: SnapshotTask, scope: Scope) {
         scope.postMessage({ kind: "begun", version, head });
         return;
       }
+      pauseMs = event.data.pauseMs;
       for (;;) {
         const reply = running!.next().value as SnapshotReply;
         if (reply.kind === "part" && !task.handsOut) continue;

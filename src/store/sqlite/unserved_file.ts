@@ -85,6 +85,8 @@ export function setAside(path: string, suffix: string): string {
   const db = openConnection(path, false);
   try {
     db.exec("pragma wal_checkpoint(truncate)");
+  } catch (error) {
+    throw notOpened(path, error);
   } finally {
     db.close();
   }
