@@ -17,6 +17,7 @@ import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
 import { replicaRows } from "./rows/replica.ts";
+import { bucketReplicaRows } from "./rows/replica_bucket.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
 import { snapshotRow } from "./rows/snapshot_p99.ts";
@@ -36,6 +37,7 @@ const ROWS: Row[] = [
   snapshotRow,
   ...changesRows,
   ...replicaRows,
+  ...bucketReplicaRows,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

@@ -240,6 +240,8 @@ async function everyCommand(place: Place): Promise<void> {
   };
   assert.match(await run("health"), /^ready: /);
   assert.match(await run("backup", "snapshot"), /^New generation /);
+  const position = ["--resume-file", `${path}/position`];
+  assert.match(await run("changes", "--from", "oldest", ...position), /"set"/);
   const status = ["backup", "status", ...place.args];
   assert.match(await run(...status), /^Active: /);
   assert.match(await run(...status, "--sqlite-path", database), /^Active: /);

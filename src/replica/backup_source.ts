@@ -26,6 +26,7 @@ import {
   placeOf,
 } from "./backup_history.ts";
 import type { BucketSourceOptions } from "./bucket_options.ts";
+import { earliestState, newestState } from "./first_state.ts";
 import { Pace } from "./pace.ts";
 import { SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";
@@ -67,6 +68,7 @@ export class BackupSource {
 
   async snapshot(
     signal: AbortSignal,
+    which: "newest" | "earliest" = "newest",
   ): Promise<Snapshot | Extract<Next, { kind: "notYet" }>> {
     const { objects } = this.options;
     for (;;) {
@@ -76,8 +78,13 @@ export class BackupSource {
         return { kind: "notYet", why };
       }
       if (isBetweenOwners(manifest)) return BETWEEN_OWNERS;
-      const plan = await planRestore(objects, manifest, { kind: "latest" });
+      const newest = await planRestore(objects, manifest, { kind: "latest" });
       if ((await this.look()).epoch !== manifest.epoch) continue;
+      const end = newest.segments.at(-1);
+      if (end) this.newestVersion = versionOf(end.last);
+      const { plan, last } = which === "newest"
+        ? newestState(newest)
+        : earliestState(newest);
       return {
         kind: "snapshot",
         databaseId: manifest.databaseId,
@@ -90,7 +97,7 @@ export class BackupSource {
             progress,
             signal,
           });
-          const place = placeOf(plan.generation, plan.segments.at(-1));
+          const place = placeOf(plan.generation, last);
           return formatPosition({ ...place, version, timeMs }, manifest.epoch);
         },
       };
@@ -162,7 +169,7 @@ export class BackupSource {
     signal: AbortSignal,
   ): Promise<Found> {
     const { objects } = this.options;
-    const known = parsePosition(position) ??
+    const known = parsePlace(position) ??
       await findPlace(objects, manifest, position.version, signal);
     if ("kind" in known) return known;
     let from = known;
@@ -251,7 +258,8 @@ function formatPosition(position: BackupPosition, epoch: number): Position {
   return { version, timeMs, epoch, place: formatPlace(position) };
 }
 
-function parsePosition(
+/** Undefined where it is a place in another source. */
+export function parsePlace(
   { place, version, timeMs }: Position,
 ): BackupPosition | undefined {
   const match = PLACE.exec(place);

@@ -31,9 +31,12 @@ export class BucketSource implements Source {
 
   async snapshot(
     signal: AbortSignal,
+    which?: "newest" | "earliest",
   ): Promise<Snapshot | Extract<Next, { kind: "notYet" }>> {
     this.inner ??= await this.find(signal);
-    if (this.inner !== undefined) return await this.inner.snapshot(signal);
+    if (this.inner !== undefined) {
+      return await this.inner.snapshot(signal, which);
+    }
     return {
       kind: "notYet",
       why:

@@ -23,6 +23,7 @@ import {
 } from "../backup/names.ts";
 import { restore } from "../backup/restore.ts";
 import type { BucketSourceOptions } from "./bucket_options.ts";
+import { earliestState, newestState } from "./first_state.ts";
 import { Pace } from "./pace.ts";
 import { SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";
@@ -49,13 +50,19 @@ export class FolderSource {
 
   async snapshot(
     signal: AbortSignal,
+    which: "newest" | "earliest" = "newest",
   ): Promise<Snapshot | Extract<Next, { kind: "notYet" }>> {
     const { objects } = this.options;
     if (await objects.head(differentialKey(""), { signal }) === undefined) {
       const why = `The snapshot in ${objects.url} is not complete yet.`;
       return { kind: "notYet", why };
     }
-    const plan = await planRestore(objects, undefined, { kind: "latest" });
+    const newest = await planRestore(objects, undefined, { kind: "latest" });
+    const end = newest.segments.at(-1);
+    if (end) this.newestVersion = versionOf(end.last);
+    const { plan, last } = which === "newest"
+      ? newestState(newest)
+      : earliestState(newest);
     return {
       kind: "snapshot",
       databaseId: await idOf(objects.url),
@@ -68,7 +75,7 @@ export class FolderSource {
           progress,
           signal,
         });
-        const key = plan.segments.at(-1)?.key ?? "";
+        const key = last?.key ?? "";
         return { version, timeMs, epoch: 0, place: `folder ${key}` };
       },
     };

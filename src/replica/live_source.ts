@@ -45,6 +45,7 @@ export class LiveSource implements Source {
 
   async snapshot(
     signal: AbortSignal,
+    which?: "newest" | "earliest",
   ): Promise<Snapshot | Extract<Next, { kind: "notYet" }>> {
     const { stream, bucket } = this.options;
     if (bucket === undefined) return await stream.snapshot(signal);
@@ -55,7 +56,7 @@ export class LiveSource implements Source {
     } catch (error) {
       signal.throwIfAborted();
       this.use("bucket", error);
-      return await bucket.snapshot(signal);
+      return await bucket.snapshot(signal, which);
     }
   }
 

@@ -62,6 +62,8 @@ export class Replica {
   private waitsFor: string | undefined;
   /** What fails for good ends it, instead of being told and tried again. */
   private isOnce = false;
+  /** The file was made by this, of the earliest state that there is. */
+  private isNew = false;
   private entries = 0;
   private failures = 0;
 
@@ -88,6 +90,7 @@ export class Replica {
   async start(onServing: () => void): Promise<never> {
     const running = (async (): Promise<never> => {
       await this.begin();
+      if (this.isNew) await this.reachNewest();
       onServing();
       for (;;) await this.step();
     })();
@@ -126,10 +129,16 @@ export class Replica {
     }
     // A copy that was cut is begun anew.
     const position = await this.patiently(async () =>
-      this.build(await this.firstSnapshot())
+      this.build(
+        await this.firstSnapshot(
+          // Its log is history that the file can be taken back in.
+          engine.keepsHistory ? "earliest" : "newest",
+        ),
+      )
     );
     await engine.install();
     this.position = position;
+    this.isNew = true;
     await this.openFile();
     logger.info(
       "The first snapshot is loaded; the log is followed from here.",
@@ -163,11 +172,21 @@ export class Replica {
     return position;
   }
 
-  private async firstSnapshot(): Promise<Snapshot> {
+  /** What the source is known to have; it may go on for ever. */
+  private async reachNewest(): Promise<void> {
+    const wanted = this.options.source.newestVersion;
+    while (this.position!.version < wanted) {
+      if (await this.step() === "end") return;
+    }
+  }
+
+  private async firstSnapshot(
+    which: "newest" | "earliest" = "newest",
+  ): Promise<Snapshot> {
     const { source, clock, logger } = this.options;
     const { signal } = this.stopped;
     for (;;) {
-      const found = await this.patiently(() => source.snapshot(signal));
+      const found = await this.patiently(() => source.snapshot(signal, which));
       if (found.kind === "snapshot") return found;
       if (this.waitsFor !== found.why) {
         logger.info(`${found.why} It is waited for.`, { source: source.url });

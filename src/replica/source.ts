@@ -82,9 +82,13 @@ export interface Source {
   /** The newest version that it is known to have; 0: not known. */
   readonly newestVersion: number;
 
-  /** The newest whole state that can be had in one go. */
+  /**
+   * A whole state that can be had in one go: the newest one, or the earliest
+   * from which the log is there, as far as the source can choose.
+   */
   snapshot(
     signal: AbortSignal,
+    which?: "newest" | "earliest",
   ): Promise<Snapshot | Extract<Next, { kind: "notYet" }>>;
 
   /**

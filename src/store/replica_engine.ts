@@ -22,6 +22,9 @@ export interface ReplicaReader extends Store {
 }
 
 export interface ReplicaEngine {
+  /** Whether what is replaced is kept, so that the file can go back in time. */
+  readonly keepsHistory: boolean;
+
   /**
    * Takes the database for this process alone.
    * @throws StartupError where another has it

@@ -32,6 +32,10 @@ export class SqliteReplicaEngine implements ReplicaEngine {
     this.path = databaseFile(options.path);
   }
 
+  get keepsHistory(): boolean {
+    return this.options.keepsHistory;
+  }
+
   lock(): InstanceLock {
     return lockInstance(this.path);
   }
