@@ -545,6 +545,7 @@ ${
     ).join("\n")
   }
 ${texts.join("\n")}
+const EMPTY_BYTES = new Uint8Array(0);
 function malformed() {
   throw new InvalidRequestError("Bytes of the log are not those of entries. Nothing was applied.");
 }
