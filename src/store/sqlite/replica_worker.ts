@@ -508,7 +508,10 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
   };
 }
 
-/** The URL of a Worker that carries the task out. */
+/**
+ * The URL of a Worker that carries the task out. The text of each function that
+ * it gets may name others and constants: those are given to it as well.
+ */
 export function replicaWorkerUrl(task: ReplicaTask): string {
   const constants = {
     LAST_INDEX,
@@ -544,6 +547,7 @@ ${
       `const ${name} = ${JSON.stringify(value)};`
     ).join("\n")
   }
+const EMPTY_BYTES = new Uint8Array(0);
 ${texts.join("\n")}
 function malformed() {
   throw new InvalidRequestError("Bytes of the log are not those of entries. Nothing was applied.");
