@@ -16,6 +16,7 @@ import { keyCountRow } from "./rows/key_count.ts";
 import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
+import { pitrRow } from "./rows/pitr.ts";
 import { replicaRows } from "./rows/replica.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
@@ -36,6 +37,7 @@ const ROWS: Row[] = [
   snapshotRow,
   ...changesRows,
   ...replicaRows,
+  pitrRow,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]
