@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { systemClock } from "../common/clock.ts";
+import { withDeadline } from "../common/deadline.ts";
 import { StartupError, UnavailableError } from "../common/errors.ts";
 import { silentLogger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
@@ -68,6 +69,7 @@ class ScriptedSource implements Source {
   readonly newestVersion = 0;
   /** Of the next snapshot that is asked for. */
   at = position(1);
+  databaseId = "00000000-0000-4000-8000-000000000000";
   private readonly script: (() => Next)[] = [];
   private more = Promise.withResolvers<void>();
   private done = Promise.withResolvers<void>();
@@ -82,10 +84,10 @@ class ScriptedSource implements Source {
   }
 
   snapshot(): Promise<Snapshot> {
-    const { at } = this;
+    const { at, databaseId } = this;
     return Promise.resolve({
       kind: "snapshot",
-      databaseId: "00000000-0000-4000-8000-000000000000",
+      databaseId,
       sizeBytes: 1,
       async load(target) {
         await target.load(snapshotPart([commit(at.version)]));
@@ -116,24 +118,36 @@ class ScriptedSource implements Source {
   }
 }
 
-function open(path: string, source: Source): Replica {
+function engineAt(path: string): SqliteReplicaEngine {
+  return new SqliteReplicaEngine({
+    path,
+    clock,
+    random,
+    logger: silentLogger,
+    maxWatches: 10,
+    keepsHistory: true,
+  });
+}
+
+function open(
+  path: string,
+  source: Source,
+  engine = engineAt(path),
+): Replica {
   return new Replica({
-    engine: new SqliteReplicaEngine({
-      path,
-      clock,
-      random,
-      logger: silentLogger,
-      maxWatches: 10,
-      keepsHistory: true,
-    }),
+    engine,
     source,
     clock,
     logger: silentLogger,
   });
 }
 
-async function started(path: string, source: Source): Promise<Replica> {
-  const replica = open(path, source);
+async function started(
+  path: string,
+  source: Source,
+  engine?: SqliteReplicaEngine,
+): Promise<Replica> {
+  const replica = open(path, source, engine);
   const serving = Promise.withResolvers<void>();
   replica.start(serving.resolve).catch(serving.reject);
   await serving.promise;
@@ -216,6 +230,59 @@ test("a new copy takes the old one's place in one turn, and never an older one",
   const left = [...Deno.readDirSync(path.replace(/\/[^/]*$/, ""))]
     .map(({ name }) => name).filter((name) => /next|former/.test(name));
   assert.deepEqual(left, []);
+});
+
+test("the copy of another database never takes the place of this one", async (path) => {
+  const source = new ScriptedSource();
+  const replica = await started(path, source);
+  await source.say(() => commits(1, 20));
+  source.at = position(30, 2);
+  const { databaseId } = source;
+  source.databaseId = "11111111-0000-4000-8000-000000000000";
+  const anew = (): Next => ({ kind: "beginAnew", why: "a test says so" });
+  const told = source.say(anew, anew);
+  while (
+    replica.report().failures === 0 && replica.report().version === 20
+  ) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.match(replica.report().lastError!, /holds another database/);
+  assert.equal(await valueIn(replica), "20");
+  source.databaseId = databaseId;
+  await told;
+  assert.equal(await valueIn(replica), "30");
+  await replica.close();
+});
+
+test("a watch that begins while commits are being applied is told of them", async (path) => {
+  const source = new ScriptedSource();
+  const begun = Promise.withResolvers<void>();
+  const go = Promise.withResolvers<void>();
+  const engine = engineAt(path);
+  const openWriter = engine.openWriter.bind(engine);
+  engine.openWriter = async () => {
+    const writer = await openWriter();
+    const apply = writer.apply.bind(writer);
+    writer.apply = async (given) => {
+      begun.resolve();
+      await go.promise;
+      return await apply(given);
+    };
+    return writer;
+  };
+  const replica = await started(path, source, engine);
+  const said = source.say(() => commits(1, 2));
+  await begun.promise;
+  const watch = replica.store.watch([KEY]);
+  const text = async () =>
+    new TextDecoder().decode((await watch.next())!.entries[0]!.value);
+  assert.equal(await text(), "1");
+  go.resolve();
+  const next = withDeadline(clock, 30_000, "It was not told.", text());
+  await said;
+  assert.equal(await next, "2");
+  watch.cancel();
+  await replica.close();
 });
 
 test("what fails is told, and what is there is served until it works again", async (path) => {
