@@ -50,6 +50,8 @@ export interface ReplicaOptions {
 
 export class Replica {
   readonly store: ReplicaStore;
+  /** Undefined before there is a file; known while its disk fails, too. */
+  databaseId: string | undefined;
   private readonly stopped = new AbortController();
   private readonly lock: EngineLock;
   private writer: ReplicaWriter | undefined;
@@ -75,11 +77,6 @@ export class Replica {
     });
     this.startedAtMs = options.clock.monotonicMs();
     this.lock = options.engine.lock();
-  }
-
-  /** Undefined before there is a file. */
-  get databaseId(): string | undefined {
-    return this.writer?.databaseId;
   }
 
   /**
@@ -229,6 +226,7 @@ export class Replica {
   private async openFile(): Promise<void> {
     const { engine } = this.options;
     this.writer = await engine.openWriter();
+    this.databaseId = this.writer.databaseId;
     const { version } = this.position!;
     if (this.writer.version !== version) {
       throw new StartupError(
@@ -263,7 +261,8 @@ export class Replica {
 
   private async apply(commits: Commits): Promise<void> {
     const { entries, afterVersion, times, position } = commits;
-    const told = this.toldKeys(entries);
+    const isWatched = this.store.watches > 0;
+    const told = isWatched ? this.toldKeys(entries) : [];
     this.writer ??= await this.options.engine.openWriter();
     try {
       const applied = await this.writer.apply({
@@ -285,14 +284,14 @@ export class Replica {
       );
     }
     this.position = position;
-    this.store.applied(told, position.version);
+    // A watch that began meanwhile may have read the state before.
+    const isKnown = isWatched || this.store.watches === 0;
+    this.store.applied(isKnown ? told : undefined, position.version);
   }
 
   /** The keys that watches are told of; before the bytes are given away. */
   private toldKeys(entries: Bytes): Bytes[] | undefined {
-    // One that is opened before the commit is there has to be told, too.
-    const isMany = entries.length > MAX_TOLD_BYTES;
-    if (isMany || this.store.watches === 0) return undefined;
+    if (entries.length > MAX_TOLD_BYTES) return undefined;
     return decodeLogEntries(entries).map(({ key }) => key.slice());
   }
 
@@ -304,10 +303,9 @@ export class Replica {
       { reason: why, source: source.url },
     );
     const snapshot = await this.firstSnapshot();
-    const { databaseId } = this.store;
-    if (snapshot.databaseId !== databaseId) {
+    if (snapshot.databaseId !== this.databaseId) {
       throw new StartupError(
-        `${source.url} holds another database now, with the id ${snapshot.databaseId}; this is a replica of ${databaseId}. What it has is served. Name the place where its database is, or move the file away.`,
+        `${source.url} holds another database (${snapshot.databaseId}) than this replica (${this.databaseId}). What this replica has is served; name the right source, or move the replica's file away, and it is made anew.`,
       );
     }
     const position = await this.build(snapshot);

@@ -121,24 +121,36 @@ class ScriptedSource implements Source {
   }
 }
 
-function open(path: string, source: Source): Replica {
+function engineAt(path: string): SqliteReplicaEngine {
+  return new SqliteReplicaEngine({
+    path,
+    clock,
+    random,
+    logger: silentLogger,
+    maxWatches: 10,
+    keepsHistory: true,
+  });
+}
+
+function open(
+  path: string,
+  source: Source,
+  engine = engineAt(path),
+): Replica {
   return new Replica({
-    engine: new SqliteReplicaEngine({
-      path,
-      clock,
-      random,
-      logger: silentLogger,
-      maxWatches: 10,
-      keepsHistory: true,
-    }),
+    engine,
     source,
     clock,
     logger: silentLogger,
   });
 }
 
-async function started(path: string, source: Source): Promise<Replica> {
-  const replica = open(path, source);
+async function started(
+  path: string,
+  source: Source,
+  engine?: SqliteReplicaEngine,
+): Promise<Replica> {
+  const replica = open(path, source, engine);
   const serving = Promise.withResolvers<void>();
   replica.start(serving.resolve).catch(serving.reject);
   await serving.promise;
@@ -223,44 +235,56 @@ test("a new copy takes the old one's place in one turn, and never an older one",
   assert.deepEqual(left, []);
 });
 
-test("another database in the same place is not taken for a new copy", async (path) => {
+test("the copy of another database never takes the place of this one", async (path) => {
   const source = new ScriptedSource();
   const replica = await started(path, source);
-  source.databaseId = "11111111-1111-4111-8111-111111111111";
-  source.at = position(50);
-  const told = source.say(
-    () => ({ kind: "beginAnew", why: "a test says so" }),
-    () => commits(1, 2),
-  );
-  while (replica.report().failures === 0) {
+  await source.say(() => commits(1, 20));
+  source.at = position(30, 2);
+  const { databaseId } = source;
+  source.databaseId = "11111111-0000-4000-8000-000000000000";
+  const anew = (): Next => ({ kind: "beginAnew", why: "a test says so" });
+  const told = source.say(anew, anew);
+  while (
+    replica.report().failures === 0 && replica.report().version === 20
+  ) {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  assert.match(replica.report().lastError!, /holds another database now/);
-  assert.equal(await valueIn(replica), "1");
+  assert.match(replica.report().lastError!, /holds another database/);
+  assert.equal(await valueIn(replica), "20");
+  source.databaseId = databaseId;
   await told;
-  assert.equal(await valueIn(replica), "2");
+  assert.equal(await valueIn(replica), "30");
   await replica.close();
 });
 
-test("a watch that is opened while a commit is applied is told of it", async (path) => {
+test("a watch that begins while commits are being applied is told of them", async (path) => {
   const source = new ScriptedSource();
-  const replica = await started(path, source);
-  for (let version = 2; version < 30; version++) {
-    const said = source.say(() => commits(version - 1, version));
-    // At some moment of its application.
-    for (let i = 0; i < version % 7; i++) await Promise.resolve();
-    if (version % 3 === 0) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
-    }
-    const watch = replica.store.watch([KEY]);
-    for (;;) {
-      const state = await watch.next();
-      const value = new TextDecoder().decode(state!.entries[0]!.value);
-      if (value === `${version}`) break;
-    }
-    watch.cancel();
-    await said;
-  }
+  const begun = Promise.withResolvers<void>();
+  const go = Promise.withResolvers<void>();
+  const engine = engineAt(path);
+  const openWriter = engine.openWriter.bind(engine);
+  engine.openWriter = async () => {
+    const writer = await openWriter();
+    const apply = writer.apply.bind(writer);
+    writer.apply = async (given) => {
+      begun.resolve();
+      await go.promise;
+      return await apply(given);
+    };
+    return writer;
+  };
+  const replica = await started(path, source, engine);
+  const said = source.say(() => commits(1, 2));
+  await begun.promise;
+  const watch = replica.store.watch([KEY]);
+  const text = async () =>
+    new TextDecoder().decode((await watch.next())!.entries[0]!.value);
+  assert.equal(await text(), "1");
+  go.resolve();
+  const next = withDeadline(clock, 30_000, "It was not told.", text());
+  await said;
+  assert.equal(await next, "2");
+  watch.cancel();
   await replica.close();
 });
 

@@ -18,6 +18,9 @@ import type { Next, Position, Snapshot, Source } from "./source.ts";
 const SILENCE_MS = 10_000;
 /** For the head of an answer. */
 const ANSWER_MS = 10_000;
+/** Characters of a refusal that are told. */
+const MAX_SENTENCE = 500;
+const ID = "x-denokv-database-id";
 /** What the place of a position begins with that came over a stream. */
 const PLACE = "stream";
 
@@ -66,9 +69,16 @@ export class StreamSource implements Source {
 
   async snapshot(signal: AbortSignal): Promise<Snapshot> {
     const { answer, abort } = await this.ask("/-/snapshot", signal);
-    if (answer.status !== 200) throw await this.refusal(answer);
+    let databaseId: string;
+    try {
+      if (answer.status !== 200) throw await this.refusal(answer);
+      databaseId = this.databaseIdOf(answer);
+      this.requireSame(databaseId);
+    } catch (error) {
+      abort.abort();
+      throw error;
+    }
     const frames = new FrameReader(answer.body!, this.url);
-    const databaseId = this.databaseIdOf(answer);
     const begin = await this.nextFrame(frames, signal, abort);
     if (begin.kind !== "snapshot") throw this.unexpected(begin);
     const { version, sizeBytes } = begin;
@@ -148,25 +158,25 @@ export class StreamSource implements Source {
       `/-/log?after=${versionstampHex(version, 0)}`,
       signal,
     );
-    if (answer.status === 409) {
-      return { kind: "beginAnew", why: await sentenceOf(answer) };
-    }
-    if (answer.status !== 200) throw await this.refusal(answer);
-    const frames = new FrameReader(answer.body!, this.url);
-    const databaseId = this.options.databaseId();
+    const { status } = answer;
     const epoch = epochOf(answer);
-    if (databaseId !== undefined && this.databaseIdOf(answer) !== databaseId) {
-      await frames.cancel();
-      throw new StartupError(
-        `${this.url} serves another database than this replica holds. Nothing of it was taken; name the right primary, or move the replica's file away, and it is made anew.`,
-      );
+    try {
+      // Of an old owner, or another database, a refusal says nothing either.
+      if (status === 200 || status === 409 || status === 410) {
+        this.requireSame(this.databaseIdOf(answer));
+        this.requireOwner(epoch, position);
+      }
+      if (status === 409) {
+        const why = await this.sentenceOf(answer);
+        abort.abort();
+        return { kind: "beginAnew", why };
+      }
+      if (status !== 200) throw await this.refusal(answer);
+    } catch (error) {
+      abort.abort();
+      throw error;
     }
-    if (epoch < position.epoch) {
-      await frames.cancel();
-      throw new UnavailableError(
-        `${this.url} is an earlier owner of the database (epoch ${epoch}) than the one that this replica has followed (${position.epoch}). Nothing of it was taken.`,
-      );
-    }
+    const frames = new FrameReader(answer.body!, this.url);
     return this.connection = { frames, abort, epoch, version };
   }
 
@@ -284,8 +294,23 @@ export class StreamSource implements Source {
     }
   }
 
+  private requireSame(databaseId: string): void {
+    const own = this.options.databaseId();
+    if (own === undefined || own === databaseId) return;
+    throw new StartupError(
+      `${this.url} serves another database than this replica holds. Nothing of it was taken; name the right primary, or move the replica's file away, and it is made anew.`,
+    );
+  }
+
+  private requireOwner(epoch: number, position: Position): void {
+    if (epoch >= position.epoch) return;
+    throw new UnavailableError(
+      `${this.url} is an earlier owner of the database (epoch ${epoch}) than the one that this replica has followed (${position.epoch}). Nothing of it was taken.`,
+    );
+  }
+
   private databaseIdOf({ headers }: Response): string {
-    const id = headers.get("x-denokv-database-id");
+    const id = headers.get(ID);
     if (id) return id;
     throw new StartupError(
       `${this.url} does not answer as a denokv server that offers its log. Nothing was taken from it; check the address.`,
@@ -294,7 +319,7 @@ export class StreamSource implements Source {
 
   private async refusal(answer: Response): Promise<Error> {
     const { status } = answer;
-    const sentence = await sentenceOf(answer);
+    const sentence = await this.sentenceOf(answer);
     if (status === 410) return new StreamGoneError(sentence);
     if (status === 429 || status >= 500) {
       return new UnavailableError(`${this.url}: ${sentence}`);
@@ -302,6 +327,30 @@ export class StreamSource implements Source {
     return new StartupError(
       `${this.url} refuses its log (${status}): ${sentence}`,
     );
+  }
+
+  /** The first line of an answer, for a person; the rest may never come. */
+  private async sentenceOf({ status, body }: Response): Promise<string> {
+    const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    try {
+      while (text.length < MAX_SENTENCE && !text.includes("\n")) {
+        if (reader === undefined) break;
+        const { value } = await withDeadline(
+          this.options.clock,
+          ANSWER_MS,
+          "The sentence does not come.",
+          reader.read(),
+        );
+        if (value === undefined) break;
+        text += value;
+      }
+    } catch {
+      // What came of it is told.
+    }
+    reader?.cancel().catch(() => {});
+    return text.split("\n", 1)[0].slice(0, MAX_SENTENCE) ||
+      `it answers with status ${status}.`;
   }
 
   private unexpected(frame: Frame): Error {
@@ -326,13 +375,6 @@ export class StreamSource implements Source {
 function epochOf({ headers }: Response): number {
   const epoch = Number(headers.get("x-denokv-epoch") ?? 0);
   return Number.isSafeInteger(epoch) ? epoch : 0;
-}
-
-/** The first line of an answer, for a person. */
-async function sentenceOf(answer: Response): Promise<string> {
-  const text = await answer.text().catch(() => "");
-  return text.split("\n", 1)[0].slice(0, 500) ||
-    `it answers with status ${answer.status}.`;
 }
 
 function isLoopback(url: string): boolean {

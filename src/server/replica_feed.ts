@@ -71,6 +71,7 @@ export class ReplicaFeed {
           }: what has that state followed another line of its history, and has to begin anew with a snapshot. This one is at ${
             versionstampHex(log.durableVersion, 0)
           }.`,
+          this.identity(),
         );
       }
       const { logs } = this.deps;
@@ -84,19 +85,27 @@ export class ReplicaFeed {
         }: it begins after ${
           versionstampHex(error.floorVersion, 0)
         }. Follow the backup from there, or begin anew with a snapshot.`,
+        this.identity(),
       );
     }
   }
 
-  private answer(stream: ReadableStream): Response {
+  /** Whose answer it is, so that nobody takes another database's word. */
+  private identity(): [string, string][] {
     const { store, epoch } = this.deps;
+    return [
+      ["x-denokv-database-id", store.databaseId],
+      ["x-denokv-epoch", String(epoch())],
+    ];
+  }
+
+  private answer(stream: ReadableStream): Response {
     return new Response(stream, {
       headers: [
         ["content-type", "application/vnd.denokv.frames"],
         ["cache-control", "no-store, no-transform"],
         ["x-accel-buffering", "no"],
-        ["x-denokv-database-id", store.databaseId],
-        ["x-denokv-epoch", String(epoch())],
+        ...this.identity(),
       ],
     });
   }

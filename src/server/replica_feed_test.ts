@@ -181,6 +181,10 @@ Deno.test("a state between two commits is of another line of the history", async
     `/-/log?after=${versionstampHex(gap + 1, 0)}`,
   );
   assert.equal(answer.status, 409);
+  // Whose refusal it is, for a replica that may hold another database.
+  const id = answer.headers.get("x-denokv-database-id");
+  assert.equal(id, store.databaseId);
+  assert.equal(answer.headers.get("x-denokv-epoch"), "0");
   assert.match(await answer.text(), /begin anew with a snapshot/);
 });
 
