@@ -290,8 +290,9 @@ export class Replica {
 
   /** The keys that watches are told of; before the bytes are given away. */
   private toldKeys(entries: Bytes): Bytes[] | undefined {
-    if (this.store.watches === 0) return [];
-    if (entries.length > MAX_TOLD_BYTES) return undefined;
+    // One that is opened before the commit is there has to be told, too.
+    const isMany = entries.length > MAX_TOLD_BYTES;
+    if (isMany || this.store.watches === 0) return undefined;
     return decodeLogEntries(entries).map(({ key }) => key.slice());
   }
 
@@ -302,7 +303,14 @@ export class Replica {
       "The history does not go on from this replica's state, which is served until a new copy is made.",
       { reason: why, source: source.url },
     );
-    const position = await this.build(await this.firstSnapshot());
+    const snapshot = await this.firstSnapshot();
+    const { databaseId } = this.store;
+    if (snapshot.databaseId !== databaseId) {
+      throw new StartupError(
+        `${source.url} holds another database now, with the id ${snapshot.databaseId}; this is a replica of ${databaseId}. What it has is served. Name the place where its database is, or move the file away.`,
+      );
+    }
+    const position = await this.build(snapshot);
     const before = this.position!;
     if (
       position.epoch < before.epoch ||

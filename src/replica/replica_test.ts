@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { systemClock } from "../common/clock.ts";
+import { withDeadline } from "../common/deadline.ts";
 import { StartupError, UnavailableError } from "../common/errors.ts";
 import { silentLogger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
@@ -16,6 +17,7 @@ import type { Next, Position, Snapshot, Source } from "./source.ts";
 
 const clock = systemClock;
 const random = systemRandom;
+const TIME_LIMIT_MS = 60_000;
 const KEY = encodeKey(["k"]);
 const RANGE = {
   start: KEY,
@@ -34,7 +36,9 @@ function test(
     const awake = setInterval(() => {}, 1000);
     const folder = await Deno.makeTempDir({ prefix: "denokv-replica-" });
     try {
-      await body(`${folder}/replica.sqlite`);
+      const why = "The replica did not do what the test waits for.";
+      const done = body(`${folder}/replica.sqlite`);
+      await withDeadline(clock, TIME_LIMIT_MS, why, done);
     } finally {
       clearInterval(awake);
       await Deno.remove(folder, { recursive: true });
@@ -68,6 +72,7 @@ class ScriptedSource implements Source {
   readonly newestVersion = 0;
   /** Of the next snapshot that is asked for. */
   at = position(1);
+  databaseId = "00000000-0000-4000-8000-000000000000";
   private readonly script: (() => Next)[] = [];
   private more = Promise.withResolvers<void>();
   private done = Promise.withResolvers<void>();
@@ -82,10 +87,10 @@ class ScriptedSource implements Source {
   }
 
   snapshot(): Promise<Snapshot> {
-    const { at } = this;
+    const { at, databaseId } = this;
     return Promise.resolve({
       kind: "snapshot",
-      databaseId: "00000000-0000-4000-8000-000000000000",
+      databaseId,
       sizeBytes: 1,
       async load(target) {
         await target.load(snapshotPart([commit(at.version)]));
@@ -216,6 +221,47 @@ test("a new copy takes the old one's place in one turn, and never an older one",
   const left = [...Deno.readDirSync(path.replace(/\/[^/]*$/, ""))]
     .map(({ name }) => name).filter((name) => /next|former/.test(name));
   assert.deepEqual(left, []);
+});
+
+test("another database in the same place is not taken for a new copy", async (path) => {
+  const source = new ScriptedSource();
+  const replica = await started(path, source);
+  source.databaseId = "11111111-1111-4111-8111-111111111111";
+  source.at = position(50);
+  const told = source.say(
+    () => ({ kind: "beginAnew", why: "a test says so" }),
+    () => commits(1, 2),
+  );
+  while (replica.report().failures === 0) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.match(replica.report().lastError!, /holds another database now/);
+  assert.equal(await valueIn(replica), "1");
+  await told;
+  assert.equal(await valueIn(replica), "2");
+  await replica.close();
+});
+
+test("a watch that is opened while a commit is applied is told of it", async (path) => {
+  const source = new ScriptedSource();
+  const replica = await started(path, source);
+  for (let version = 2; version < 30; version++) {
+    const said = source.say(() => commits(version - 1, version));
+    // At some moment of its application.
+    for (let i = 0; i < version % 7; i++) await Promise.resolve();
+    if (version % 3 === 0) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    const watch = replica.store.watch([KEY]);
+    for (;;) {
+      const state = await watch.next();
+      const value = new TextDecoder().decode(state!.entries[0]!.value);
+      if (value === `${version}`) break;
+    }
+    watch.cancel();
+    await said;
+  }
+  await replica.close();
 });
 
 test("what fails is told, and what is there is served until it works again", async (path) => {
