@@ -32,6 +32,11 @@ export function placeOf(minio: Minio, prefix: string): BackedUpTo {
 
 /** Our server with a backup: what it is allowed, and its options. */
 export function backedUp(backup: BackedUpTo, args: string[]): Starter {
+  return reaching(backup, [...backupArgs(backup), ...args]);
+}
+
+/** Our server with these options, and what it takes to reach the place. */
+export function reaching(backup: BackedUpTo, args: string[]): Starter {
   return async (options) => {
     const launch: Launch = await ours(options);
     const allowed = backupPermissions(backup);
@@ -46,7 +51,7 @@ export function backedUp(backup: BackedUpTo, args: string[]): Starter {
     command.splice(main, 0, ...allowed.other);
     return {
       ...launch,
-      command: [...command, ...backupArgs(backup), ...args],
+      command: [...command, ...args],
       env: { ...launch.env, ...backup.env },
     };
   };

@@ -18,6 +18,7 @@ import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
 import { pitrRow } from "./rows/pitr.ts";
 import { replicaRows } from "./rows/replica.ts";
+import { bucketReplicaRows } from "./rows/replica_bucket.ts";
 import { restRows } from "./rows/rest.ts";
 import { slowDiskRows } from "./rows/slow_disk.ts";
 import { snapshotRow } from "./rows/snapshot_p99.ts";
@@ -38,6 +39,7 @@ const ROWS: Row[] = [
   ...changesRows,
   ...replicaRows,
   pitrRow,
+  ...bucketReplicaRows,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

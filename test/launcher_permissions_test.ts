@@ -240,6 +240,8 @@ async function everyCommand(place: Place): Promise<void> {
   };
   assert.match(await run("health"), /^ready: /);
   assert.match(await run("backup", "snapshot"), /^New generation /);
+  const position = ["--resume-file", `${path}/position`];
+  assert.match(await run("changes", "--from", "oldest", ...position), /"set"/);
   const status = ["backup", "status", ...place.args];
   assert.match(await run(...status), /^Active: /);
   assert.match(await run(...status, "--sqlite-path", database), /^Active: /);
@@ -248,9 +250,6 @@ async function everyCommand(place: Place): Promise<void> {
     await run("backup", "verify", ...place.args, "--sqlite-path", database),
     /equal to the database/,
   );
-  const feed = ["changes", "--from", "oldest"];
-  const resume = ["--resume-file", `${path}/resume`];
-  assert.match(await run(...feed, ...resume), /"value"/);
   const replica = ["--sqlite-path", `${path}/replica.sqlite`];
   const source = ["--replica-from", place.url, ...place.endpoint];
   assert.match(

@@ -32,17 +32,17 @@ export async function openReplica(options: {
   logger: Logger;
   progress?(doneBytes: number, totalBytes: number): void;
 }): Promise<ReplicaParts> {
-  const { idlePauseMs, logger } = options;
+  const { primary, place, idlePauseMs, logger } = options;
   const shared = { clock: systemClock, random: systemRandom, logger };
   const engine = new SqliteReplicaEngine({
     ...shared,
     path: options.sqlitePath,
     maxWatches: options.maxWatches,
-    // As the Rust server's sync: `pitr` goes back in it afterwards.
-    keepsHistory: true,
+    // As the Rust server's sync: `pitr` goes back in it afterwards. What a
+    // live replica would keep is nearly a second log, and grows for ever.
+    keepsHistory: primary === undefined,
   });
   const openedMs = systemClock.monotonicMs();
-  const { primary, place } = options;
   const objects = place && new CountedObjectStore(
     await openBackupPlace(place),
     systemClock,

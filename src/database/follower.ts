@@ -39,6 +39,8 @@ import {
   isBetweenOwners,
   placeOf,
 } from "../replica/backup_history.ts";
+import { parsePlace } from "../replica/backup_source.ts";
+import { parseState, REPLICA_STATE } from "../replica/position_state.ts";
 import type { LocalEngine } from "../store/local_engine.ts";
 import type { LocalDatabase, RestoreTarget } from "../store/restore_target.ts";
 
@@ -150,9 +152,9 @@ export class Follower {
       await this.restoreAll(manifest);
       return true;
     }
-    const isOurs = local.databaseId === manifest.databaseId &&
-      local.state(STATE.url) === url;
-    const followed = isOurs ? parsePosition(local) : undefined;
+    const followed = local.databaseId === manifest.databaseId
+      ? parsePosition(local, url)
+      : undefined;
     if (followed !== undefined) {
       await this.enter(followed);
       return true;
@@ -276,7 +278,8 @@ export class Follower {
     if (manifest.generation === null) return undefined;
     const local = this.options.engine.inspect();
     if (this.position === undefined) {
-      if (local === undefined || !parsePosition(local)) return undefined;
+      const { url } = this.options.objects;
+      if (local === undefined || !parsePosition(local, url)) return undefined;
     }
     await this.step(manifest);
     const { position } = this;
@@ -298,7 +301,11 @@ export class Follower {
         version: position.version,
         timeMs: position.timeMs,
         leapToVersion,
-        state: { [STATE.url]: this.options.objects.url, [STATE.followed]: "" },
+        state: {
+          [STATE.url]: this.options.objects.url,
+          [STATE.followed]: "",
+          ...NO_REPLICA,
+        },
       });
     } catch (error) {
       await target.discard();
@@ -334,10 +341,17 @@ export class Follower {
         [STATE.epoch]: "",
         [STATE.owner]: "",
         [STATE.followed]: formatPosition(position),
+        ...NO_REPLICA,
       },
     });
   }
 }
+
+/** Nobody may take the file of an owner, or of a standby, for a replica. */
+const NO_REPLICA = {
+  [REPLICA_STATE.source]: "",
+  [REPLICA_STATE.position]: "",
+};
 
 function planOf(
   { generation, version, timeMs = 0 }: BackupPosition,
@@ -369,8 +383,21 @@ function formatPosition(position: BackupPosition): string {
   return `${generation} ${epoch} ${tsn} ${version}`;
 }
 
-/** Undefined in a file that did not follow, or was written to since. */
-function parsePosition(local: LocalDatabase): BackupPosition | undefined {
+/**
+ * As a standby or as a replica. Undefined in a file that did not follow, or was
+ * written to since.
+ */
+function parsePosition(
+  local: LocalDatabase,
+  url: string,
+): BackupPosition | undefined {
+  if (local.state(REPLICA_STATE.source) === url) {
+    const position = parseState(local.state(REPLICA_STATE.position));
+    return position?.version === local.version
+      ? parsePlace(position)
+      : undefined;
+  }
+  if (local.state(STATE.url) !== url) return undefined;
   const text = local.state(STATE.followed) ?? "";
   const match = /^(\S+) (\d+) (\d+) (\d+)$/.exec(text);
   if (match === null || Number(match[4]) !== local.version) return undefined;

@@ -169,7 +169,7 @@ export class BackupSource {
     signal: AbortSignal,
   ): Promise<Found> {
     const { objects } = this.options;
-    const known = parsePosition(position) ??
+    const known = parsePlace(position) ??
       await findPlace(objects, manifest, position.version, signal);
     if ("kind" in known) return known;
     let from = known;
@@ -258,7 +258,8 @@ function formatPosition(position: BackupPosition, epoch: number): Position {
   return { version, timeMs, epoch, place: formatPlace(position) };
 }
 
-function parsePosition(
+/** Undefined where it is a place in another source. */
+export function parsePlace(
   { place, version, timeMs }: Position,
 ): BackupPosition | undefined {
   const match = PLACE.exec(place);

@@ -88,26 +88,30 @@ export class LiveSource implements Source {
     signal: AbortSignal,
   ): Promise<Next> {
     const { clock } = this.options;
-    const retry = new AbortController();
+    const ended = new AbortController();
+    const end = () => ended.abort(signal.reason);
+    let isRetry = false;
     let timer: Timer | undefined;
     if (this.isAtEnd) {
       const inMs = Math.max(0, this.retryAtMs - clock.monotonicMs());
-      timer = clock.after(inMs, () => retry.abort());
+      timer = clock.after(inMs, () => {
+        isRetry = true;
+        ended.abort();
+      });
     }
+    signal.addEventListener("abort", end);
     try {
-      const next = await bucket.next(
-        position,
-        AbortSignal.any([signal, retry.signal]),
-      );
+      const next = await bucket.next(position, ended.signal);
       this.isAtEnd = next.kind === "end" || next.kind === "notYet";
       return next;
     } catch (error) {
       signal.throwIfAborted();
-      if (!retry.signal.aborted) throw error;
+      if (!isRetry) throw error;
       // Nothing new is known of it: as it was.
       return { kind: "notYet", why: "The primary's stream is tried again." };
     } finally {
       timer?.stop();
+      signal.removeEventListener("abort", end);
     }
   }
 

@@ -11,7 +11,8 @@ import type { Store } from "../store/store.ts";
 
 /** At once: each holds the write-ahead log up, and a thread. */
 export const MAX_SNAPSHOT_STREAMS = 2;
-const PART_BYTES = 1024 * 1024;
+/** Small enough that compressing one holds nobody up. */
+const PART_BYTES = 256 * 1024;
 /** What the write-ahead log may grow to while one is taken. */
 const MAX_WAL_BYTES = 512 * 1024 * 1024;
 /** How long the log behind one is kept for the replica to ask for. */

@@ -194,8 +194,16 @@ export class LogReaders implements LogSource {
   }
 }
 
+/** Ends one wait. */
+class Ending {
+  private readonly controller = new AbortController();
+  readonly signal = this.controller.signal;
+  readonly abort = () => this.controller.abort();
+}
+
 class Reader implements LogReader {
-  private readonly closed = new AbortController();
+  private isClosed = false;
+  private waiting: Ending | undefined;
 
   constructor(
     private readonly readers: LogReaders,
@@ -208,25 +216,27 @@ class Reader implements LogReader {
   }
 
   async next(signal?: AbortSignal): Promise<LogRow[] | null> {
-    let ended: AbortSignal | undefined;
     for (;;) {
       signal?.throwIfAborted();
-      if (this.closed.signal.aborted) return null;
+      if (this.isClosed) return null;
       const rows = this.readers.take(this);
       if (rows !== undefined) return rows;
-      ended ??= signal
-        ? AbortSignal.any([signal, this.closed.signal])
-        : this.closed.signal;
+      // One for each wait: a signal that lives long gathers nothing.
+      const { signal: ended, abort } = this.waiting = new Ending();
+      signal?.addEventListener("abort", abort);
       try {
         await this.readers.more(this.version, ended);
       } catch (error) {
         if (!ended.aborted) throw error;
+      } finally {
+        signal?.removeEventListener("abort", abort);
       }
     }
   }
 
   close(): void {
-    this.closed.abort();
+    this.isClosed = true;
+    this.waiting?.abort();
     this.readers.remove(this);
   }
 

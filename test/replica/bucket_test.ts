@@ -203,3 +203,38 @@ Deno.test("pitr sync brings a file to the end, and serve goes on from it", async
   assert.equal(refused.code, 1);
   assert.match(refused.err, /is no replica.*Nothing was changed/s);
 });
+
+Deno.test("with --replica-idle-pause a replica that nobody reads asks its bucket nothing", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("app");
+  await using primary = await ServerProcess.start({
+    path: folder.database,
+    backup,
+    args: S3,
+  });
+  const history = await History.of(primary);
+  await history.commit();
+  await using replica = await startReplica(
+    `${folder.path}/replica.sqlite`,
+    backup,
+    { args: ["--replica-idle-pause", "1s"] },
+  );
+  const requests = async () => {
+    const { head, list, get } = (await readiness(replica)).replica.requests;
+    return head + list + get;
+  };
+  // Six of its looks are in this time; where it makes none, it pauses.
+  const deadlineMs = Date.now() + 30_000;
+  for (let before = -1;;) {
+    const now = await requests();
+    if (now === before) break;
+    assert.ok(Date.now() < deadlineMs, `it goes on asking: ${now}`);
+    before = now;
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+  }
+  await history.commit();
+  // The first read is of what was there, and wakes it.
+  await comesTo(replica, () => history.last);
+});

@@ -1,6 +1,9 @@
 /** Live replicas as processes: their options, their sources, their clients. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { seededRandom } from "../../src/common/random.ts";
+import { KvClient } from "../support/kv_client.ts";
+import { startLyingProxy } from "../support/lying_proxy.ts";
 import { npmPackage } from "../support/npm.ts";
 import {
   ACCESS_TOKEN,
@@ -8,8 +11,10 @@ import {
   ServerProcess,
   type ServerSettings,
   TestFolder,
+  testSeed,
 } from "../support/server.ts";
-import { readiness } from "./support.ts";
+import { http1 } from "../support/transport.ts";
+import { comesTo, History, Observer, readiness } from "./support.ts";
 
 const CLIENTS = fileURLToPath(new URL("../clients/", import.meta.url));
 const authorization = `Bearer ${ACCESS_TOKEN}`;
@@ -304,4 +309,49 @@ Deno.test("what the stock clients do with advertised replicas is what docs/repli
     { value: "1" },
   );
   assert.ok(await reads(strong) > before);
+});
+
+Deno.test("three live replicas of a primary under load, killed at any moment as it is itself, show nothing that never was and never go back", async () => {
+  const random = seededRandom(testSeed());
+  await using folder = await TestFolder.make();
+  const first = await ServerProcess.start({ path: folder.database });
+  const { url, port } = first;
+  const history = await History.of(first);
+  await using servers = new AsyncDisposableStack();
+  servers.use(first);
+  let primary = first;
+  const paths = [0, 1, 2].map((i) => `${folder.path}/replica${i}.sqlite`);
+  const proxies = paths.map(() => servers.use(startLyingProxy(url, random)));
+  for (let i = 0; i < 5; i++) await history.commit();
+  const replicas = await Promise.all(
+    paths.map((path, i) => startReplica(path, proxies[i].url)),
+  );
+  const observers = replicas.map((_, i) =>
+    new Observer(() => replicas[i].url, () => history.states)
+  );
+  for (const proxy of proxies) proxy.bytesPerMishap = 20_000;
+  for (let round = 0; round < 8; round++) {
+    for (let i = 0; i < 25; i++) await history.commit();
+    const at = random.below(4);
+    if (at === 3) {
+      await primary.kill();
+      primary = servers.use(
+        await ServerProcess.start({ path: folder.database, port }),
+      );
+      history.client.close();
+      history.client = await KvClient.open(http1(url));
+    } else {
+      await replicas[at].kill();
+      replicas[at] = await startReplica(paths[at], proxies[at].url);
+    }
+  }
+  for (const proxy of proxies) proxy.bytesPerMishap = Infinity;
+  await history.commit();
+  for (const [i, replica] of replicas.entries()) {
+    servers.use(replica);
+    await comesTo(replica, () => history.last);
+    await observers[i].end();
+    assert.ok(observers[i].answers > 0);
+  }
+  history.client.close();
 });
