@@ -66,6 +66,8 @@ export class Replica {
   private isOnce = false;
   /** The file was made by this, of the earliest state that there is. */
   private isNew = false;
+  /** A new copy is being looked for; that is told once. */
+  private isBeginningAnew = false;
   private entries = 0;
   private failures = 0;
 
@@ -183,7 +185,7 @@ export class Replica {
     const { source, clock, logger } = this.options;
     const { signal } = this.stopped;
     for (;;) {
-      const found = await this.patiently(() => source.snapshot(signal, which));
+      const found = await source.snapshot(signal, which);
       if (found.kind === "snapshot") return found;
       if (this.waitsFor !== found.why) {
         logger.info(`${found.why} It is waited for.`, { source: source.url });
@@ -245,6 +247,7 @@ export class Replica {
       const next = await source.next(this.position!, signal);
       signal.throwIfAborted();
       this.waitsFor = next.kind === "notYet" ? next.why : undefined;
+      if (next.kind !== "beginAnew") this.isBeginningAnew = false;
       if (next.kind === "commits") {
         await this.apply(next);
         return "more";
@@ -298,26 +301,27 @@ export class Replica {
   /** The old file is read until the new one takes its place, in one turn. */
   private async beginAnew(why: string): Promise<void> {
     const { engine, source, logger } = this.options;
-    logger.warn(
-      "The history does not go on from this replica's state, which is served until a new copy is made.",
-      { reason: why, source: source.url },
-    );
+    if (!this.isBeginningAnew) {
+      logger.warn(
+        "The history does not go on from this replica's state, which is served until a new copy is made.",
+        { reason: why, source: source.url },
+      );
+    }
+    this.isBeginningAnew = true;
     const snapshot = await this.firstSnapshot();
     if (snapshot.databaseId !== this.databaseId) {
+      snapshot.drop?.();
       throw new StartupError(
         `${source.url} holds another database (${snapshot.databaseId}) than this replica (${this.databaseId}). What this replica has is served; name the right source, or move the replica's file away, and it is made anew.`,
       );
     }
-    const position = await this.build(snapshot);
-    const before = this.position!;
-    if (
-      position.epoch < before.epoch ||
-      position.epoch === before.epoch && position.version < before.version
-    ) {
-      throw new StartupError(
-        `The newest whole state in ${source.url} is older than what this replica has. What it has is served, and it is looked for a newer one.`,
-      );
+    if (snapshot.state && this.isOlder(snapshot.state)) {
+      // Of a large one, each try would take all.
+      snapshot.drop?.();
+      throw this.onlyOlder();
     }
+    const position = await this.build(snapshot);
+    if (this.isOlder(position)) throw this.onlyOlder();
     await this.writer?.close();
     this.writer = undefined;
     const former = this.store.shut();
@@ -334,10 +338,23 @@ export class Replica {
     }
     await closed;
     await removed;
+    this.isBeginningAnew = false;
     this.writer = await engine.openWriter();
     logger.info("The new copy is served, and its log is followed.", {
       version: position.version,
     });
+  }
+
+  private isOlder({ epoch, version }: Pick<Position, "epoch" | "version">) {
+    const has = this.position!;
+    return epoch < has.epoch ||
+      epoch === has.epoch && version < has.version;
+  }
+
+  private onlyOlder(): StartupError {
+    return new StartupError(
+      `The newest whole state in ${this.options.source.url} is older than what this replica has. What it has is served, and it is looked for a newer one; where an older copy of the database was put back, move the replica's file away, and it is made anew.`,
+    );
   }
 
   // ----------------------------------------------------------------- problems

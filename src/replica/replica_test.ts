@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { systemClock } from "../common/clock.ts";
 import { withDeadline } from "../common/deadline.ts";
 import { StartupError, UnavailableError } from "../common/errors.ts";
-import { silentLogger } from "../common/log.ts";
+import { createLogger, type Logger, silentLogger } from "../common/log.ts";
 import { systemRandom } from "../common/random.ts";
 import { encodeKey } from "../protocol/key.ts";
 import { SqliteReplicaEngine } from "../store/sqlite/replica_engine.ts";
@@ -136,12 +136,13 @@ function open(
   path: string,
   source: Source,
   engine = engineAt(path),
+  logger: Logger = silentLogger,
 ): Replica {
   return new Replica({
     engine,
     source,
     clock,
-    logger: silentLogger,
+    logger,
   });
 }
 
@@ -149,8 +150,9 @@ async function started(
   path: string,
   source: Source,
   engine?: SqliteReplicaEngine,
+  logger?: Logger,
 ): Promise<Replica> {
-  const replica = open(path, source, engine);
+  const replica = open(path, source, engine, logger);
   const serving = Promise.withResolvers<void>();
   replica.start(serving.resolve).catch(serving.reject);
   await serving.promise;
@@ -254,6 +256,48 @@ test("the copy of another database never takes the place of this one", async (pa
   source.databaseId = databaseId;
   await told;
   assert.equal(await valueIn(replica), "30");
+  await replica.close();
+});
+
+test("a copy that is known to be older is not loaded again and again, and that is told once", async (path) => {
+  const source = new ScriptedSource();
+  const lines: string[] = [];
+  const logger = createLogger({
+    format: "text",
+    level: "info",
+    clock,
+    write: (line) => lines.push(line),
+  });
+  const replica = await started(path, source, undefined, logger);
+  await source.say(() => commits(1, 20));
+  lines.length = 0;
+  let loads = 0;
+  let drops = 0;
+  const { snapshot } = source;
+  source.snapshot = async () => {
+    const found = await snapshot.call(source);
+    const { load } = found;
+    found.state = source.at;
+    found.drop = () => drops++;
+    found.load = (...given) => {
+      loads++;
+      return load(...given);
+    };
+    return found;
+  };
+  source.at = position(15);
+  const anew = (): Next => ({ kind: "beginAnew", why: "a test says so" });
+  const told = source.say(anew, anew, anew);
+  while (replica.report().failures < 2) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.deepEqual([loads, drops], [0, 2]);
+  assert.match(replica.report().lastError!, /older than what this replica has/);
+  assert.equal(lines.length, 2, lines.join(""));
+  source.at = position(30);
+  await told;
+  assert.equal(await valueIn(replica), "30");
+  assert.equal(loads, 1);
   await replica.close();
 });
 

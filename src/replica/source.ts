@@ -56,6 +56,8 @@ export type Next =
 export interface Snapshot {
   kind: "snapshot";
   databaseId: string;
+  /** Which state it is, where that is known before it is loaded. */
+  state?: Pick<Position, "version" | "epoch">;
   sizeBytes: number;
   /**
    * Puts all of it into the target, which the caller finishes or discards.
@@ -65,6 +67,8 @@ export interface Snapshot {
     target: Pick<RestoreTarget, "load" | "apply">,
     progress?: (doneBytes: number, totalBytes: number) => void,
   ): Promise<Position>;
+  /** It is not loaded after all. */
+  drop?(): void;
 }
 
 /**

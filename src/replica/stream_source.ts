@@ -86,7 +86,9 @@ export class StreamSource implements Source {
     return {
       kind: "snapshot",
       databaseId,
+      state: { version, epoch: place.epoch },
       sizeBytes,
+      drop: () => abort.abort(),
       load: async (target, progress) => {
         try {
           const timeMs = await this.load(
