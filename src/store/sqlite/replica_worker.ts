@@ -513,6 +513,7 @@ ${
       `const ${name} = ${JSON.stringify(value)};`
     ).join("\n")
   }
+const EMPTY_BYTES = new Uint8Array(0);
 ${texts.join("\n")}
 function malformed() {
   throw new InvalidRequestError("Bytes of the log are not those of entries. Nothing was applied.");
