@@ -16,6 +16,7 @@ import { keyCountRow } from "./rows/key_count.ts";
 import { kvConnectRows } from "./rows/kv_connect.ts";
 import { launchRow } from "./rows/launch.ts";
 import { memoryRow } from "./rows/memory.ts";
+import { pitrRow } from "./rows/pitr.ts";
 import { replicaRows } from "./rows/replica.ts";
 import { bucketReplicaRows } from "./rows/replica_bucket.ts";
 import { restRows } from "./rows/rest.ts";
@@ -38,6 +39,7 @@ const ROWS: Row[] = [
   ...changesRows,
   ...replicaRows,
   ...bucketReplicaRows,
+  pitrRow,
 ];
 
 const HELP = `deno task bench [--rows <id>,<id>…] [--quick] [--json]

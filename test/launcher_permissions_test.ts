@@ -250,9 +250,6 @@ async function everyCommand(place: Place): Promise<void> {
     await run("backup", "verify", ...place.args, "--sqlite-path", database),
     /equal to the database/,
   );
-  const feed = ["changes", "--from", "oldest"];
-  const resume = ["--resume-file", `${path}/resume`];
-  assert.match(await run(...feed, ...resume), /"value"/);
   const replica = ["--sqlite-path", `${path}/replica.sqlite`];
   const source = ["--replica-from", place.url, ...place.endpoint];
   assert.match(

@@ -28,14 +28,17 @@ const PAUSES = { firstMs: 200, maxMs: 5000 };
 /** The server is away, or the feed was cut: it can be opened again. */
 class CutError extends UnavailableError {}
 
-/** Nobody reads what is printed any more. */
-class NoReaderError extends Error {}
+/** Nobody reads what is printed any more, or the command was told to end. */
+class OverError extends Error {}
 
 type FeedReader = ReadableStreamDefaultReader<string>;
 
 /** What it needs beside the usual of a command. */
 export interface ChangesDeps {
-  /** To standard output, at the pace of who reads it; rejects where nobody does. */
+  /**
+   * To standard output, at the pace of who reads it; rejects where nobody does,
+   * and where it cannot be written.
+   */
   write(bytes: Uint8Array): Promise<void>;
   /** Ends a feed that follows, in order. */
   signal: AbortSignal;
@@ -60,7 +63,7 @@ export async function changes(
   try {
     return await feed.run();
   } catch (error) {
-    if (error instanceof NoReaderError || deps.signal.aborted) return 0;
+    if (error instanceof OverError || deps.signal.aborted) return 0;
     throw error;
   } finally {
     await file?.flush();
@@ -126,16 +129,23 @@ class Feed {
     for (const prefix of config.prefixes) query.append("prefix", prefix);
     const { secret } = config;
     const url = `${config.url}/-/changes`;
+    const late = new AbortController();
     let answer: Response;
     try {
-      answer = await fetch(`${url}?${query}`, {
-        headers: secret === undefined
-          ? {}
-          : { authorization: `Bearer ${secret}` },
-        redirect: "manual",
-        signal,
-      });
+      answer = await withDeadline(
+        this.deps.clock,
+        SILENCE_MS,
+        "it has not answered for 30 s",
+        fetch(`${url}?${query}`, {
+          headers: secret === undefined
+            ? {}
+            : { authorization: `Bearer ${secret}` },
+          redirect: "manual",
+          signal: AbortSignal.any([signal, late.signal]),
+        }),
+      );
     } catch (error) {
+      late.abort();
       const missing = missingPermission(error);
       if (missing !== undefined) throw new StartupError(missing);
       throw new CutError(`${url} could not be asked: ${messageOf(error)}.`);
@@ -190,9 +200,38 @@ class Feed {
     return chunk.done ? undefined : commits.push(chunk.value);
   }
 
+  /** Who reads it may take long; the command ends when it is told to. */
+  private async write(text: string): Promise<void> {
+    const { signal, write } = this.deps;
+    const ended = Promise.withResolvers<never>();
+    const end = () => ended.reject(new OverError());
+    signal.addEventListener("abort", end);
+    try {
+      if (signal.aborted) end();
+      await Promise.race([
+        ended.promise,
+        write(new TextEncoder().encode(text)),
+      ]);
+    } catch (error) {
+      if (error instanceof OverError) throw error;
+      if (isClosed(error)) throw new OverError();
+      throw new StartupError(
+        `Standard output could not be written: ${
+          messageOf(error)
+        }. The last commits are missing from it, and what came last may be cut in the middle of a line${
+          this.position === undefined
+            ? "."
+            : `: whole is what came up to ${this.position}.`
+        }`,
+      );
+    } finally {
+      signal.removeEventListener("abort", end);
+    }
+  }
+
   /** Prints what is whole, and then notes that it was. */
   private async take(parts: readonly FeedPart[]): Promise<void> {
-    const { config, deps } = this;
+    const { config } = this;
     let text = "";
     let position: string | undefined;
     for (const part of parts) {
@@ -201,13 +240,7 @@ class Feed {
       if (part.kind === "heartbeat" && !config.heartbeats) continue;
       for (const line of part.lines) text += shown(line, config.format);
     }
-    if (text !== "") {
-      try {
-        await deps.write(new TextEncoder().encode(text));
-      } catch {
-        throw new NoReaderError();
-      }
-    }
+    if (text !== "") await this.write(text);
     if (position === undefined) return;
     this.position = position;
     this.file?.note(position);
@@ -215,6 +248,12 @@ class Feed {
 }
 
 const FEED_TYPE = "application/x-ndjson";
+
+/** What a pipe and a socket say whose other end is closed. */
+function isClosed(error: unknown): boolean {
+  return error instanceof Deno.errors.BrokenPipe ||
+    error instanceof Deno.errors.ConnectionReset;
+}
 
 function shown({ text, json }: FeedLine, format: "json" | "text"): string {
   if (format === "json") return `${text}\n`;

@@ -62,8 +62,6 @@ export async function pitrCheckout(
       keepsHistory: true,
     });
     try {
-      // Whoever serves it for writing issues none of the later versions again.
-      lock.noteVersion(writer.databaseId, writer.newestVersion);
       await writer.goTo(target, (done, total) => progress.update(done, total));
       const versionstamp = text(writer.point);
       const tookMs = Math.round(systemClock.monotonicMs() - startedMs);

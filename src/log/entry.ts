@@ -109,7 +109,8 @@ export class LogEncoder {
 }
 
 /**
- * Reads a run of entries.
+ * Reads a run of entries. A Worker gets it as text, together with the names
+ * that it and what it calls make use of (store/sqlite/replica_worker.ts).
  * @throws InvalidRequestError where the bytes are no entries
  */
 export function decodeLogEntries(bytes: Bytes): LogEntry[] {

@@ -76,19 +76,26 @@ export interface JsonDocument {
 
 /**
  * @param decoded as `decodeValue` gave it: its depth is limited
+ * @param maxBytes what the JSON may take where it is not plain by itself
  * @throws UnreadableValueError when the JSON would be too long
  */
-export function toJson(decoded: DecodedValue): JsonDocument {
+export function toJson(
+  decoded: DecodedValue,
+  maxBytes = MAX_JSON_BYTES,
+): JsonDocument {
   const { value } = decoded;
   if (decoded.isPlain) {
     // At most six characters for each stored one: no limit is needed.
     return { body: utf8(JSON.stringify(value)), isTyped: false };
   }
   try {
-    return { body: new Writer(false).document(value), isTyped: false };
+    return {
+      body: new Writer(false, maxBytes).document(value),
+      isTyped: false,
+    };
   } catch (error) {
     if (error !== NOT_PLAIN) throw error;
-    return { body: new Writer(true).document(value), isTyped: true };
+    return { body: new Writer(true, maxBytes).document(value), isTyped: true };
   }
 }
 
@@ -116,9 +123,11 @@ class Writer {
   /** The objects that are being written, and how long the path to each is. */
   #open = new Map<object, number>();
   #nodes = 0;
+  #maxBytes: number;
 
-  constructor(isTyped: boolean) {
+  constructor(isTyped: boolean, maxBytes: number) {
     this.#isTyped = isTyped;
+    this.#maxBytes = maxBytes;
   }
 
   document(value: unknown): Bytes {
@@ -142,9 +151,9 @@ class Writer {
     const rest = this.#out.subarray(this.#at);
     this.#at += encoder.encodeInto(this.#piece, rest).written;
     this.#piece = "";
-    if (this.#at > MAX_JSON_BYTES) {
+    if (this.#at > this.#maxBytes) {
       throw new UnreadableValueError(
-        `The stored value would take more than ${MAX_JSON_BYTES} bytes of JSON.`,
+        `The stored value would take more than ${this.#maxBytes} bytes of JSON.`,
       );
     }
   }

@@ -17,6 +17,7 @@ import type { Next, Position, Snapshot, Source } from "./source.ts";
 
 const clock = systemClock;
 const random = systemRandom;
+const TIME_LIMIT_MS = 60_000;
 const KEY = encodeKey(["k"]);
 const RANGE = {
   start: KEY,
@@ -35,7 +36,9 @@ function test(
     const awake = setInterval(() => {}, 1000);
     const folder = await Deno.makeTempDir({ prefix: "denokv-replica-" });
     try {
-      await body(`${folder}/replica.sqlite`);
+      const why = "The replica did not do what the test waits for.";
+      const done = body(`${folder}/replica.sqlite`);
+      await withDeadline(clock, TIME_LIMIT_MS, why, done);
     } finally {
       clearInterval(awake);
       await Deno.remove(folder, { recursive: true });

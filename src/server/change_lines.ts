@@ -28,6 +28,13 @@ const SLICE_CHARS = 32 * 1024;
 /** …or this many entries: those that are filtered out take time too. */
 const SLICE_ENTRIES = 512;
 
+/**
+ * No stored byte needs more than 20 bytes of JSON, so only a value that holds
+ * one object very often grows more. A commit of a thousand such would fill the
+ * memory of whoever reads whole commits.
+ */
+const MAX_GROWTH = 32;
+
 /** The last time that can be written as a date. */
 const MAX_DATE_MS = 8.64e15;
 
@@ -221,7 +228,7 @@ function valueFields(entry: LogEntry): string {
       if (decoded.value?.constructor === Uint8Array) {
         return bytesFields(decoded.value as Bytes);
       }
-      const { body, isTyped } = toJson(decoded);
+      const { body, isTyped } = toJson(decoded, value.length * MAX_GROWTH);
       const name = isTyped ? "typed-json" : "json";
       return `,"value":${fromUtf8(body)},"encoding":"${name}"`;
     }

@@ -117,6 +117,22 @@ Deno.test("values that JSON lacks come as typed JSON, what cannot be read as bas
   ]);
 });
 
+Deno.test("a value that holds one object so often that a commit of them would fill the memory comes as base64", () => {
+  let value: unknown = { text: "x".repeat(40) };
+  for (let i = 0; i < 4; i++) value = new Array(8).fill(value);
+  const stored = v8(value);
+  const { text } = textOf([rowOf({ 1: [{ key: ["a"], value: stored }] })]);
+  const [line] = parsed(text);
+  assert.deepEqual([line.encoding, line.value], ["v8", stored.toBase64()]);
+  // What is there twice is written twice.
+  const user = { name: "alice" };
+  const twice = v8({ from: user, to: user });
+  const [shown] = parsed(
+    textOf([rowOf({ 1: [{ key: ["a"], value: twice }] })]).text,
+  );
+  assert.deepEqual(shown.value, { from: user, to: user });
+});
+
 Deno.test("a prefix is whole parts; what is left out leaves no gap in the marks", () => {
   const row = rowOf({
     1: [

@@ -69,6 +69,8 @@ export class ChangeStreams {
   /** By number: a name in metrics is used again when its feed is over. */
   private readonly open = new Map<number, ChangeStream>();
   private timer: Timer | undefined;
+  /** Feeds that have work to do. */
+  private readonly line: (() => void)[] = [];
 
   constructor(private readonly options: ChangeStreamsOptions) {
     const { clock } = options;
@@ -116,6 +118,22 @@ export class ChangeStreams {
     this.timer = undefined;
   }
 
+  /**
+   * The turn of a feed to read or to write a slice. One of them all has it in a
+   * turn of the event loop: 31 at once kept other requests waiting for seconds.
+   */
+  turn(): Promise<void> {
+    return new Promise((resolve) => {
+      this.line.push(resolve);
+      if (this.line.length === 1) this.options.clock.endOfTurn(this.onTurn);
+    });
+  }
+
+  private readonly onTurn = () => {
+    this.line.shift()!();
+    if (this.line.length > 0) this.options.clock.endOfTurn(this.onTurn);
+  };
+
   private beatAll(): void {
     for (const stream of [...this.open.values()]) stream.beat();
   }
@@ -153,7 +171,10 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
   private readonly ended = new AbortController();
 
   constructor(
-    private readonly streams: Pick<ChangeStreams, "budget" | "sentBytes">,
+    private readonly streams: Pick<
+      ChangeStreams,
+      "budget" | "sentBytes" | "turn"
+    >,
     private readonly own: ChangeStreamsOptions,
     private readonly options: OpenFeed,
   ) {
@@ -180,7 +201,7 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
         if (this.piece.length > 0) return this.sendPiece();
         if (this.lines.isDone && !await this.goOn()) return;
         // Others get their turn between two slices.
-        await this.turn();
+        await this.streams.turn();
         if (!this.isOpen) return;
         this.piece = utf8(this.lines.slice());
         if (this.piece.length === 0 && this.isBeatDue()) {
@@ -274,10 +295,6 @@ class ChangeStream implements UnderlyingDefaultSource<Bytes> {
     this.taker = undefined;
     if (this.heldBytes > 0) this.streams.budget.give(this.heldBytes);
     this.heldBytes = 0;
-  }
-
-  private turn(): Promise<void> {
-    return new Promise((resolve) => this.own.clock.endOfTurn(resolve));
   }
 
   private sendPiece(): void {

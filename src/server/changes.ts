@@ -58,17 +58,17 @@ export class Changes {
       : from === "oldest"
       ? logFloorVersion
       : from;
-    if (afterVersion > durableVersion) {
-      return text(
-        409,
-        `This database is at ${
-          versionstampHex(durableVersion, 0)
-        } and has never been at ${
-          versionstampHex(afterVersion, 0)
-        }: whoever has seen that has followed another database, or a server that is ahead of this one.`,
-      );
-    }
     try {
+      if (afterVersion > durableVersion || !log.hasBeenAt(afterVersion)) {
+        return text(
+          409,
+          `This database is at ${
+            versionstampHex(durableVersion, 0)
+          } and has never been at ${
+            versionstampHex(afterVersion, 0)
+          }: whoever has seen that has followed another database, or what a takeover or a rewind has given up. Take the present state once, as docs/changes.md has it.`,
+        );
+      }
       const stream = this.deps.streams.stream({ ...query, log, afterVersion });
       const type = query.format === "lines"
         ? "application/x-ndjson"

@@ -4,6 +4,7 @@
  * fully under way, goes on until its input ends, and prints what it saw. It
  * ends by itself with its parent, and after `LONGEST_MS` whatever happens.
  */
+import * as changes from "./attacks/changes.ts";
 import * as http1 from "./attacks/http1.ts";
 import * as http2 from "./attacks/http2.ts";
 import * as kv from "./attacks/kv.ts";
@@ -21,7 +22,7 @@ export interface AttackContext<Settings> {
   told: Promise<void>;
 }
 
-const ATTACKS = { ...http1, ...http2, ...kv };
+const ATTACKS = { ...changes, ...http1, ...http2, ...kv };
 export type Attacks = typeof ATTACKS;
 export type AttackName = keyof Attacks;
 

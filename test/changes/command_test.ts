@@ -10,6 +10,7 @@ import {
   testSeed,
 } from "../support/server.ts";
 import {
+  changesArgs,
   commitsOf,
   type Line,
   linesOf,
@@ -190,6 +191,37 @@ Deno.test("it follows a server that is killed again and again: every commit once
     await writer.stop();
     await server.kill();
   }
+});
+
+Deno.test("output that finds no room is an error, and the resume file stays behind it", async () => {
+  await using folder = await TestFolder.make();
+  await using server = await ServerProcess.start({ path: folder.database });
+  const first = await put(server.url, "/a", "1");
+  const resume = `${folder.path}/position`;
+  const printed = await changes(server, folder, [
+    "--from=oldest",
+    "--resume-file",
+    resume,
+  ]);
+  assert.equal(printed.code, 0, printed.err);
+  await put(server.url, "/b", "2");
+  const { code, stderr } = await new Deno.Command("sh", {
+    args: [
+      "-c",
+      'exec "$@" > /dev/full',
+      "sh",
+      ...changesArgs(server.url, ["--from=oldest", `--resume-file=${resume}`]),
+    ],
+    env: ENV,
+    stdout: "null",
+    stderr: "piped",
+  }).output();
+  assert.equal(code, 1);
+  assert.match(
+    new TextDecoder().decode(stderr),
+    /Standard output could not be written: No space left/,
+  );
+  assert.equal(await Deno.readTextFile(resume), `${first}\n`);
 });
 
 Deno.test("whoever reads its output may stop reading", async () => {

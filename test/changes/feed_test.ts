@@ -8,6 +8,10 @@ import {
   MutationType,
   NEVER_MS,
 } from "../../src/protocol/messages.ts";
+import {
+  parseVersionstampHex,
+  versionstampHex,
+} from "../../src/protocol/versionstamp.ts";
 import { KvClient } from "../support/kv_client.ts";
 import {
   ACCESS_TOKEN,
@@ -20,13 +24,21 @@ import type { Line } from "./pipeline.ts";
 
 const BEARER = { authorization: `Bearer ${ACCESS_TOKEN}` };
 const ORIGIN = "https://app.example";
+/** Of 780 KB each: half as much again as the log keeps. */
+const COMMITS = 125;
 
 const feed = (
   server: ServerProcess,
   query = "",
   headers: Record<string, string> = BEARER,
   init: RequestInit = {},
-) => fetch(`${server.url}/-/changes${query}`, { headers, ...init });
+) =>
+  fetch(`${server.url}/-/changes${query}`, {
+    headers,
+    // A feed that hangs fails its test instead of holding up all of them.
+    signal: AbortSignal.timeout(120_000),
+    ...init,
+  });
 
 async function put(
   server: ServerProcess,
@@ -195,19 +207,30 @@ Deno.test("a feed that follows gets each commit when it is durable, whole, with 
 
 Deno.test("a feed from before the log's beginning is refused with the oldest point that there is", async () => {
   await using folder = await TestFolder.make();
-  await using server = await ServerProcess.start({ path: folder.database });
+  await using server = await ServerProcess.start({
+    path: folder.database,
+    args: ["--changes-retain-mib", "64"],
+  });
   const first = await put(server, "/first", "1");
+  // It takes nothing while all this is written.
+  const stalled = await feed(server, "?from=oldest&follow");
   const transport = http1(server.url);
   const client = await KvClient.open(transport);
   const value = "x".repeat(60_000);
-  // The log keeps about 64 MiB.
-  for (let i = 0; i < 90; i++) {
+  // The log keeps about 64 MiB, and the sockets between us some.
+  for (let i = 0; i < COMMITS; i++) {
     await client.commit([
       ...Array.from({ length: 13 }, (_, j) => set(encodeKey(["l", j]), value)),
       set(encodeKey(["n"]), String(i)),
     ]);
   }
   transport.close();
+  const metrics = await server.metrics();
+  const logMib = metrics.get("denokv_log_bytes")! / 1024 / 1024;
+  assert.ok(logMib < 68, `${logMib} MiB of log for a feed that takes nothing`);
+  const text = (await stalled.text()).trim();
+  const end = JSON.parse(text.slice(text.lastIndexOf("\n")));
+  assert.deepEqual([end.type, end.status], ["end", 410]);
   const answer = await feed(server, `?from=${first}`);
   assert.equal(answer.status, 410);
   const sentence = await answer.text();
@@ -219,9 +242,9 @@ Deno.test("a feed from before the log's beginning is refused with the oldest poi
     mutations(await linesOf(await feed(server, `?from=${from}&prefix=/n`)))
       .map(({ value }) => value);
   const values = await found(oldest[1]);
-  assert.ok(values.length > 50 && values.length < 90, `${values.length}`);
+  assert.ok(values.length > 50 && values.length < COMMITS, `${values.length}`);
   assert.deepEqual(values, await found("oldest"));
-  assert.deepEqual(values.at(-1), { $uint8array: btoa("89") });
+  assert.deepEqual(values.at(-1), { $uint8array: btoa(`${COMMITS - 1}`) });
 });
 
 Deno.test("a server that only reads has no feed, one that stands by says who has it", async () => {
@@ -255,4 +278,40 @@ Deno.test("a server that only reads has no feed, one that stands by says who has
   const none = await feed(reading);
   assert.equal(none.status, 404);
   assert.match(await none.text(), /ask the one that takes the writes/);
+});
+
+Deno.test("a feed is told that its database was handed over, and goes on at the instance that has it", async () => {
+  await using folder = await TestFolder.make();
+  await using other = await TestFolder.make();
+  await using store = await TestFolder.make();
+  const backup = { url: `file://${store.path}`, folder: store.path };
+  await using owner = await ServerProcess.start({
+    path: folder.database,
+    backup,
+  });
+  await put(owner, "/a", "1");
+  const followed = await feed(owner, "?from=oldest&follow");
+  const ended = followed.text();
+  const last = await put(owner, "/b", "2");
+  await using next = await ServerProcess.start({
+    path: other.database,
+    backup,
+  });
+  const lines = (await ended).trim().split("\n")
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(mutations(lines).map(({ type }) => type), [
+    "set",
+    "set",
+    "end",
+  ]);
+  assert.equal(lines.at(-1).status, 503);
+  assert.equal((await feed(owner, `?from=${last}`)).status, 503);
+  await put(next, "/c", "3");
+  const after = mutations(await linesOf(await feed(next, `?from=${last}`)));
+  assert.deepEqual(after.map(({ key }) => key), [["c"]]);
+  // Versions leapt at the takeover: what lies between, nobody has.
+  const version = parseVersionstampHex(last)!.version + 1;
+  const lost = await feed(next, `?from=${versionstampHex(version, 0)}`);
+  assert.equal(lost.status, 409);
+  assert.match(await lost.text(), /has never been at .* takeover or a rewind/);
 });

@@ -63,21 +63,26 @@ export async function hasNode(): Promise<boolean> {
   }
 }
 
+/** The program and the arguments of `denokv changes` on this server. */
+export const changesArgs = (url: string, args: string[]): string[] => [
+  Deno.execPath(),
+  "run",
+  "-A",
+  "--quiet",
+  "--no-check",
+  "--cached-only",
+  MAIN,
+  "changes",
+  "--url",
+  url,
+  ...args,
+];
+
 /** `denokv changes` on this server; its standard output is to be read. */
 export function spawnChanges(url: string, args: string[]): Deno.ChildProcess {
-  return new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "-A",
-      "--quiet",
-      "--no-check",
-      "--cached-only",
-      MAIN,
-      "changes",
-      "--url",
-      url,
-      ...args,
-    ],
+  const [program, ...rest] = changesArgs(url, args);
+  return new Deno.Command(program, {
+    args: rest,
     env: { DENO_KV_ACCESS_TOKEN: ACCESS_TOKEN },
     stdin: "null",
     stdout: "piped",

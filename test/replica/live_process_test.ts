@@ -355,3 +355,44 @@ Deno.test("three live replicas of a primary under load, killed at any moment as 
   }
   history.client.close();
 });
+
+Deno.test("a live replica that has what a takeover lost begins anew, and shows nothing of it afterwards", async () => {
+  await using folder = await TestFolder.make();
+  const place = `${folder.path}/backup`;
+  await Deno.mkdir(place);
+  const backup: BackedUpTo = { url: `file://${place}`, folder: place };
+  // Nothing but the first snapshot comes to the backup.
+  const args = ["--backup-interval", "1h", "--backup-lease", "2s"];
+  await using first = await ServerProcess.start({
+    path: folder.database,
+    backup,
+    args,
+  });
+  const { url, port } = first;
+  await put(url, "kept", "1");
+  const made = await fetch(`${url}/-/backup/snapshot`, {
+    method: "POST",
+    headers: { authorization },
+  });
+  assert.equal(made.status, 200, await made.text());
+  await using replica = await startReplica(
+    `${folder.path}/replica.sqlite`,
+    url,
+  );
+  const lost = await put(url, "lost", "1");
+  assert.deepEqual(await get(replica.url, "lost", lost), [200, "1"]);
+  await first.kill();
+  await using second = await ServerProcess.start({
+    path: `${folder.path}/second.sqlite`,
+    port,
+    backup,
+    args,
+  });
+  const next = await put(second.url, "next", "1");
+  await until("the new owner's write", async () => {
+    return (await get(replica.url, "next", next))[0] === 200;
+  });
+  assert.equal((await get(replica.url, "kept", next))[0], 200);
+  assert.equal((await get(replica.url, "lost", next))[0], 404);
+  assert.match(replica.lastWords, /begin anew|does not go on/);
+});

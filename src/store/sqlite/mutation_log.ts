@@ -21,8 +21,8 @@ const ROW_BYTES = 512 * 1024;
 const TRIM_ROWS = 64;
 /** Trimming starts this far past the limit, so that it comes in batches. */
 const TRIM_SLACK_BYTES = 1024 * 1024;
-/** Rows read at once; each takes 512 KiB at most, or one commit. */
-const ROWS_AT_ONCE = 16;
+/** Rows whose sizes are looked at together, before any is read. */
+const ROWS_AT_ONCE = 64;
 /** What a row costs beside its entries, counted so that empty rows count. */
 const ROW_OVERHEAD_BYTES = 32;
 
@@ -47,6 +47,7 @@ export class MutationLog {
   private readonly oldest: StatementSync;
   private readonly deleteUpTo: StatementSync;
   private readonly readAfter: StatementSync;
+  private readonly sizesAfter: StatementSync;
   private readonly endOf: StatementSync;
   private readonly nextTime: StatementSync;
   private readonly rowOf: StatementSync;
@@ -69,6 +70,11 @@ export class MutationLog {
     this.readAfter = prepareRows(
       db,
       "select first_version, version, time_ms, entries from denokv_log where version > ? order by version limit ?",
+    );
+    // The length of a blob is in its row's head: none of it is read.
+    this.sizesAfter = prepareRows(
+      db,
+      "select version, length(entries) from denokv_log where version > ? order by version limit ?",
     );
     this.endOf = prepareRows(
       db,
@@ -290,21 +296,23 @@ export class MutationLog {
    */
   readUpTo(version: number, upTo: number, maxBytes: number): LogRow[] {
     const rows: LogRow[] = [];
-    let sizeBytes = 0;
-    while (sizeBytes < maxBytes) {
-      const more = this.read(version, ROWS_AT_ONCE);
-      for (const row of more) {
-        if (row.version > upTo) return rows;
-        if (rows.length > 0 && sizeBytes + row.entries.length > maxBytes) {
-          return rows;
-        }
-        rows.push(row);
-        sizeBytes += row.entries.length;
-        version = row.version;
+    let leftBytes = maxBytes;
+    for (;;) {
+      const sizes = this.sizesAfter.all(version, ROWS_AT_ONCE) as unknown as [
+        number,
+        number,
+      ][];
+      let count = 0;
+      for (const [rowVersion, sizeBytes] of sizes) {
+        if (rowVersion > upTo) break;
+        if (rows.length + count > 0 && sizeBytes > leftBytes) break;
+        leftBytes -= sizeBytes;
+        count++;
       }
-      if (more.length < ROWS_AT_ONCE) break;
+      if (count > 0) rows.push(...this.read(version, count));
+      if (count < ROWS_AT_ONCE || leftBytes <= 0) return rows;
+      version = rows[rows.length - 1].version;
     }
-    return rows;
   }
 
   /** Rows after `version`, oldest first. */

@@ -36,6 +36,7 @@ import {
   writeVersionstamp,
 } from "../../protocol/versionstamp.ts";
 import type { CommitPoint, ReplicaCommits } from "../replica_writer.ts";
+import { historyRows } from "./history_pages.ts";
 import type { ReplicaPosition } from "./history_tables.ts";
 import { digestOf, digestOfQueue } from "./queue.ts";
 import {
@@ -82,6 +83,7 @@ interface Tools {
   writeVersionstamp: typeof writeVersionstamp;
   ReplicaRows: typeof ReplicaRows;
   digestOfQueue: typeof digestOfQueue;
+  historyRows: typeof historyRows;
   rowTools: ConstructorParameters<typeof ReplicaRows>[1];
 }
 
@@ -337,13 +339,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
     if (last !== undefined) {
       const to = last[0];
       end = { point: pointAt(to), timeMs: last[1] };
-      done = replay(
-        "redo",
-        "where versionstamp12 > ?1 and versionstamp12 <= ?2",
-        "asc",
-        from,
-        to,
-      );
+      done = replay("redo", "asc", from, to);
       db.prepare("delete from tt_redo_log where versionstamp12 <= ?").run(to);
     }
     // What lies behind the last entry changed nothing.
@@ -370,13 +366,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
     }
     const to = stampBytes(end);
     const from = stampBytes(position.point);
-    const done = replay(
-      "undo",
-      "where versionstamp12 > ?2 and versionstamp12 <= ?1",
-      "desc",
-      from,
-      to,
-    );
+    const done = replay("undo", "desc", to, from);
     db.prepare("delete from tt_undo_log where versionstamp12 > ?").run(to);
     show(end.version, end, 0);
     return done;
@@ -392,50 +382,25 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
   /** What is in one log goes into the data, and its inverse into the other. */
   function replay(
     log: HistoryLog,
-    where: string,
     direction: "asc" | "desc",
-    from: Bytes,
-    to: Bytes,
+    after: Bytes,
+    upTo: Bytes,
   ): number {
-    const [total] = arrays(`select count(*) from tt_${log}_log ${where}`)
-      .get(from, to) as unknown as [number];
+    const [total] = arrays(
+      `select count(*) from tt_${log}_log where versionstamp12 > ? and versionstamp12 <= ?`,
+    ).get(after, upTo) as unknown as [number];
     const inverse = log === "undo" ? "redo" : task.keepsHistory ? "undo" : null;
-    const found = arrays(
-      `select versionstamp12, timestamp_ms, k, v, v_encoding, real_versionstamp, expiration_ms from tt_${log}_log ${where} order by versionstamp12 ${direction}`,
-    ).iterate(from, to) as Iterable<unknown>;
+    const found = tools.historyRows(db, log, direction, after, upTo);
     let done = 0;
-    inChunks(historyRows(found), (chunk) => {
-      rows.apply(chunk, inverse);
-      done += chunk.length;
-      scope.postMessage({ kind: "progress", done, total });
-    });
+    inChunks(
+      found.map((row) => ({ ...row, ...pointAt(row.versionstamp) })),
+      (chunk) => {
+        rows.apply(chunk, inverse);
+        done += chunk.length;
+        scope.postMessage({ kind: "progress", done, total });
+      },
+    );
     return done;
-  }
-
-  function* historyRows(found: Iterable<unknown>): Generator<ReplicaRow> {
-    for (const row of found) {
-      const [stamp, timeMs, key, value, encoding, versionstamp, expireAtMs] =
-        row as [
-          Bytes,
-          number,
-          Bytes,
-          Bytes | null,
-          number,
-          Bytes,
-          number | null,
-        ];
-      yield {
-        stamp,
-        timeMs,
-        key,
-        value,
-        encoding,
-        versionstamp,
-        ...pointAt(versionstamp),
-        // The Rust server's own rows say nothing of it.
-        expireAtMs: expireAtMs ?? -1,
-      };
-    }
   }
 
   // ------------------------------------------------------------ checkpoints
@@ -508,7 +473,10 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
   };
 }
 
-/** The URL of a Worker that carries the task out. */
+/**
+ * The URL of a Worker that carries the task out. The text of each function that
+ * it gets may name others and constants: those are given to it as well.
+ */
 export function replicaWorkerUrl(task: ReplicaTask): string {
   const constants = {
     LAST_INDEX,
@@ -537,6 +505,7 @@ export function replicaWorkerUrl(task: ReplicaTask): string {
     digestOfQueue,
     BulkStatement,
     ReplicaRows,
+    historyRows,
   ].map((each) => each.toString());
   const source = `import { DatabaseSync } from "node:sqlite";
 ${
@@ -544,13 +513,13 @@ ${
       `const ${name} = ${JSON.stringify(value)};`
     ).join("\n")
   }
-${texts.join("\n")}
 const EMPTY_BYTES = new Uint8Array(0);
+${texts.join("\n")}
 function malformed() {
   throw new InvalidRequestError("Bytes of the log are not those of entries. Nothing was applied.");
 }
 const tooManyFields = malformed;
-(${work.toString()})({ Database: DatabaseSync, InvalidRequestError, decodeLogEntries, readOrder, readVersion, writeVersionstamp, ReplicaRows, digestOfQueue, rowTools: { readQueueLogKey, decodeQueueMessage, encodeQueueMessage, digestOf, BulkStatement } }, ${
+(${work.toString()})({ Database: DatabaseSync, InvalidRequestError, decodeLogEntries, readOrder, readVersion, writeVersionstamp, ReplicaRows, digestOfQueue, historyRows, rowTools: { readQueueLogKey, decodeQueueMessage, encodeQueueMessage, digestOf, BulkStatement } }, ${
     JSON.stringify(task)
   }, self);`;
   return "data:application/javascript," + encodeURIComponent(source);

@@ -283,6 +283,21 @@ Deno.test("a replica that is opened as a database of its own was written to by n
     );
   }));
 
+Deno.test("a replica that was taken back and is then written to issues no version again", () =>
+  replica(async (writer, path) => {
+    await writer.apply(
+      batchOf([commit(12, "a", "1"), commit(20, "a", "2")], 9),
+    );
+    await writer.goTo({ version: 12, order: 0 });
+    await writer.close();
+    const engine = engineOf(path);
+    engine.lock();
+    const store = await engine.open(localDurability);
+    const outcome = await store.write(atomic([set("mine", "1")]));
+    assert.ok(outcome.status === "committed" && outcome.version > 20);
+    await store.close();
+  }));
+
 Deno.test("a reader beside it does not let the write-ahead log grow without end", () =>
   replica(async (writer, path) => {
     const reader = new DatabaseSync(path, { readOnly: true });

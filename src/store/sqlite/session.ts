@@ -197,7 +197,11 @@ export class WriteSession extends ReadSession {
     }
     let id = this.identity.get("database_id");
     const version = this.fileVersion();
-    const noted = (id && this.options.notedVersion?.(id)) || 0;
+    const noted = Math.max(
+      (id && this.options.notedVersion?.(id)) || 0,
+      // A replica that was taken back in time has seen later ones.
+      state.getNumber("replica_newest") ?? 0,
+    );
     const isOlder = version !== undefined && version < noted;
     const isForeign = version !== log.headVersion || !log.isSound ||
       (state.getText("queue_contents") ?? "0") !== this.queue.contents;
