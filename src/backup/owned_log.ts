@@ -36,8 +36,8 @@ export class OwnedLog implements LogSource {
     return this.inner.durableVersion;
   }
 
-  hasBeenAt(version: number): boolean {
-    return this.inner.hasBeenAt(version);
+  hasBeenAt(version: number, timeMs?: number): boolean {
+    return this.inner.hasBeenAt(version, timeMs);
   }
 
   openLogReader(options: LogReaderOptions): LogReader {

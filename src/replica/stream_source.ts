@@ -23,6 +23,8 @@ const MAX_SENTENCE = 500;
 const ID = "x-denokv-database-id";
 /** What the place of a position begins with that came over a stream. */
 const PLACE = "stream";
+/** The last commit came over it, so its time is as the log has it. */
+const COMMIT_PLACE = "stream commit";
 
 export interface StreamSourceOptions {
   /** The primary's address; holds no credentials. */
@@ -155,9 +157,12 @@ export class StreamSource implements Source {
   ): Promise<Connection | Next> {
     if (this.connection?.version === position.version) return this.connection;
     this.disconnect();
-    const { version } = position;
+    const { version, place, timeMs } = position;
+    // Where an older copy of the database was put back, the version may have
+    // been given to another commit since.
+    const time = place === COMMIT_PLACE ? `&time=${timeMs}` : "";
     const { answer, abort } = await this.ask(
-      `/-/log?after=${versionstampHex(version, 0)}`,
+      `/-/log?after=${versionstampHex(version, 0)}${time}`,
       signal,
     );
     const { status } = answer;
@@ -216,7 +221,7 @@ export class StreamSource implements Source {
           version,
           timeMs: times.at(-1)?.timeMs ?? position.timeMs,
           epoch: connection.epoch,
-          place: PLACE,
+          place: times.length > 0 ? COMMIT_PLACE : PLACE,
         },
       };
     }

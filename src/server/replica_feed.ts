@@ -55,14 +55,19 @@ export class ReplicaFeed {
     if (path === SNAPSHOT_PATH) {
       return this.answer(this.deps.snapshots.stream(deflates));
     }
-    return this.log(afterOf(rawQuery), deflates);
+    return this.log(afterOf(rawQuery), timeOf(rawQuery), deflates);
   }
 
-  private log(afterVersion: number, deflates: boolean): Response {
+  private log(
+    afterVersion: number,
+    timeMs: number | undefined,
+    deflates: boolean,
+  ): Response {
     const log = this.deps.store.log!;
     try {
       if (
-        afterVersion > log.durableVersion || !log.hasBeenAt(afterVersion)
+        afterVersion > log.durableVersion ||
+        !log.hasBeenAt(afterVersion, timeMs)
       ) {
         return text(
           409,
@@ -109,6 +114,14 @@ export class ReplicaFeed {
       ],
     });
   }
+}
+
+/** When the commit of that version was made, where the replica knows. */
+function timeOf(rawQuery: string): number | undefined {
+  const time = new URLSearchParams(rawQuery).get("time");
+  if (time === null) return undefined;
+  if (/^\d{1,15}$/.test(time)) return Number(time);
+  throw new InvalidRequestError("Give &time= in milliseconds since 1970.");
 }
 
 function afterOf(rawQuery: string): number {

@@ -181,6 +181,11 @@ Deno.test("a state between two commits is of another line of the history", async
     `/-/log?after=${versionstampHex(gap + 1, 0)}`,
   );
   assert.equal(answer.status, 409);
+  const time = Date.now() - 1_000_000;
+  const asked = `/-/log?after=${versionstampHex(versions[20], 0)}`;
+  const other = await primary.get(`${asked}&time=${time}`);
+  assert.equal(other.status, 409);
+  assert.equal((await primary.get(`${asked}&time=x`)).status, 400);
   // Whose refusal it is, for a replica that may hold another database.
   const id = answer.headers.get("x-denokv-database-id");
   assert.equal(id, store.databaseId);

@@ -46,7 +46,7 @@ export interface ReadableLog {
    */
   rows(version: number, upTo: number, maxBytes: number): LogRow[];
   /** Whether a row has it, from its first commit to its last. */
-  isInRow(version: number): boolean;
+  isInRow(version: number, timeMs?: number): boolean;
   /** About how many bytes lie after `version`. */
   bytesAfter(version: number): number;
   /** When the first row after `version` was committed. */
@@ -80,11 +80,11 @@ export class LogReaders implements LogSource {
     return this.log().durableVersion;
   }
 
-  hasBeenAt(version: number): boolean {
+  hasBeenAt(version: number, timeMs?: number): boolean {
     const log = this.log();
     const { floorVersion } = log;
     if (version < floorVersion) throw gone(version, floorVersion);
-    return version === floorVersion || log.isInRow(version);
+    return version === floorVersion || log.isInRow(version, timeMs);
   }
 
   openLogReader(options: LogReaderOptions): LogReader {

@@ -76,9 +76,11 @@ export interface LogSource {
    * Whether this is a state of the history that the log tells. One that only
    * another line of it had lies between two commits: before a takeover or a
    * rewind versions leapt over it.
+   * @param timeMs when its commit was made, where that is known: an older copy
+   *   that was put back may have given the same version to another commit
    * @throws LogGoneError where the log does not reach back that far
    */
-  hasBeenAt(version: number): boolean;
+  hasBeenAt(version: number, timeMs?: number): boolean;
 
   /**
    * @throws InvalidRequestError where the database has not come that far

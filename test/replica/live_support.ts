@@ -11,6 +11,7 @@ import { type RunningServer, startServer } from "../../src/server/server.ts";
 import { SqliteReplicaEngine } from "../../src/store/sqlite/replica_engine.ts";
 import { openSqliteStore } from "../../src/store/sqlite/store.ts";
 import { atomic, range, set } from "../../src/store/contract/support.ts";
+import type { ReadRange } from "../../src/protocol/messages.ts";
 import type { Store } from "../../src/store/store.ts";
 
 const TOKEN = "a token of the tests";
@@ -153,6 +154,10 @@ export class LiveReplica implements AsyncDisposable {
 
   get version(): number {
     return this.replica.report().version;
+  }
+
+  read(ranges: ReadRange[]) {
+    return this.replica.store.read(ranges);
   }
 
   /** What it shows is a state that the primary had, and no earlier one. */

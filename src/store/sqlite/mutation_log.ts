@@ -86,7 +86,7 @@ export class MutationLog {
     );
     this.rowOf = prepareRows(
       db,
-      "select first_version from denokv_log where version >= ? order by version limit 1",
+      "select first_version, time_ms from denokv_log where version >= ? order by version limit 1",
     );
     this.load();
     this.uncommitted = this.position();
@@ -272,10 +272,16 @@ export class MutationLog {
     return this.endBytes - Math.max(row?.[0] ?? 0, this.floorBytes);
   }
 
-  /** Whether a row has the version, from its first commit to its last. */
-  isInRow(version: number): boolean {
-    const row = this.rowOf.get(version) as unknown as [number] | undefined;
-    return row !== undefined && row[0] <= version;
+  /**
+   * Whether a row has the version, from its first commit to its last.
+   * @param timeMs the row's, where that is known
+   */
+  isInRow(version: number, timeMs?: number): boolean {
+    const row = this.rowOf.get(version) as unknown as
+      | [firstVersion: number, timeMs: number]
+      | undefined;
+    return row !== undefined && row[0] <= version &&
+      (timeMs === undefined || row[1] === timeMs);
   }
 
   /** When the first row after `version` was committed. */

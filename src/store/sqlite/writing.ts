@@ -247,7 +247,7 @@ export class Writing {
       floorVersion: log.floorVersion,
       durableVersion: horizon.durableVersion,
       rows: (version, upTo, maxBytes) => log.readUpTo(version, upTo, maxBytes),
-      isInRow: (version) => log.isInRow(version),
+      isInRow: (version, timeMs) => log.isInRow(version, timeMs),
       bytesAfter: (version) => log.bytesAfter(version),
       timeAfter: (version) => log.timeAfter(version),
     };
