@@ -28,7 +28,7 @@ import {
 import type { BucketSourceOptions } from "./bucket_options.ts";
 import { earliestState, newestState } from "./first_state.ts";
 import { Pace } from "./pace.ts";
-import { SegmentRun } from "./segment_run.ts";
+import { PresentRun, SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";
 
 /** Of an owner that does not say how long its lease is. */
@@ -56,7 +56,7 @@ export class BackupSource {
   /** When the present version of the manifest was first seen, monotonic. */
   private changedAtMs = 0;
   private listedAtMs = -Infinity;
-  private run: SegmentRun | undefined;
+  private readonly run = new PresentRun();
 
   constructor(private readonly options: BucketSourceOptions) {
     this.pace = new Pace(options);
@@ -105,15 +105,8 @@ export class BackupSource {
   }
 
   async next(position: Position, signal: AbortSignal): Promise<Next> {
-    const { run } = this;
-    this.run = undefined;
-    if (run?.isAt(position)) {
-      const commits = await run.next();
-      if (commits !== undefined) {
-        this.run = run;
-        return commits;
-      }
-    } else await run?.end();
+    const commits = await this.run.next(position);
+    if (commits !== undefined) return commits;
     await this.pace.pause(signal);
     for (;;) {
       const manifest = this.known?.manifest ?? await this.look();
@@ -144,7 +137,7 @@ export class BackupSource {
       if (found.kind === "beginAnew") return found;
       if (found.kind === "segments") {
         this.pace.quicken();
-        this.run = this.runOf(found, position, epoch, signal);
+        this.run.begin(this.runOf(found, position, epoch, signal));
         return await this.next(position, signal);
       }
       const { from } = found;

@@ -25,7 +25,7 @@ import { restore } from "../backup/restore.ts";
 import type { BucketSourceOptions } from "./bucket_options.ts";
 import { earliestState, newestState } from "./first_state.ts";
 import { Pace } from "./pace.ts";
-import { SegmentRun } from "./segment_run.ts";
+import { PresentRun, SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";
 
 /** Nothing tells that something came but a listing. */
@@ -41,7 +41,7 @@ export class FolderSource {
   readonly primaryUrl = undefined;
   newestVersion = 0;
   private readonly pace: Pace;
-  private run: SegmentRun | undefined;
+  private readonly run = new PresentRun();
   private isForeign: boolean | undefined;
 
   constructor(private readonly options: BucketSourceOptions) {
@@ -82,15 +82,8 @@ export class FolderSource {
   }
 
   async next(position: Position, signal: AbortSignal): Promise<Next> {
-    const { run } = this;
-    this.run = undefined;
-    if (run?.isAt(position)) {
-      const commits = await run.next();
-      if (commits !== undefined) {
-        this.run = run;
-        return commits;
-      }
-    } else await run?.end();
+    const commits = await this.run.next(position);
+    if (commits !== undefined) return commits;
     await this.pace.pause(signal);
     const last = PLACE.exec(position.place)?.[1];
     if (last === undefined) {
@@ -108,7 +101,7 @@ export class FolderSource {
     const lastVersion = last === ""
       ? 0
       : versionOf(parseSegmentKey("", last)!.last);
-    this.run = new SegmentRun(position, {
+    const run = new SegmentRun(position, {
       generation: "",
       segments,
       chainVersion: position.version,
@@ -117,6 +110,7 @@ export class FolderSource {
       afterVersion: isForeign ? lastVersion : position.version,
       place: ({ key }) => ({ epoch: 0, place: `folder ${key}` }),
     }, { ...this.options, signal });
+    this.run.begin(run);
     return await this.next(position, signal);
   }
 

@@ -68,3 +68,28 @@ export class SegmentRun {
     await this.items.return?.();
   }
 }
+
+/** The run that a source is in the midst of, where it is. */
+export class PresentRun {
+  private run: SegmentRun | undefined;
+
+  begin(run: SegmentRun): void {
+    this.run = run;
+  }
+
+  /**
+   * What it has next; undefined where there is none, or it does not go on from
+   * this position. It is over then.
+   */
+  async next(position: Position): Promise<Commits | undefined> {
+    const { run } = this;
+    this.run = undefined;
+    if (!run?.isAt(position)) {
+      await run?.end();
+      return undefined;
+    }
+    const commits = await run.next();
+    if (commits !== undefined) this.run = run;
+    return commits;
+  }
+}

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { isFolder, removeTree } from "./folders.ts";
 
 const FOLDER = fileURLToPath(new URL("../../.cache/maven", import.meta.url));
 
@@ -21,7 +22,7 @@ export async function mavenJars(
 ): Promise<{ folder: string } | { skipped: string }> {
   const name = `${artifact}-${version}`;
   const folder = join(FOLDER, name);
-  if (await isThere(folder)) return { folder };
+  if (await isFolder(join(folder, "jars"))) return { folder };
   await Deno.mkdir(FOLDER, { recursive: true });
   const lock = await Deno.open(join(FOLDER, `${name}.lock`), {
     create: true,
@@ -29,7 +30,7 @@ export async function mavenJars(
   });
   try {
     await lock.lock(true);
-    if (await isThere(folder)) return { folder };
+    if (await isFolder(join(folder, "jars"))) return { folder };
     const making = `${folder}.making`;
     await removeTree(making);
     await Deno.mkdir(making);
@@ -77,21 +78,5 @@ export async function mavenJars(
     return { skipped: "mvn is not installed" };
   } finally {
     lock.close();
-  }
-}
-
-async function isThere(folder: string): Promise<boolean> {
-  try {
-    return (await Deno.stat(join(folder, "jars"))).isDirectory;
-  } catch {
-    return false;
-  }
-}
-
-async function removeTree(path: string): Promise<void> {
-  try {
-    await Deno.remove(path, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { isFolder } from "./folders.ts";
 
 const FOLDER = fileURLToPath(new URL("../../.cache/pip", import.meta.url));
 
@@ -19,7 +20,7 @@ export async function pipPackage(
   version: string,
 ): Promise<{ folder: string } | { skipped: string }> {
   const folder = join(FOLDER, `${name}-${version}`);
-  if (await isThere(folder)) return { folder };
+  if (await isFolder(folder)) return { folder };
   await Deno.mkdir(FOLDER, { recursive: true });
   const lock = await Deno.open(join(FOLDER, `${name}.lock`), {
     create: true,
@@ -27,7 +28,7 @@ export async function pipPackage(
   });
   try {
     await lock.lock(true);
-    if (await isThere(folder)) return { folder };
+    if (await isFolder(folder)) return { folder };
     const making = `${folder}.making`;
     console.error(`[pip] fetching ${name} ${version}, once`);
     const { success, stderr } = await new Deno.Command("python3", {
@@ -59,13 +60,5 @@ export async function pipPackage(
     return { skipped: "python3 is not installed" };
   } finally {
     lock.close();
-  }
-}
-
-async function isThere(folder: string): Promise<boolean> {
-  try {
-    return (await Deno.stat(folder)).isDirectory;
-  } catch {
-    return false;
   }
 }
