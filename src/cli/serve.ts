@@ -11,6 +11,7 @@ import type { BackupControl, ReplicaControl } from "../server/service.ts";
 import { asideFiles, removeOldAside } from "../store/sqlite/aside.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
+import type { PastLog } from "../store/log_source.ts";
 import type { BackupRequests, Store } from "../store/store.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
@@ -86,6 +87,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       maxInFlightBytes: config.maxInFlightBytes,
       isNamedStrong: config.isNamedStrong,
       changesRetainedBytes: config.changesRetainedBytes,
+      pastLog: database.pastLog,
       advertisedReplicas: config.advertisedReplicas,
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
@@ -180,6 +182,8 @@ interface OpenDatabase {
   instance?:
     & { start(onServing: () => void): Promise<BackupEnd> }
     & BackupControl;
+  /** What the log no longer has; absent where there is no backup. */
+  pastLog?: PastLog;
   /** Absent where it is no replica. */
   replica?: { start(onServing: () => void): Promise<never> } & ReplicaControl;
   /** To the object store, so far. */
@@ -276,6 +280,7 @@ async function openWithBackup(
   const progress = await startProgress(config, logger);
   const { CountedObjectStore } = await import("../object_store/counted.ts");
   const { OutageLog } = await import("./outage_log.ts");
+  const { openPastLog } = await import("./past_log.ts");
   const objects = new CountedObjectStore(
     await openBackupPlace(backup.place),
     systemClock,
@@ -313,6 +318,7 @@ async function openWithBackup(
   });
   return {
     store: instance.store,
+    pastLog: openPastLog(objects),
     instance: {
       async start(onServing) {
         try {

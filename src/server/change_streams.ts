@@ -13,7 +13,9 @@ import type { LogRow } from "../store/backup_source.ts";
 import {
   LogGoneError,
   type LogReader,
+  type LogReaderOptions,
   type LogSource,
+  type PastLog,
 } from "../store/log_source.ts";
 import {
   type Answers,
@@ -50,6 +52,8 @@ export interface ChangeStreamsOptions {
   answers: Pick<Answers, "track" | "taken" | "leave">;
   /** What the log keeps for feeds that are behind. */
   maxRetainedBytes: number;
+  /** What it no longer has; absent where there is no backup. */
+  past?: PastLog | undefined;
 }
 
 export interface FeedOptions {
@@ -98,7 +102,7 @@ export class ChangeStreams {
     const stream = new ChangeStream(this, this.options, {
       ...options,
       openReader: (afterVersion) =>
-        options.log.openLogReader({
+        this.openReader(options.log, {
           name: `changes ${number}`,
           afterVersion,
           maxRetainedBytes,
@@ -109,6 +113,16 @@ export class ChangeStreams {
     this.open.set(number, stream);
     this.timer ??= clock.every(HEARTBEAT_MS, () => this.beatAll());
     return new ReadableStream(stream, { highWaterMark: 0 });
+  }
+
+  /** Whether a feed may begin before the log does. */
+  get reachesBack(): boolean {
+    return this.options.past !== undefined;
+  }
+
+  private openReader(log: LogSource, options: LogReaderOptions): LogReader {
+    const { past } = this.options;
+    return past?.openLogReader(log, options) ?? log.openLogReader(options);
   }
 
   private leave(number: number): void {

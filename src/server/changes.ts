@@ -59,7 +59,13 @@ export class Changes {
       ? logFloorVersion
       : from;
     try {
-      if (afterVersion > durableVersion || !log.hasBeenAt(afterVersion)) {
+      // What the log no longer has is looked for when the feed gets there.
+      const isPast = afterVersion < logFloorVersion &&
+        this.deps.streams.reachesBack;
+      if (
+        afterVersion > durableVersion ||
+        !isPast && !log.hasBeenAt(afterVersion)
+      ) {
         return text(
           409,
           `This database is at ${

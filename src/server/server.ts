@@ -1,6 +1,7 @@
 /** The HTTP server and its end: requests in flight are answered first. */
 import type { Clock } from "../common/clock.ts";
 import type { Logger } from "../common/log.ts";
+import type { PastLog } from "../store/log_source.ts";
 import type { Store } from "../store/store.ts";
 import { createAccess } from "./access.ts";
 import { Answers } from "./answers.ts";
@@ -45,6 +46,8 @@ export interface ServerOptions {
   maxInFlightBytes: number;
   /** What the log keeps for change feeds that are behind. Default 256 MiB. */
   changesRetainedBytes?: number;
+  /** For feeds that begin before the log does; absent without a backup. */
+  pastLog?: PastLog | undefined;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: readonly string[];
   /** A replica names itself alone, for every read. */
@@ -82,6 +85,7 @@ export function startServer(options: ServerOptions): RunningServer {
     logger,
     answers,
     maxRetainedBytes: options.changesRetainedBytes ?? LOG_RETAINED_BYTES,
+    past: options.pastLog,
   });
   const maxRetainedBytes = options.replicaRetainedBytes ??
     LOG_RETAINED_BYTES;

@@ -91,3 +91,12 @@ export interface LogSource {
 
   logReaders(): LogReaderReport[];
 }
+
+/** What a log no longer has, out of a backup. */
+export interface PastLog {
+  /**
+   * A reader that begins where the position is, and goes on in the log from
+   * where that begins. It fails as the log does where the position is in neither.
+   */
+  openLogReader(log: LogSource, options: LogReaderOptions): LogReader;
+}
