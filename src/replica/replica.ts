@@ -250,6 +250,11 @@ export class Replica {
       if (next.kind !== "beginAnew") this.isBeginningAnew = false;
       if (next.kind === "commits") {
         await this.apply(next);
+        // While its primary writes without a pause it never sees an end.
+        const { newestVersion } = source;
+        if (newestVersion > 0 && next.position.version >= newestVersion) {
+          this.caughtUpAtMs = clock.monotonicMs();
+        }
         return "more";
       }
       if (next.kind === "beginAnew") {
@@ -392,6 +397,11 @@ export class Replica {
   }
 
   // ---------------------------------------------------------------- reporting
+
+  /** It had all that its source showed, at least once. */
+  get hasCaughtUp(): boolean {
+    return this.caughtUpAtMs !== undefined;
+  }
 
   report(): ReplicaReport {
     const { source, clock } = this.options;

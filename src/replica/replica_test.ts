@@ -69,7 +69,7 @@ class ScriptedSource implements Source {
   readonly url = "test://history";
   readonly via = "bucket";
   readonly primaryUrl = "http://primary:4512";
-  readonly newestVersion = 0;
+  newestVersion = 0;
   /** Of the next snapshot that is asked for. */
   at = position(1);
   databaseId = "00000000-0000-4000-8000-000000000000";
@@ -400,5 +400,16 @@ test("while nobody reads nothing is asked, where the operator says so", async (p
   const ended = replica.store.whileUnread(0, stopped.signal);
   stopped.abort();
   await ended;
+  await replica.close();
+});
+
+test("a replica whose primary never pauses has caught up when it has all that its source showed", async (path) => {
+  const source = new ScriptedSource();
+  const replica = await started(path, source);
+  source.newestVersion = 3;
+  await source.say(() => commits(1, 2));
+  assert.equal(replica.hasCaughtUp, false);
+  await source.say(() => commits(2, 3));
+  assert.equal(replica.hasCaughtUp, true);
   await replica.close();
 });
