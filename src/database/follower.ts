@@ -35,6 +35,8 @@ import type { ObjectStore } from "../object_store/object_store.ts";
 import type { Patience } from "../object_store/patience.ts";
 import {
   type BackupPosition,
+  type BeginAnew,
+  findPlace,
   following,
   isBetweenOwners,
   placeOf,
@@ -120,6 +122,8 @@ export class Follower {
         segments += next.segments.length;
         if (position.generation !== manifest.generation) continue;
       }
+      // What its primary alone has given it has no place in the bucket yet.
+      if (isAheadOfPlace(this.position)) this.position = undefined;
       this.caughtUpAtMs = this.options.clock.monotonicMs();
       return segments;
     }
@@ -152,9 +156,12 @@ export class Follower {
       await this.restoreAll(manifest);
       return true;
     }
-    const followed = local.databaseId === manifest.databaseId
-      ? parsePosition(local, url)
-      : undefined;
+    const followed = await this.positionOf(local, manifest);
+    if (followed !== undefined && "kind" in followed) {
+      this.setAside(local, followed.why, followed.isKnown);
+      await this.restoreAll(manifest);
+      return true;
+    }
     if (followed !== undefined) {
       await this.enter(followed);
       return true;
@@ -182,6 +189,23 @@ export class Follower {
     this.setAside(local, why, await isInHistory({ ...facts, objects }));
     await this.restoreAll(manifest);
     return true;
+  }
+
+  /**
+   * Where a file that followed is in the bucket. What followed something else,
+   * such as its primary, is looked for by its version.
+   */
+  private async positionOf(
+    local: LocalDatabase,
+    manifest: Manifest,
+  ): Promise<BackupPosition | BeginAnew | undefined> {
+    const { objects, signal } = this.options;
+    if (local.databaseId !== manifest.databaseId) return undefined;
+    const position = parsePosition(local, objects.url);
+    if (position !== undefined || !isReplica(local)) return position;
+    // Commits after it changed nothing; no segment has them.
+    const content = Number(local.state(REPLICA_STATE.content) || local.version);
+    return await findPlace(objects, manifest, content, signal);
   }
 
   private setAside(
@@ -234,7 +258,8 @@ export class Follower {
         ...this.options,
         plan: planOf(position, segments),
         target,
-        afterVersion: position.version,
+        // What it has of a segment is applied once more: it is the same.
+        afterVersion: position.chainVersion ?? position.version,
       });
       const reached = {
         ...placeOf(position.generation, segments.at(-1)),
@@ -278,8 +303,7 @@ export class Follower {
     if (manifest.generation === null) return undefined;
     const local = this.options.engine.inspect();
     if (this.position === undefined) {
-      const { url } = this.options.objects;
-      if (local === undefined || !parsePosition(local, url)) return undefined;
+      if (!local || !await this.positionOf(local, manifest)) return undefined;
     }
     await this.step(manifest);
     const { position } = this;
@@ -351,6 +375,7 @@ export class Follower {
 const NO_REPLICA = {
   [REPLICA_STATE.source]: "",
   [REPLICA_STATE.position]: "",
+  [REPLICA_STATE.content]: "",
 };
 
 function planOf(
@@ -376,6 +401,18 @@ function planOf(
     beforeVersion: undefined,
     lost: [],
   };
+}
+
+function isAheadOfPlace(position: BackupPosition | undefined): boolean {
+  return position?.chainVersion !== undefined &&
+    position.chainVersion !== position.version;
+}
+
+/** Of any source; nobody has written to it since. */
+function isReplica(local: LocalDatabase): boolean {
+  const { source, position } = REPLICA_STATE;
+  return Boolean(local.state(source)) &&
+    parseState(local.state(position))?.version === local.version;
 }
 
 function formatPosition(position: BackupPosition): string {

@@ -6,6 +6,8 @@ export const REPLICA_STATE = {
   /** The source that the file follows. */
   source: "replica_source",
   position: "replica_position",
+  /** The last version that changed something; whoever applies writes it. */
+  content: "replica_content",
 } as const;
 
 export function formatState(

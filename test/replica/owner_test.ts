@@ -47,3 +47,38 @@ Deno.test("s3: started with the backup, a replica's file takes over with all tha
   assert.equal(refused.code, 1);
   assert.match(refused.err, /is no replica/);
 });
+
+Deno.test("the file of a live replica, which stands in the middle of a segment, takes over without a restore", async () => {
+  await using bucket = await startBucket();
+  if (bucket === undefined) return;
+  await using folder = await TestFolder.make();
+  const backup = bucket.at("app");
+  const path = `${folder.path}/replica.sqlite`;
+  const first = await ServerProcess.start({
+    path: folder.database,
+    backup,
+    // One segment, which is put when it stops.
+    args: ["--backup-interval", "1h"],
+  });
+  const history = await History.of(first);
+  for (let i = 0; i < 5; i++) await history.commit();
+  const replica = await ServerProcess.start({
+    path,
+    net: [new URL(first.url).host],
+    args: ["--replica-of", first.url],
+  });
+  for (let i = 0; i < 5; i++) await history.commit();
+  await comesTo(replica, () => history.last);
+  assert.equal((await replica.stop()).code, 0);
+  for (let i = 0; i < 5; i++) await history.commit();
+  history.client.close();
+  assert.equal((await first.stop()).code, 0);
+  await using second = await ServerProcess.start({ path, backup, args: ARGS });
+  assert.doesNotMatch(second.lastWords, /set aside|Restored from the backup/);
+  await comesTo(second, () => history.last);
+  await history.goOn(second);
+  await history.commit();
+  await comesTo(second, () => history.last);
+  history.client.close();
+  assert.equal((await second.stop()).code, 0);
+});

@@ -310,6 +310,7 @@ function work(tools: Tools, task: ReplicaTask, scope: Scope) {
     setLogHead.run(version, timeMs);
     setState.run("log_floor", version);
     setState.run("replica_version", version);
+    setState.run("replica_content", point.version);
     setConfig.run("current_snapshot_versionstamp12", stampHex(point));
     if (task.hasQueue) {
       setState.run("queue_contents", rows.queueDigest.toString(16));
