@@ -266,6 +266,7 @@ async function everyCommand(place: Place): Promise<void> {
     // A live replica begins with a copy of its own.
     replica[1] = `${path}/live.sqlite`;
   }
+  await promotes(server, folder, place, (url) => run("promote", "--url", url));
   const restore = ["restore", "--from", place.url, ...place.endpoint];
   assert.match(await run(...restore, "-o", `${path}/a.sqlite`), /^Restored /);
   await server.stop();
@@ -320,6 +321,35 @@ async function follows(
   process.kill("SIGTERM");
   assert.equal((await process.status).code, 0);
   await check();
+}
+
+/** A replica that becomes the owner; then it is the first one's turn again. */
+async function promotes(
+  server: { env: Variables; address: string },
+  { path }: TestFolder,
+  { args }: Place,
+  run: (url: string) => Promise<string>,
+): Promise<void> {
+  const { process, check } = await spawnAudited(
+    [
+      ...["serve", "--sqlite-path", `${path}/promoted.sqlite`],
+      ...["--addr", "127.0.0.1:0", "--replica-of", `http://${server.address}`],
+      ...args,
+    ],
+    { ...server.env, DENO_KV_ADDRESS_FILE: `${path}/replica-address` },
+    path,
+  );
+  const { address } = await listens(process);
+  assert.match(await run(`http://${address}`), /is the owner of the database/);
+  process.kill("SIGTERM");
+  assert.equal((await process.status).code, 0);
+  await check();
+  for (;;) {
+    const answer = await fetch(`http://${server.address}/-/ready`);
+    await answer.body?.cancel();
+    if (answer.status === 200) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
 }
 
 /** One that has a key, and says where it listens to those that ask. */

@@ -39,8 +39,12 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   serve: {
     listens: true,
     database: "write",
-    place: ({ syncFromS3, replicaFrom, replicaOf }) =>
-      syncFromS3 || (replicaFrom ?? replicaOf) !== undefined ? "read" : "write",
+    // With --backup a replica may become the owner.
+    place: ({ syncFromS3, replicaFrom, replicaOf, backup }) =>
+      backup === undefined &&
+        (syncFromS3 || (replicaFrom ?? replicaOf) !== undefined)
+        ? "read"
+        : "write",
   },
   // It lists the files that were set aside beside the database.
   "backup status": { asks: true, database: "read", place: "read" },
@@ -64,6 +68,7 @@ const COMMAND_NEEDS: Readonly<Record<CommandName, CommandNeeds>> = {
   "pitr checkout": { database: "write" },
   // A leap of versions is noted in the backup.
   restore: { place: ({ sameDatabase }) => sameDatabase ? "write" : "read" },
+  promote: { asks: true },
   changes: { asks: true },
   health: { asks: true },
 };
@@ -98,7 +103,9 @@ export function commandPermissions(
       net: values.url === undefined
         ? [formatAddress(askedAddress(settings))]
         : hostOf(values.url),
-      read: addressFile === undefined ? [] : [addressFile],
+      read: addressFile === undefined || values.url !== undefined
+        ? []
+        : [addressFile],
     }));
   }
   if (needs.database !== undefined && sqlitePath !== undefined) {

@@ -52,7 +52,10 @@ export interface ServeConfig {
   logLevel: LogLevel;
   /** Of this server, such as "0.1.0". */
   version: string;
-  /** Absent: the database is in its file alone. */
+  /**
+   * Absent: the database is in its file alone. Of a replica: that of the
+   * primary, which it may become the owner of.
+   */
   backup?: ServeBackupConfig;
   /** Where clients may read with eventual consistency. */
   advertisedReplicas?: string[];
@@ -163,6 +166,13 @@ export interface PitrCheckoutConfig extends PitrConfig {
 
 export interface SnapshotConfig {
   address: Address;
+  secret: string;
+  json: boolean;
+}
+
+export interface PromoteConfig {
+  /** Of the server, without a slash at its end. */
+  url: string;
   secret: string;
   json: boolean;
 }
@@ -282,7 +292,13 @@ export function serveConfig(given: Settings): ServeConfig {
     isNamedStrong: settings.values.replicaEndpoint === "strong",
     ...(replica === undefined
       ? { backup: serveBackupOf(settings, isDevelopment) }
-      : { replica, readOnly: true }),
+      : {
+        replica,
+        readOnly: true,
+        backup: values.backup === undefined
+          ? undefined
+          : promotedBackupOf(settings, isDevelopment),
+      }),
     isDevelopment,
   };
 }
@@ -293,14 +309,12 @@ function serveReplicaOf(
 ): ServeReplicaConfig | undefined {
   const { syncFromS3, replicaFrom, replicaOf, replicaIdlePauseMs } = values;
   if (!syncFromS3 && (replicaFrom ?? replicaOf) === undefined) return undefined;
-  const flag = syncFromS3
-    ? "--sync-from-s3"
-    : replicaFrom !== undefined
-    ? "--replica-from"
-    : "--replica-of";
-  if (values.backup !== undefined) {
+  if (
+    values.backup !== undefined && replicaFrom !== undefined &&
+    trimmed(values.backup) !== trimmed(replicaFrom)
+  ) {
     throw new UsageError(
-      `${flag} and --backup do not go together: a replica takes no writes, and has nothing to back up. Nothing was opened or changed; keep one.`,
+      "--replica-from and --backup name two places: a replica that may become the owner follows the backup that it is to own. Nothing was opened or changed; name the primary's backup with both, or leave --backup out.",
     );
   }
   const place = placeOf(values);
@@ -318,6 +332,26 @@ function serveReplicaOf(
     intervalMs: values.replicaIntervalMs!,
     idlePauseMs: replicaIdlePauseMs,
   };
+}
+
+/** What a replica backs up to when it has become the owner. */
+function promotedBackupOf(
+  settings: Settings,
+  isDevelopment: boolean,
+): ServeBackupConfig | undefined {
+  const { standby, startInOutage } = settings.values;
+  if (standby || startInOutage) {
+    throw new UsageError(
+      `${
+        standby ? "--standby" : "--start-in-outage"
+      } is not for a replica: it becomes the owner by \`denokv promote\` alone. Leave it out, or leave the replica's options out.`,
+    );
+  }
+  return serveBackupOf(settings, isDevelopment);
+}
+
+function trimmed(url: string): string {
+  return url.replace(/\/+$/, "");
 }
 
 function primaryOf(
@@ -534,15 +568,35 @@ export function backupConfig(settings: Settings): BackupConfig {
 
 /** @throws UsageError */
 export function snapshotConfig(settings: Settings): SnapshotConfig {
-  const { values } = settings;
-  const secret = accessTokenOf(settings) ?? values.restSecret;
-  if (secret === undefined) {
-    throw new UsageError(
-      `The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server. ${ENVIRONMENT_HINT}`,
-    );
-  }
-  const address = askedAddress(settings);
-  return { address, secret, json: values.json! };
+  return {
+    address: askedAddress(settings),
+    secret: askedSecret(settings),
+    json: settings.values.json!,
+  };
+}
+
+/** @throws UsageError */
+export function promoteConfig(settings: Settings): PromoteConfig {
+  return {
+    url: askedUrl(settings),
+    secret: askedSecret(settings),
+    json: settings.values.json!,
+  };
+}
+
+function askedSecret(settings: Settings): string {
+  const secret = accessTokenOf(settings) ?? settings.values.restSecret;
+  if (secret !== undefined) return secret;
+  throw new UsageError(
+    `The server's access token or KVSTORE_SECRET is missing: set it as it is set for the server. ${ENVIRONMENT_HINT}`,
+  );
+}
+
+function askedUrl(settings: Settings): string {
+  const { url } = settings.values;
+  return url === undefined
+    ? `http://${formatAddress(askedAddress(settings))}`
+    : serverUrl(url);
 }
 
 /** @throws UsageError */
@@ -555,9 +609,7 @@ export function changesConfig(settings: Settings): ChangesConfig {
     );
   }
   return {
-    url: values.url === undefined
-      ? `http://${formatAddress(askedAddress(settings))}`
-      : serverUrl(values.url),
+    url: askedUrl(settings),
     secret: accessTokenOf(settings) ?? values.restSecret,
     from,
     prefixes: prefix === undefined ? [] : [prefix],

@@ -5,6 +5,7 @@ import { writeAddressFile } from "./address_file.ts";
 import {
   backupConfig,
   healthConfig,
+  promoteConfig,
   restoreConfig,
   serveConfig,
   startConfig,
@@ -402,12 +403,48 @@ Deno.test("a live replica needs an address and the access token, and what is adv
       ["--advertise-replica", "http://a:1,nowhere"],
     ]
   ) refused(() => of(...args), /needs a URL such as/);
-  refused(
-    () => of("--replica-of", "http://a:1", "--backup", "s3://b/c"),
-    /do not go together/,
-  );
+  assert.equal(both.backup, undefined);
   refused(
     () => serve(["--replica-of", "http://a:1"], { KVSTORE_SECRET: "s" }),
     /needs the access token/,
   );
+});
+
+Deno.test("a replica that may become the owner has its primary's backup", () => {
+  const of = (...args: string[]) => serve(["--access-token", TOKEN, ...args]);
+  const backup = ["--backup", "s3://b/c"];
+  const bucket = ["--s3-bucket", "b", "--s3-prefix", "c/"];
+  for (
+    const source of [
+      ["--replica-of", "http://a:1"],
+      ["--replica-from", "s3://b/c/"],
+      ["--replica-of", "http://a:1", "--replica-from", "s3://b/c"],
+      ["--sync-from-s3", ...bucket],
+    ]
+  ) {
+    const config = of(...source, ...backup, "--durability", "s3");
+    assert.equal(config.readOnly, true);
+    assert.equal(config.replica?.place?.url, "s3://b/c");
+    assert.equal(config.backup?.place.url, "s3://b/c");
+    assert.equal(config.backup?.durability, "s3");
+  }
+  refused(() => of("--replica-from", "s3://b/d", ...backup), /two places/);
+  refused(
+    () => of("--replica-of", "http://a:1", ...backup, "--standby"),
+    /by `denokv promote` alone/,
+  );
+});
+
+Deno.test("promote asks a server at its address or URL, with a secret", () => {
+  const asked = (args: string[], env: Record<string, string> = {}) =>
+    promoteConfig(settings(["promote", ...args], env));
+  const env = { DENO_KV_ACCESS_TOKEN: TOKEN };
+  assert.equal(asked([], env).url, "http://127.0.0.1:4512");
+  const far = asked(["--url", "https://kv.example/", "--json"], env);
+  assert.deepEqual(far, {
+    url: "https://kv.example",
+    secret: TOKEN,
+    json: true,
+  });
+  refused(() => asked([]), /access token or KVSTORE_SECRET is missing/);
 });

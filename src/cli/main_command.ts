@@ -21,6 +21,7 @@ import {
   pitrConfig,
   pitrListConfig,
   pitrSyncConfig,
+  promoteConfig,
   repairConfig,
   restoreConfig,
   rewindConfig,
@@ -153,6 +154,10 @@ async function run(
     case "restore": {
       const { restoreCommand } = await import("./restore.ts");
       return await restoreCommand(restoreConfig(invocation), io);
+    }
+    case "promote": {
+      const { promote } = await import("./promote.ts");
+      return await promote(promoteConfig(invocation), io);
     }
     case "changes": {
       const { changes } = await import("./changes.ts");

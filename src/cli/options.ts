@@ -127,6 +127,17 @@ export const COMMANDS = {
       "database of its own, with a new id, unless --same-database is given.",
     ],
   },
+  promote: {
+    help: "Make a replica the owner of its database",
+    about: [
+      "Asks the replica at --addr or --url, with its access token or",
+      "KVSTORE_SECRET; it was started with --backup beside --replica-of or",
+      "--replica-from. It asks an owner that is alive for the database, or waits",
+      "until the lease of a dead one is over, and is read meanwhile. Ends when it",
+      "takes writes. Exit codes: 0 it is the owner; 1 it could not be asked, or",
+      "refused, or did not get the database, and goes on as a replica.",
+    ],
+  },
   changes: {
     help: "Print what is committed, every mutation as a line of JSON",
     about: [
@@ -229,7 +240,7 @@ export const OPTIONS = {
     placeholder: "TOKEN",
     help:
       "The access token that opens KV Connect, and REST as a Bearer token; at least 12 characters. Without one, KV Connect is off. Prefer the environment or --access-token-file: other users of the machine can read a command line.",
-    commands: ["serve", ...BACKUP_COMMANDS, "changes"],
+    commands: ["serve", ...BACKUP_COMMANDS, "promote", "changes"],
     isSecret: true,
   },
   accessTokenFile: {
@@ -239,14 +250,14 @@ export const OPTIONS = {
     placeholder: "PATH",
     help:
       "A file that holds the access token; white space around it is ignored.",
-    commands: ["serve", ...BACKUP_COMMANDS, "changes"],
+    commands: ["serve", ...BACKUP_COMMANDS, "promote", "changes"],
   },
   restSecret: {
     env: "KVSTORE_SECRET",
     type: { kind: "string" },
     help:
       "The secret that opens REST and nothing else. Only from the environment.",
-    commands: ["serve", ...BACKUP_COMMANDS, "changes"],
+    commands: ["serve", ...BACKUP_COMMANDS, "promote", "changes"],
     isSecret: true,
   },
   publicReads: {
@@ -266,21 +277,28 @@ export const OPTIONS = {
     defaultFor: { start: "localhost:4512" },
     help:
       "The address to listen on; an IPv6 address stands in brackets, port 0 takes any free port.",
-    commands: ["start", "serve", ...BACKUP_COMMANDS, "changes", "health"],
+    commands: [
+      "start",
+      "serve",
+      ...BACKUP_COMMANDS,
+      "promote",
+      "changes",
+      "health",
+    ],
   },
   port: {
     env: "PORT",
     type: { kind: "integer", min: 0, max: 65535 },
     help:
       "Listen at this port where --addr is not given, on 0.0.0.0 if nothing else says where.",
-    commands: ["serve", ...BACKUP_COMMANDS, "changes", "health"],
+    commands: ["serve", ...BACKUP_COMMANDS, "promote", "changes", "health"],
   },
   host: {
     env: "DENO_KV_HOST",
     type: { kind: "string" },
     help:
       "Listen at this host where --addr is not given; without it `serve` listens everywhere, with --dev on localhost alone.",
-    commands: ["serve", ...BACKUP_COMMANDS, "changes", "health"],
+    commands: ["serve", ...BACKUP_COMMANDS, "promote", "changes", "health"],
   },
   addressFile: {
     flag: "address-file",
@@ -289,7 +307,14 @@ export const OPTIONS = {
     placeholder: "FILE",
     help:
       "A file for the address that the server listens on. It writes it there; the commands that ask a server read it, where no --addr is given.",
-    commands: ["start", "serve", ...BACKUP_COMMANDS, "changes", "health"],
+    commands: [
+      "start",
+      "serve",
+      ...BACKUP_COMMANDS,
+      "promote",
+      "changes",
+      "health",
+    ],
   },
   readOnly: {
     flag: "read-only",
@@ -400,7 +425,7 @@ export const OPTIONS = {
     type: { kind: "string" },
     placeholder: "URL",
     help:
-      "Back the database up to this place, and come back from it: s3://bucket/prefix, gs://bucket/prefix or file:///folder.",
+      "Back the database up to this place, and come back from it: s3://bucket/prefix, gs://bucket/prefix or file:///folder. Beside --replica-of or --replica-from it is the backup of the primary: the replica follows that where it has to, and `promote` can make it the owner.",
     commands: ["serve", ...PLACE_COMMANDS],
   },
   from: {
@@ -718,7 +743,7 @@ export const OPTIONS = {
     placeholder: "URL",
     help:
       "The server to ask, as https://kv.example. Without it the one on this machine, at --addr.",
-    commands: ["changes"],
+    commands: ["promote", "changes"],
   },
   prefix: {
     flag: "prefix",
@@ -774,7 +799,7 @@ export const OPTIONS = {
     type: { kind: "boolean" },
     default: false,
     help: "Print one JSON object instead of lines for people.",
-    commands: [...PLACE_COMMANDS, ...PITR_COMMANDS, "restore"],
+    commands: [...PLACE_COMMANDS, ...PITR_COMMANDS, "restore", "promote"],
   },
   logFormat: {
     flag: "log-format",

@@ -17,6 +17,7 @@ const NO_REQUESTS = { put: 0, list: 0, get: 0, head: 0, delete: 0 };
 
 export interface ReplicaParts {
   replica: Replica;
+  engine: SqliteReplicaEngine;
   /** To the object store, so far. */
   requests(): BackupRequests;
 }
@@ -77,6 +78,7 @@ export async function openReplica(options: {
     });
     return {
       replica,
+      engine,
       requests: () => ({
         ...objects?.counts ?? NO_REQUESTS,
         forMs: Math.round(systemClock.monotonicMs() - openedMs),

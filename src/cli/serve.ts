@@ -5,25 +5,17 @@
 import { onTimerFailure, systemClock } from "../common/clock.ts";
 import { messageOf, StartupError } from "../common/errors.ts";
 import { createLogger, type Logger } from "../common/log.ts";
-import { systemRandom } from "../common/random.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
-import type { BackupControl, ReplicaControl } from "../server/service.ts";
-import { asideFiles, removeOldAside } from "../store/sqlite/aside.ts";
 import { databaseFile } from "../store/sqlite/database_file.ts";
 import { lockFile } from "../store/sqlite/instance_lock.ts";
-import type { PastLog } from "../store/log_source.ts";
-import type { BackupRequests, Store } from "../store/store.ts";
 import { openSqliteStore } from "../store/sqlite/store.ts";
 import { formatAddress, loopbackOf } from "./address.ts";
 import type { BackupEnd } from "../backup/backup_service.ts";
-import type {
-  ServeBackupConfig,
-  ServeConfig,
-  ServeReplicaConfig,
-} from "./config.ts";
+import type { ServeConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
-import type { Progress } from "./progress.ts";
+import { type OpenDatabase, storeOptions } from "./open_database.ts";
 import { startingFields } from "./starting.ts";
+import { tidyAside } from "./tidy_aside.ts";
 
 /**
  * Closing the store syncs and copies a bounded log; a dying disk may hang. It
@@ -31,8 +23,6 @@ import { startingFields } from "./starting.ts";
  * whole stop stays below the 10 s after which container engines kill.
  */
 const CLOSE_TIMEOUT_MS = 3000;
-/** Of these, for closing the file after the object store was waited for. */
-const CLOSE_FILE_MS = 1000;
 /**
  * Answers of an instance that has lost the database come at once, but it may
  * take a client a moment to read them.
@@ -66,12 +56,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       "Development settings: every secret of this server is known to everyone, and anyone may read. Never use --dev where others can reach it.",
     );
   }
-  const database = config.replica !== undefined
-    ? await openAsReplica(config, config.replica, logger)
-    : config.backup === undefined
-    ? await openPlain(config, logger)
-    : await openWithBackup(config, config.backup, logger);
-  const { instance, replica } = database;
+  const database = await openDatabase(config, logger);
   let server: RunningServer;
   try {
     server = startServer({
@@ -92,17 +77,16 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
       corsOrigins: config.corsOrigins,
       logsAccess: config.logsAccess,
       // Opening and closing it touches no lock of SQLite.
-      spareFile: config.readOnly
+      spareFile: config.readOnly && config.backup === undefined
         ? undefined
         : lockFile(databaseFile(config.sqlitePath)),
-      replica: replica && {
-        report: () => ({ ...replica.report(), requests: database.requests() }),
+      get replica() {
+        return database.replica?.();
       },
-      backup: instance && {
-        report: () => ({ ...instance.report(), requests: database.requests() }),
-        durableVersions: () => instance.durableVersions(),
-        snapshot: () => instance.snapshot(),
+      get backup() {
+        return database.backup?.();
       },
+      promotion: database.promotion,
     });
   } catch (error) {
     await database.close(CLOSE_TIMEOUT_MS);
@@ -116,7 +100,7 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
   let isListening = false;
   const onServing = () => {
     announce(`Opened database at ${config.sqlitePath}`);
-    if (config.backup) {
+    if (config.backup && !database.replica?.()) {
       const file = databaseFile(config.sqlitePath);
       void tidyAside(file, database.store.databaseId, config.backup, logger);
     }
@@ -126,8 +110,10 @@ export async function serve(config: ServeConfig, io: CliIo): Promise<number> {
     announce(`Listening on ${url}`);
     io.onListening?.(ownUrl);
   };
-  const life = instance?.start(onServing) ?? replica?.start(() => {
-    announce("Initial snapshot is complete, starting sync.");
+  const life = database.start?.(() => {
+    if (database.replica?.()) {
+      announce("Initial snapshot is complete, starting sync.");
+    }
     onServing();
   });
   if (life === undefined) onServing();
@@ -175,19 +161,21 @@ function announcer(config: ServeConfig): Logger["info"] {
   return createLogger({ format, level: "info", clock: systemClock }).info;
 }
 
-interface OpenDatabase {
-  store: Store;
-  close(withinMs: number): Promise<void>;
-  /** Absent where there is no backup. */
-  instance?:
-    & { start(onServing: () => void): Promise<BackupEnd> }
-    & BackupControl;
-  /** What the log no longer has; absent where there is no backup. */
-  pastLog?: PastLog;
-  /** Absent where it is no replica. */
-  replica?: { start(onServing: () => void): Promise<never> } & ReplicaControl;
-  /** To the object store, so far. */
-  requests(): BackupRequests | undefined;
+/** What is needed for a kind is loaded where it is that kind. */
+async function openDatabase(
+  config: ServeConfig,
+  logger: Logger,
+): Promise<OpenDatabase> {
+  const { replica, backup } = config;
+  if (replica !== undefined) {
+    const { openAsReplica } = await import("./open_replica.ts");
+    return await openAsReplica(config, replica, logger);
+  }
+  if (backup !== undefined) {
+    const { openWithBackup } = await import("./open_instance.ts");
+    return await openWithBackup(config, backup, logger);
+  }
+  return await openPlain(config, logger);
 }
 
 async function openPlain(
@@ -199,180 +187,7 @@ async function openPlain(
     readOnly: config.readOnly,
     logger,
   });
-  return { store, close: () => store.close(), requests: () => undefined };
-}
-
-function storeOptions(config: ServeConfig) {
-  return {
-    path: config.sqlitePath,
-    batchTimeoutMs: config.atomicWriteBatchTimeoutMs,
-    maxWatches: config.maxWatches,
-    maxWaitingBytes: config.maxWaitingBytes,
-    reserveBytes: config.reserveBytes,
-  };
-}
-
-/** How a restore before the first request goes on. */
-async function startProgress(
-  { logFormat }: ServeConfig,
-  logger: Logger,
-): Promise<Progress> {
-  const { Progress, standardError } = await import("./progress.ts");
-  return new Progress(
-    "Restoring",
-    logFormat === "text" && Deno.stderr.isTerminal()
-      ? standardError()
-      : { isTerminal: false, write: (line) => logger.info(line.trimEnd()) },
-    systemClock,
-  );
-}
-
-/** A file that follows a bucket; loaded only where it does. */
-async function openAsReplica(
-  config: ServeConfig,
-  { primary, place, intervalMs, idlePauseMs }: ServeReplicaConfig,
-  logger: Logger,
-): Promise<OpenDatabase> {
-  const { asStartupError } = await import("./backup_place.ts");
-  const { openReplica } = await import("./replica.ts");
-  const progress = await startProgress(config, logger);
-  const { replica, requests } = await openReplica({
-    primary,
-    place,
-    intervalMs,
-    idlePauseMs,
-    sqlitePath: config.sqlitePath,
-    maxWatches: config.maxWatches,
-    logger,
-    progress: (done, total) => progress.update(done, total),
-  });
-  return {
-    store: replica.store,
-    replica: {
-      async start(onServing) {
-        try {
-          return await replica.start(() => {
-            progress.end();
-            onServing();
-          });
-        } catch (error) {
-          throw asStartupError(error);
-        } finally {
-          progress.end();
-        }
-      },
-      report: () => replica.report(),
-    },
-    close: () => replica.close(),
-    requests,
-  };
-}
-
-/** The database with its backup; loaded only where there is one. */
-async function openWithBackup(
-  config: ServeConfig,
-  backup: ServeBackupConfig,
-  logger: Logger,
-): Promise<OpenDatabase> {
-  const { asStartupError, openBackupPlace } = await import("./backup_place.ts");
-  const { Instance } = await import("../database/instance.ts");
-  const { SqliteLocalEngine } = await import("../store/sqlite/local_engine.ts");
-  const progress = await startProgress(config, logger);
-  const { CountedObjectStore } = await import("../object_store/counted.ts");
-  const { OutageLog } = await import("./outage_log.ts");
-  const { openPastLog } = await import("./past_log.ts");
-  const objects = new CountedObjectStore(
-    await openBackupPlace(backup.place),
-    systemClock,
-  );
-  const openedMs = systemClock.monotonicMs();
-  const outages = new OutageLog({
-    store: objects,
-    endpoint: backup.place.s3Endpoint ?? backup.place.gcsEndpoint,
-    clock: systemClock,
-    logger,
-  });
-  const instance = new Instance({
-    objects,
-    engine: new SqliteLocalEngine({
-      ...storeOptions(config),
-      clock: systemClock,
-      random: systemRandom,
-      logger,
-    }),
-    clock: systemClock,
-    random: systemRandom,
-    logger,
-    durability: backup.durability,
-    intervalMs: backup.intervalMs,
-    retentionMs: backup.retentionMs,
-    maxRetainedBytes: backup.maxLogBytes,
-    leaseMs: backup.leaseMs,
-    verifyEveryMs: backup.verifyEveryMs,
-    allowUnfenced: backup.allowUnfenced,
-    ownerUrl: backup.advertisedUrl,
-    isStandby: backup.isStandby,
-    endsWhenReplaced: backup.endsWhenReplaced,
-    startsInOutage: backup.startsInOutage,
-    progress: (_what, done, total) => progress.update(done, total),
-  });
-  return {
-    store: instance.store,
-    pastLog: openPastLog(objects),
-    instance: {
-      async start(onServing) {
-        try {
-          return await instance.start(() => {
-            progress.end();
-            outages.started();
-            onServing();
-          });
-        } catch (error) {
-          throw asStartupError(error);
-        } finally {
-          progress.end();
-          outages.stop();
-        }
-      },
-      report: () => instance.report(),
-      durableVersions: () => instance.durableVersions(),
-      snapshot: () => instance.snapshot(),
-    },
-    close: (withinMs) => instance.close(withinMs - CLOSE_FILE_MS),
-    requests: () => ({
-      ...objects.counts,
-      forMs: Math.round(systemClock.monotonicMs() - openedMs),
-    }),
-  };
-}
-
-/** Files of former launches; nothing of them is needed to serve. */
-async function tidyAside(
-  file: string,
-  databaseId: string,
-  { keepAsideMs }: ServeBackupConfig,
-  logger: Logger,
-): Promise<void> {
-  try {
-    const beforeMs = systemClock.nowMs() - keepAsideMs;
-    for (const aside of await removeOldAside(file, databaseId, beforeMs)) {
-      const { path, sizeBytes } = aside;
-      logger.info(
-        "A database file that was set aside was removed: all that it held is in the backup's history.",
-        { path, sizeBytes },
-      );
-    }
-    for (const { path, sizeBytes, isInHistory } of asideFiles(file)) {
-      if (isInHistory) continue;
-      logger.warn(
-        "A database file that was set aside holds what the backup may not have. It is kept until a person removes it.",
-        { path, sizeBytes },
-      );
-    }
-  } catch (error) {
-    const reason = messageOf(error);
-    logger.warn("Files that were set aside were not looked at.", { reason });
-  }
+  return { store, close: () => store.close() };
 }
 
 /** Resolves with the first signal's name; a second one ends at once. */
@@ -396,12 +211,13 @@ function firstSignal(logger: Logger): Promise<string> {
 
 async function stop(
   server: RunningServer,
-  database: Pick<OpenDatabase, "close">,
+  database: Pick<OpenDatabase, "announceStop" | "close">,
   drainTimeoutMs: number,
   logger: Logger,
 ): Promise<void> {
   const startedMs = systemClock.monotonicMs();
   server.announceStop();
+  database.announceStop?.();
   const { isComplete } = await server.drain(drainTimeoutMs);
   if (!isComplete) {
     logger.warn("Some connections were still busy and were cut.", {

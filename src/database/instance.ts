@@ -69,6 +69,17 @@ export interface InstanceOptions extends Omit<BackupServiceOptions, "signal"> {
   endsWhenReplaced: boolean;
   /** Serves its own file alone while the object store does not answer. */
   startsInOutage: boolean;
+  /** Who keeps the file until it takes over, in the place of its own. */
+  predecessor?(follower: Follower): Follows;
+}
+
+/** What an instance needs of whoever keeps its file at the history's end. */
+export interface Follows extends
+  Pick<
+    Follower,
+    "isReady" | "caughtUpAtMs" | "step" | "prove" | "forget" | "takeOver"
+  > {
+  readonly position: { version: number } | undefined;
 }
 
 export class Instance {
@@ -79,7 +90,7 @@ export class Instance {
   private running: Promise<BackupEnd> | undefined;
   private onServing = () => {};
   private readonly stopped = new AbortController();
-  private readonly follower: Follower;
+  private readonly follower: Follows;
   private lock: EngineLock | undefined;
   private service: BackupService | undefined;
   private alone: Promise<Store | undefined> | undefined;
@@ -103,12 +114,13 @@ export class Instance {
   constructor(private readonly options: InstanceOptions) {
     const { signal } = this.stopped;
     this.lock = options.engine.lock();
-    this.follower = new Follower({
+    const follower = new Follower({
       ...options,
       patience: patienceOf(options),
       progress: (done, total) => options.progress?.("Restoring", done, total),
       signal,
     });
+    this.follower = options.predecessor?.(follower) ?? follower;
   }
 
   /**

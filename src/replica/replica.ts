@@ -435,6 +435,25 @@ export class Replica {
 
   // ---------------------------------------------------------------------- end
 
+  /**
+   * Ends it for whoever serves the file from then on; the lock stays with this
+   * process. It is at the state that was shown last.
+   */
+  handOver(): Promise<void> {
+    return this.closing ??= this.runHandOver();
+  }
+
+  private async runHandOver(): Promise<void> {
+    this.stopped.abort(new StartupError("The replica becomes the owner."));
+    // Nothing of it may be written any more: no time limit.
+    await this.running?.catch(() => {});
+    await this.writer?.close();
+    await this.store.close(
+      "This replica becomes the owner of the database; ask again in a moment.",
+    );
+    await this.options.source.close();
+  }
+
   close(): Promise<void> {
     return this.closing ??= this.runClose();
   }

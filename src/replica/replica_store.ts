@@ -140,9 +140,10 @@ export class ReplicaStore implements Store {
     };
   }
 
-  async close(): Promise<void> {
-    this.notServed = "The server is stopping.";
+  /** @param reason what requests and watches are told, as a sentence */
+  async close(reason?: string): Promise<void> {
+    this.notServed = reason ?? "The server is stopping.";
     this.behind.fail(new UnavailableError(this.notServed));
-    await this.shut()?.close();
+    await this.shut()?.close(reason);
   }
 }

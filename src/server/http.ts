@@ -53,7 +53,7 @@ export interface DoorDeps {
   replicaFeed: Pick<ReplicaFeed, "handle">;
   /** Absent where no access token is set. */
   kvConnect: KvConnect | undefined;
-  backup: Pick<BackupControl, "durableVersions"> | undefined;
+  backup(): Pick<BackupControl, "durableVersions"> | undefined;
   turns: Turns;
   /** One line of the log for each request. */
   logsAccess: boolean;
@@ -72,8 +72,7 @@ export type Handler = (
 ) => Response | Promise<Response>;
 
 export function createDoor(deps: DoorDeps): Handler {
-  const { clock, logger, metrics, denials, cors, backup, turns, logsAccess } =
-    deps;
+  const { clock, logger, metrics, denials, cors, turns, logsAccess } = deps;
   const unreadBodies = new UnreadBodies(clock);
 
   return function handle(request, info) {
@@ -99,7 +98,8 @@ export function createDoor(deps: DoorDeps): Handler {
         cors?.allow(request, response.headers);
       }
       if (endpoint === "rest") {
-        if (backup) tellDurable(response.headers, backup.durableVersions());
+        const versions = deps.backup()?.durableVersions();
+        if (versions) tellDurable(response.headers, versions);
       }
       const tookMs = clock.monotonicMs() - startedMs;
       metrics.observe(endpoint, status, tookMs / 1000);

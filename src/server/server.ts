@@ -18,7 +18,12 @@ import { MinVersions } from "./min_version.ts";
 import { RequestMetrics } from "./metrics.ts";
 import { ReplicaFeed } from "./replica_feed.ts";
 import { createRest } from "./rest.ts";
-import { type BackupControl, type ReplicaControl, Service } from "./service.ts";
+import {
+  type BackupControl,
+  type PromotionControl,
+  type ReplicaControl,
+  Service,
+} from "./service.ts";
 import { SnapshotStreams } from "./snapshot_streams.ts";
 import { Turns } from "./turns.ts";
 import { WatchStreams } from "./watch_stream.ts";
@@ -38,10 +43,12 @@ export interface ServerOptions {
   accessToken?: string;
   restSecret?: string;
   publicReads: boolean;
-  /** Absent where the database has no backup. */
-  backup?: BackupControl;
-  /** Absent where the store is no replica. */
-  replica?: ReplicaControl;
+  /** Absent where the database has no backup; asked for each time. */
+  readonly backup?: BackupControl;
+  /** Absent where the store is no replica; asked for each time. */
+  readonly replica?: ReplicaControl;
+  /** Absent where it can become the owner of nothing. */
+  promotion?: PromotionControl;
   /** Large answers and frames that clients have not taken, in all. */
   maxInFlightBytes: number;
   /** What the log keeps for change feeds that are behind. Default 256 MiB. */
@@ -76,7 +83,8 @@ export interface RunningServer {
 
 /** @throws StartupError where the address cannot be listened on */
 export function startServer(options: ServerOptions): RunningServer {
-  const { store, clock, logger, accessToken, restSecret, backup } = options;
+  const { store, clock, logger, accessToken, restSecret } = options;
+  const backup = () => options.backup;
   const answers = new Answers({ clock, maxBytes: options.maxInFlightBytes });
   const bodies = new Bodies(clock);
   const watches = new WatchStreams(clock, answers);
@@ -106,7 +114,8 @@ export function startServer(options: ServerOptions): RunningServer {
     metrics,
     counts: () => ({ answers, bodies, changes, denials, listener, logs }),
     backup,
-    replica: options.replica,
+    replica: () => options.replica,
+    promotion: options.promotion,
     stopping: () => stopping,
   });
   const handler = createDoor({
@@ -131,7 +140,7 @@ export function startServer(options: ServerOptions): RunningServer {
       access,
       logs,
       snapshots,
-      epoch: () => backup?.report().epoch ?? 0,
+      epoch: () => backup()?.report().epoch ?? 0,
     }),
     kvConnect: accessToken === undefined ? undefined : new KvConnect({
       store,

@@ -24,14 +24,25 @@ export interface ReplicaControl {
   report(): ReplicaReport;
 }
 
+/** Of a server that may become the owner, or has. */
+export interface PromotionControl {
+  /** Resolves when it is decided. */
+  promote(): Promise<
+    | { kind: "promoted"; epoch: number; version: number }
+    | { kind: "refused" | "failed"; why: string }
+  >;
+}
+
 export interface ServiceDeps {
   store: Store;
   version: string;
   access: Access;
   metrics: RequestMetrics;
   counts(): ServerCounts;
-  backup: BackupControl | undefined;
-  replica: ReplicaControl | undefined;
+  /** What this server is may change while it runs. */
+  backup(): BackupControl | undefined;
+  replica(): ReplicaControl | undefined;
+  promotion: PromotionControl | undefined;
   /** A sentence while the server is stopping. */
   stopping(): string | undefined;
 }
@@ -59,6 +70,8 @@ export class Service {
         return this.tell(request, path);
       case "/-/backup/snapshot":
         return this.snapshot(request);
+      case "/-/promote":
+        return this.promote(request);
       default:
         return text(404, NOTHING_HERE);
     }
@@ -76,8 +89,8 @@ export class Service {
         deps.version,
         this.notReady() === undefined,
         deps.counts(),
-        deps.backup,
-        deps.replica,
+        deps.backup(),
+        deps.replica(),
       ),
     );
     return new Response(page, {
@@ -90,11 +103,11 @@ export class Service {
   }
 
   private ready(request: Request): Response {
-    const { backup, replica, access } = this.deps;
+    const { access } = this.deps;
     const isOwner = access.mayWrite(request);
     const notReady = this.notReady();
-    const report = backup?.report();
-    const followed = replica?.report();
+    const report = this.deps.backup()?.report();
+    const followed = this.deps.replica()?.report();
     return json(notReady === undefined ? 200 : 503, {
       status: notReady === undefined ? "ready" : "not ready",
       cause: notReady?.name,
@@ -116,21 +129,43 @@ export class Service {
       : { name: health.cause, reason: health.reason };
   }
 
-  private async snapshot(request: Request): Promise<Response> {
-    const { backup, access } = this.deps;
+  private async promote(request: Request): Promise<Response> {
+    const refused = this.refusedOrder(request);
+    if (refused !== undefined) return refused;
+    const { promotion, replica } = this.deps;
+    if (promotion === undefined) {
+      return text(409, replica() ? NOT_PROMOTABLE : NO_REPLICA);
+    }
+    const outcome = await promotion.promote();
+    if (outcome.kind !== "promoted") {
+      return text(outcome.kind === "refused" ? 409 : 503, outcome.why);
+    }
+    return json(200, {
+      epoch: outcome.epoch,
+      versionstamp: versionstampHex(outcome.version, 0),
+    });
+  }
+
+  /** Of what changes the server: it is asked by POST, with a secret. */
+  private refusedOrder(request: Request): Response | undefined {
     if (request.method !== "POST") {
       return text(405, "This address takes POST only.", [["allow", "POST"]]);
     }
-    if (!access.mayWrite(request)) {
-      const isMissing = !request.headers.has("authorization");
-      return text(
-        401,
-        `The access token or KVSTORE_SECRET is ${
-          isMissing ? "missing" : "wrong"
-        }.`,
-        [["www-authenticate", "Bearer"]],
-      );
-    }
+    if (this.deps.access.mayWrite(request)) return undefined;
+    const isMissing = !request.headers.has("authorization");
+    return text(
+      401,
+      `The access token or KVSTORE_SECRET is ${
+        isMissing ? "missing" : "wrong"
+      }.`,
+      [["www-authenticate", "Bearer"]],
+    );
+  }
+
+  private async snapshot(request: Request): Promise<Response> {
+    const refused = this.refusedOrder(request);
+    if (refused !== undefined) return refused;
+    const backup = this.deps.backup();
     if (backup === undefined) {
       return text(404, "This server has no backup; start it with --backup.");
     }
@@ -140,6 +175,11 @@ export class Service {
 
 const NOTHING_HERE =
   "Nothing is here. Addresses under /-/ belong to the server; a key whose first part is a dash is written /%2D.";
+
+const NOT_PROMOTABLE =
+  "This replica was started without --backup, so it may only read. Nothing was changed. Start it with --backup PLACE, its primary's backup, beside --replica-of URL or --replica-from PLACE, and promote it then.";
+const NO_REPLICA =
+  "This server is no replica: it serves its database itself, or stands by for it. Nothing was changed.";
 
 /** Versions as people and clients know them. */
 function wholeReport(report: BackupReport) {

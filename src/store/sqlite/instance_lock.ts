@@ -24,6 +24,42 @@ export interface InstanceLock {
   notedVersion(databaseId: string): number | undefined;
 }
 
+/**
+ * The lock of one that goes on in another's place, in one process: until it is
+ * passed on, to release it releases nothing.
+ */
+export class LentLock implements InstanceLock {
+  private state: "lent" | "passed" | "released" = "lent";
+
+  constructor(private readonly lock: InstanceLock) {}
+
+  get isReleased(): boolean {
+    return this.state === "released";
+  }
+
+  get identity(): string | undefined {
+    return this.lock.identity;
+  }
+
+  passOn(): void {
+    if (this.state === "lent") this.state = "passed";
+  }
+
+  release(): void {
+    if (this.state !== "passed") return;
+    this.state = "released";
+    this.lock.release();
+  }
+
+  noteVersion(databaseId: string, version: number): void {
+    this.lock.noteVersion(databaseId, version);
+  }
+
+  notedVersion(databaseId: string): number | undefined {
+    return this.lock.notedVersion(databaseId);
+  }
+}
+
 /** A database id, and a version as 16 hexadecimal digits. */
 const NOTE = /^([0-9a-f-]{36}) ([0-9a-f]{16})\n/;
 const NOTE_BYTES = 54;

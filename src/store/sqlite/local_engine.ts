@@ -6,7 +6,11 @@ import type { LocalEngine, ScratchDatabase } from "../local_engine.ts";
 import type { LocalDatabase, RestoreTarget } from "../restore_target.ts";
 import type { Store } from "../store.ts";
 import { databaseFile } from "./database_file.ts";
-import { type InstanceLock, lockInstance } from "./instance_lock.ts";
+import {
+  type InstanceLock,
+  type LentLock,
+  lockInstance,
+} from "./instance_lock.ts";
 import {
   catchUpTarget,
   createRestoreTarget,
@@ -28,13 +32,18 @@ export class SqliteLocalEngine implements LocalEngine {
 
   /** @throws StartupError where a link to the file leads nowhere */
   constructor(
-    private readonly options: SessionOptions & SqliteStoreOptions,
+    private readonly options: SessionOptions & SqliteStoreOptions & {
+      /** Of a replica in this process that has the file at present. */
+      lentLock?: LentLock;
+    },
   ) {
     this.path = databaseFile(options.path);
   }
 
   lock(): InstanceLock {
-    return this.held = lockInstance(this.path);
+    const { lentLock } = this.options;
+    const isLent = lentLock !== undefined && !lentLock.isReleased;
+    return this.held = isLent ? lentLock : lockInstance(this.path);
   }
 
   inspect(): LocalDatabase | undefined {

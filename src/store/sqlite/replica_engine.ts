@@ -8,7 +8,7 @@ import type { ReplicaEngine, ReplicaReader } from "../replica_engine.ts";
 import type { ReplicaWriter } from "../replica_writer.ts";
 import type { LocalDatabase, RestoreTarget } from "../restore_target.ts";
 import { databaseFile } from "./database_file.ts";
-import { type InstanceLock, lockInstance } from "./instance_lock.ts";
+import { type InstanceLock, LentLock, lockInstance } from "./instance_lock.ts";
 import { openReplicaReader } from "./read_only_store.ts";
 import { createRestoreTarget } from "./restore_target.ts";
 import { openReplicaWriter } from "./replica_writer.ts";
@@ -26,6 +26,7 @@ export interface SqliteReplicaEngineOptions {
 
 export class SqliteReplicaEngine implements ReplicaEngine {
   private readonly path: string;
+  private held: InstanceLock | undefined;
 
   /** @throws StartupError where a link to the file leads nowhere */
   constructor(private readonly options: SqliteReplicaEngineOptions) {
@@ -37,7 +38,12 @@ export class SqliteReplicaEngine implements ReplicaEngine {
   }
 
   lock(): InstanceLock {
-    return lockInstance(this.path);
+    return this.held = lockInstance(this.path);
+  }
+
+  /** For whoever is to serve the file after the replica; once it is locked. */
+  lendLock(): LentLock {
+    return new LentLock(this.held!);
   }
 
   inspect(): LocalDatabase | undefined {
