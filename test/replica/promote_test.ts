@@ -146,7 +146,13 @@ Deno.test("s3: a live replica is promoted while its primary takes writes: nothin
     assert.equal(again.code, 0, again.err);
     assert.match(again.out, /is the owner of the database and takes writes/);
     assert.equal((await replica.stop()).code, 0);
-    await primary.logged(/Listening|Opened database/);
+    // It takes over again, with what was written meanwhile.
+    await until(async () => {
+      const answer = await fetch(`${primary.url}/rest`, {
+        headers: { authorization: `Bearer ${ACCESS_TOKEN}` },
+      });
+      return await answer.text() === "x";
+    });
   }));
 
 Deno.test("s3: a live replica is promoted when its primary was killed, and started again with the same options", () =>
