@@ -27,7 +27,7 @@ const BEAT_MS = 1000;
  * write took 8 % more of the primary's CPU; 14 % when each stream read and
  * framed for itself every 2 ms.
  */
-const GATHER_MS = 4;
+const GATHER_MS = 8;
 /** A replica that takes nothing for so long is gone. */
 const MAX_SILENCE_MS = 60_000;
 
