@@ -19,7 +19,7 @@ import type { ChangesConfig } from "./config.ts";
 import { type CliIo, say } from "./io.ts";
 import { ResumeFile } from "./resume_file.ts";
 
-/** The log no longer reaches back: going on would leave something out. */
+/** Nothing reaches back so far: going on would leave something out. */
 const GONE_EXIT_CODE = 8;
 /** A feed says something every 5 s; after this long its server is taken for gone. */
 const SILENCE_MS = 30_000;
@@ -47,7 +47,7 @@ export interface ChangesDeps {
 
 /**
  * @returns the exit code: 0 done, or ended by a signal or by the reader of its
- *   output; 8 where the log no longer reaches back
+ *   output; 8 where nothing reaches back so far
  * @throws StartupError where the server cannot be asked, or refuses
  */
 export async function changes(

@@ -146,7 +146,7 @@ export const COMMANDS = {
       "and where the server or the network goes away it goes on where it was.",
       "Needs the server's access token or KVSTORE_SECRET. Exit codes: 0 done, or",
       "ended by a signal, or by whoever reads its output; 1 the server cannot be",
-      "asked, or refuses; 8 the log no longer reaches back so far. The lines are",
+      "asked, or refuses; 8 nothing reaches back so far. The lines are",
       "described in docs/changes.md.",
     ],
   },
@@ -368,7 +368,7 @@ export const OPTIONS = {
     placeholder: "MIB",
     default: 256,
     help:
-      "What the log may grow to on this machine's disk while the consumer of a change feed is connected and behind. Past it the log goes on without it. A consumer that is away holds nothing: it finds about the last 64 MiB of changes.",
+      "What the log may grow to on this machine's disk while the consumer of a change feed is connected and behind. Past it the log goes on without it. A consumer that is away holds nothing: it finds about the last 64 MiB of changes. With a backup it finds the rest there.",
     commands: ["start", "serve"],
   },
   corsOrigin: {

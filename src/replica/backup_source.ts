@@ -26,7 +26,7 @@ import {
   placeOf,
 } from "./backup_history.ts";
 import type { BucketSourceOptions } from "./bucket_options.ts";
-import { earliestState, newestState } from "./first_state.ts";
+import { firstState } from "./first_state.ts";
 import { Pace } from "./pace.ts";
 import { PresentRun, SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";
@@ -82,9 +82,7 @@ export class BackupSource {
       if ((await this.look()).epoch !== manifest.epoch) continue;
       const end = newest.segments.at(-1);
       if (end) this.newestVersion = versionOf(end.last);
-      const { plan, last } = which === "newest"
-        ? newestState(newest)
-        : earliestState(newest);
+      const { plan, last } = firstState(newest, which);
       return {
         kind: "snapshot",
         databaseId: manifest.databaseId,

@@ -16,12 +16,16 @@ export interface FirstState {
 }
 
 /** @param plan of the newest state */
-export function newestState(plan: RestorePlan): FirstState {
-  return { plan, last: plan.segments.at(-1) };
+export function firstState(
+  plan: RestorePlan,
+  which: "newest" | "earliest",
+): FirstState {
+  return which === "newest"
+    ? { plan, last: plan.segments.at(-1) }
+    : earliestState(plan);
 }
 
-/** @param plan of the newest state */
-export function earliestState(plan: RestorePlan): FirstState {
+function earliestState(plan: RestorePlan): FirstState {
   const { snapshot: { version, parts } } = plan;
   // A snapshot of another program is whole only with the log up to it. What
   // comes behind it in the last of these objects is read once more.

@@ -23,7 +23,7 @@ import {
 } from "../backup/names.ts";
 import { restore } from "../backup/restore.ts";
 import type { BucketSourceOptions } from "./bucket_options.ts";
-import { earliestState, newestState } from "./first_state.ts";
+import { firstState } from "./first_state.ts";
 import { Pace } from "./pace.ts";
 import { PresentRun, SegmentRun } from "./segment_run.ts";
 import type { Next, Position, Snapshot } from "./source.ts";
@@ -60,9 +60,7 @@ export class FolderSource {
     const newest = await planRestore(objects, undefined, { kind: "latest" });
     const end = newest.segments.at(-1);
     if (end) this.newestVersion = versionOf(end.last);
-    const { plan, last } = which === "newest"
-      ? newestState(newest)
-      : earliestState(newest);
+    const { plan, last } = firstState(newest, which);
     return {
       kind: "snapshot",
       databaseId: await idOf(objects.url),
